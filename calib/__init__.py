@@ -1,0 +1,1 @@
+"""Calibration sets recorded from episodes, and the ranges computed from them."""

@@ -1,0 +1,1 @@
+"""From checkpoints to a gated bundle of engines. Runs on the workstation."""

@@ -1,0 +1,1 @@
+"""Robots and cameras: the ZMQ link, its wire format, the drivers."""

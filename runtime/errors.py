@@ -1,0 +1,15 @@
+"""The one exception a user meets: what was expected, what was found, how to fix it."""
+
+from __future__ import annotations
+
+
+class MemrtError(Exception):
+    """A refusal with a way out. `str(error)` is one line; the CLI prints it and exits with status 2."""
+
+    def __init__(self, what: str, *, expected: object, found: object, fix: str) -> None:
+        self.what = what
+        self.expected = expected
+        self.found = found
+        self.fix = fix
+        line = f"{what}: expected {expected}, found {found}. Fix: {fix}"
+        super().__init__(" ".join(line.split()))

@@ -1,0 +1,1 @@
+"""Memory as pure state machines: no input or output, no clock."""

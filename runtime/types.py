@@ -1,0 +1,145 @@
+"""The few nouns of memrt: frozen values that cross the boundaries between threads, engines and robots.
+
+Every time is a CLOCK_MONOTONIC nanosecond count. An observation carries the time it was taken, an action the
+time it is meant for; latency is measured from those two, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+ImageArray = NDArray[np.uint8]
+
+ARM_JOINTS = 7
+PROPRIOCEPTION_DIM = ARM_JOINTS + 1  # seven joint angles [rad], then the gripper opening (0 closed, 1 open)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One image of one camera: `image` is uint8 [height, width, 3], RGB; `index` counts the camera's frames."""
+
+    camera: str
+    index: int
+    t_ns: int
+    image: ImageArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What the robot knew at `t_ns`: the newest frame of every camera, and proprioception float64 [8]."""
+
+    t_ns: int
+    proprioception: FloatArray
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Subgoal:
+    """The instruction the action expert follows. `revision` grows by one with each different text."""
+
+    text: str
+    revision: int
+    t_obs_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActionChunk:
+    """`actions` float64 [horizon, 8]: absolute joint targets [rad] and gripper opening (0..1).
+
+    Action i is meant for `t0_ns + i * dt_ns`. A chunk computed from an observation at t has `t0_ns = t + dt_ns`.
+    """
+
+    actions: FloatArray
+    t0_ns: int
+    dt_ns: int
+    subgoal_revision: int
+
+    @property
+    def end_ns(self) -> int:
+        """The time of the last action."""
+        return self.t0_ns + (len(self.actions) - 1) * self.dt_ns
+
+
+class RobotMode(Enum):
+    """What a robot node does with chunks: it follows them only while RUNNING."""
+
+    DISARMED = "disarmed"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    FAULT = "fault"
+
+
+class Robot(Protocol):
+    """A robot as the loop sees it. Implementations live in `robot_io` and `sim`; the loop knows no driver."""
+
+    @property
+    def mode(self) -> RobotMode: ...
+
+    def observe(self) -> Observation:
+        """The newest observation; never waits for a camera."""
+        ...
+
+    def send(self, chunk: ActionChunk) -> None:
+        """Hand over a timed chunk; from `chunk.t0_ns` on it replaces whatever was sent before."""
+        ...
+
+    def arm(self) -> None: ...
+
+    def stop(self) -> None:
+        """Decelerate inside the limits and hold. Returns once the robot has acknowledged."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def home(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class SteppedRobot(Robot, Protocol):
+    """A robot whose time stands still between calls: the simulator in lock-step."""
+
+    def advance(self, steps: int) -> None:
+        """Let `steps` control steps pass."""
+        ...
+
+
+class Camera(Protocol):
+    """A source of frames with a name."""
+
+    @property
+    def name(self) -> str: ...
+
+    def latest(self) -> Frame | None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, dtype (numpy name) and shape of one engine input or output; -1 marks a dynamic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Engine(Protocol):
+    """A compiled graph. `run` takes and returns arrays by name; it is not re-entrant."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...
+
+    def close(self) -> None: ...

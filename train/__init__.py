@@ -1,0 +1,1 @@
+"""Memory labels, LoRA fine-tuning of the high level, flow-matching training of the low level."""
