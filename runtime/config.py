@@ -1,0 +1,238 @@
+"""A policy's settings, as its YAML file states them: what it remembers, how it is asked, and which weights act.
+
+Prompts are data (they differ between checkpoints), so they live in the YAML and nowhere else. Formats and figures:
+the compressed-memory report, appendix A.2; openpi for the low level's prompt. Units are in the field names.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal
+
+import msgspec
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.strict_config import FieldError, convert, nearest, read_yaml
+from memrt.runtime.types import PROPRIOCEPTION_DIM
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+SubgoalStyle = Literal["simple", "grounded"]
+IMAGE_PLACEHOLDER = "<image>"  # where the tokens of the current front image go; the VLM session replaces it
+
+
+class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the high level keeps between two calls, and the texts that show it to the VLM.
+
+    `user` may hold `{goal}`, `{history}` (alone on its line), `{action_memory}`, `{spatial_memory}` and exactly one
+    `<image>`. The history line reads `user_history` (with `{subgoals}`: "1. ...; 2. ...") or, while there is none,
+    `user_initial_history`. `history: false` with `kind: language` is the report's memory-only mode: the line is
+    dropped; `keep_initial_history` then still shows `user_initial_history` on the first call (the report drops the
+    line with the history only, its released code drops both).
+    """
+
+    kind: Literal["none", "memoryless", "history", "language"]
+    subgoal_style: SubgoalStyle
+    system: str = ""
+    user: str = ""
+    history: bool = False
+    user_history: str = ""
+    user_initial_history: str = ""
+    keep_initial_history: bool = False
+    initial_memory: str = ""
+    spatial: bool = False
+    initial_spatial_memory: str = ""
+    coordinate_order: Literal["row_column", "column_row"] = "row_column"
+
+    def __post_init__(self) -> None:
+        if self.kind == "none":
+            return
+        wanted = {"goal"}
+        if self.kind == "history" or self.history:
+            wanted.add("history")
+        if self.kind == "language":
+            wanted.add("action_memory")
+        if self.spatial:
+            wanted.add("spatial_memory")
+        allowed = wanted | ({"history"} if self.kind == "language" else set())
+        _check_placeholders("user", self.user, wanted, allowed)
+        if self.user.count(IMAGE_PLACEHOLDER) != 1:
+            raise FieldError(
+                "user",
+                expected="exactly one `<image>`",
+                found=f"{self.user.count(IMAGE_PLACEHOLDER)} of them",
+                fix="put `<image>` once, where the current image goes",
+            )
+        if "{history}" in self.user and "{history}" not in self.user.splitlines():
+            raise FieldError(
+                "user", expected="`{history}` alone on its line", found="other text beside it", fix="split the line"
+            )
+        if "history" in wanted:
+            _check_placeholders("user_history", self.user_history, {"subgoals"}, {"subgoals"})
+        if self.spatial and self.kind != "language":
+            raise FieldError(
+                "spatial", expected="false unless `kind: language`", found="true", fix="set `kind: language`"
+            )
+
+
+class HighLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The policy that picks the subgoal: a VLM, or the simulator's own oracle, which has no weights."""
+
+    source: Literal["vlm", "oracle"] = "vlm"
+    weights: str = ""
+    adapter: str | None = None
+    camera: str = "front"
+    image_size: Count = 256  # pixels, square; the report feeds the image at this size, not resized
+    every_steps: Count = 16  # control steps between two calls in lock-step
+    max_new_tokens: Count = 128  # 384 for spatial memory (SPECS 1.1)
+    time_to_live_s: Positive = 3.0  # a subgoal older than this makes the robot hold
+
+    def __post_init__(self) -> None:
+        if self.source == "vlm" and not self.weights:
+            raise FieldError(
+                "weights", expected="the folder of the VLM's weights", found="nothing", fix="add `high_level.weights`"
+            )
+        if self.source == "oracle" and (self.weights or self.adapter):
+            raise FieldError(
+                "weights",
+                expected="none with `source: oracle`",
+                found=repr(self.weights or self.adapter),
+                fix="remove `weights` and `adapter`, or set `source: vlm`",
+            )
+
+
+class LowLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The action expert. `prompt` may hold `{goal}`, `{subgoal}` and `{state}` (the discretised proprioception)."""
+
+    weights: str
+    cameras: tuple[str, ...]
+    image_size: Count  # pixels, square, after resize with padding
+    prompt: str
+    max_token_len: Count
+    horizon: Count  # actions per chunk
+    execute: Count  # actions executed before the next chunk
+    denoise_steps: Count
+    control_hz: Positive
+    delta_mask: tuple[bool, ...]  # true: that action is learnt relative to the current state
+    lower_case: bool
+
+    def __post_init__(self) -> None:
+        if not self.cameras or len(set(self.cameras)) != len(self.cameras):
+            raise FieldError(
+                "cameras", expected="different camera names", found=list(self.cameras), fix="name each camera once"
+            )
+        if self.execute > self.horizon:
+            raise FieldError(
+                "execute",
+                expected=f"at most the horizon, {self.horizon}",
+                found=self.execute,
+                fix="lower `execute` or raise `horizon`",
+            )
+        if len(self.delta_mask) != PROPRIOCEPTION_DIM:
+            raise FieldError(
+                "delta_mask",
+                expected=f"{PROPRIOCEPTION_DIM} entries (7 joints, gripper)",
+                found=len(self.delta_mask),
+                fix="give one entry per action dimension",
+            )
+        if "{subgoal}" not in self.prompt and "{goal}" not in self.prompt:
+            raise FieldError(
+                "prompt", expected="`{subgoal}` or `{goal}`", found="neither", fix="say what the robot shall do"
+            )
+        _check_placeholders("prompt", self.prompt, set(), {"goal", "subgoal", "state"})
+
+
+class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One policy YAML: `name`, and the three parts."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    memory: MemoryConfig
+    high_level: HighLevelConfig
+    low_level: LowLevelConfig
+
+    def __post_init__(self) -> None:
+        if (self.memory.kind == "none") != (self.high_level.source == "oracle"):
+            raise FieldError(
+                "memory.kind",
+                expected="`none` exactly when `high_level.source` is `oracle`",
+                found=f"`{self.memory.kind}` with `{self.high_level.source}`",
+                fix="an oracle keeps no memory; a VLM needs memoryless, history or language",
+            )
+
+
+def load_policy(path_or_name: str | Path) -> PolicyConfig:
+    """The policy of a YAML file, or of a packaged policy when given a bare name such as `am_grounded`.
+
+    Raises MemrtError for an unknown name (listing the known ones), an unreadable file, an unknown key, a wrong value.
+    """
+    path = _resolve(path_or_name)
+    policy: PolicyConfig = convert(read_yaml(path), PolicyConfig, str(path))
+    return policy
+
+
+def policy_names() -> list[str]:
+    """The packaged policies, sorted."""
+    return sorted(path.stem for path in _packaged_policies().glob("*.yaml"))
+
+
+def policy_to_dict(policy: PolicyConfig) -> dict[str, Any]:
+    """Plain JSON values, every default written out, so that a manifest is complete without this code's defaults."""
+    values: dict[str, Any] = msgspec.to_builtins(policy)
+    return values
+
+
+def policy_from_dict(values: Mapping[str, Any], source: str = "manifest") -> PolicyConfig:
+    """The inverse of `policy_to_dict`, as strict as `load_policy`."""
+    policy: PolicyConfig = convert(values, PolicyConfig, source)
+    return policy
+
+
+def resolve_weights(name: str, root: Path) -> Path:
+    """The folder of `weights` or `adapter`: below `root` for a bare name, the path itself otherwise."""
+    path = Path(name).expanduser()
+    return root / name if len(path.parts) == 1 and not path.is_absolute() else path
+
+
+def _packaged_policies() -> Path:
+    return Path(str(importlib.resources.files("memrt.configs") / "policies"))
+
+
+def _resolve(path_or_name: str | Path) -> Path:
+    path = Path(path_or_name).expanduser()
+    is_name = isinstance(path_or_name, str) and len(path.parts) == 1 and path.suffix not in {".yaml", ".yml"}
+    if not is_name:
+        return path
+    known = policy_names()
+    if path_or_name not in known:
+        close = nearest(str(path_or_name), known)
+        raise MemrtError(
+            f"unknown policy `{path_or_name}`",
+            expected=f"one of {', '.join(known)}, or the path of a policy YAML",
+            found=f"`{path_or_name}`",
+            fix=f"did you mean `{close}`?" if close else "choose one of the names, or give a path ending in .yaml",
+        )
+    return _packaged_policies() / f"{path_or_name}.yaml"
+
+
+def _check_placeholders(field: str, template: str, wanted: set[str], allowed: set[str]) -> None:
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise FieldError(
+            field, expected="balanced braces", found=error, fix="write a literal brace as `{{` or `}}`"
+        ) from None
+    found = {name for _, name, _, _ in parts if name is not None}
+    plain = all(not spec and conversion is None for _, _, spec, conversion in parts)
+    if not (plain and wanted <= found <= allowed):
+        raise FieldError(
+            field,
+            expected=f"the placeholders {_braced(wanted)}" + (f" and at most {_braced(allowed)}" if allowed else ""),
+            found=_braced(found),
+            fix=f"correct the placeholders of `{field}`",
+        )
+
+
+def _braced(names: set[str]) -> str:
+    return " ".join(f"{{{name}}}" for name in sorted(names)) or "none"
