@@ -1,0 +1,45 @@
+"""Keeps a text that the VLM itself rewrites: the compressed-memory report's action memory, and its spatial memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from memrt.runtime.config import MemoryConfig
+from memrt.runtime.memory.parser import parse_reply
+from memrt.runtime.memory.prompt import render
+from memrt.runtime.memory.state import (
+    MAX_REPLY_CHARACTERS,
+    HighLevelRequest,
+    MemoryState,
+    MemoryUpdate,
+    remember_subgoal,
+    settle,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageMemory:
+    """Each call shows the last memories and takes the new ones; a memory the reply leaves out stays as it was."""
+
+    config: MemoryConfig
+
+    def initial(self) -> MemoryState:
+        """The policy's initial memory texts."""
+        spatial = self.config.initial_spatial_memory if self.config.spatial else ""
+        return MemoryState(action_memory=self.config.initial_memory, spatial_memory=spatial)
+
+    def request(self, state: MemoryState, goal: str) -> HighLevelRequest:
+        """Goal, history where the policy shows it, memories, current image."""
+        return render(self.config, state, goal)
+
+    def update(self, state: MemoryState, reply: str, goal: str = "") -> MemoryUpdate:
+        """Memories are taken even from a reply without a subgoal: they are parsed independently (SPECS 1.1)."""
+        parsed = parse_reply(reply[:MAX_REPLY_CHARACTERS])
+        if parsed.action_memory is not None:
+            state = replace(state, action_memory=parsed.action_memory)
+        if self.config.spatial and parsed.spatial_memory is not None:
+            state = replace(state, spatial_memory=parsed.spatial_memory)
+        update = settle(state, parsed.subgoal, goal)
+        if update.held:
+            return update
+        return MemoryUpdate(remember_subgoal(update.state), update.subgoal, held=False)

@@ -1,0 +1,40 @@
+"""Fills a policy's templates (`MemoryConfig`) with the goal and with what is remembered."""
+
+from __future__ import annotations
+
+from memrt.runtime.config import IMAGE_PLACEHOLDER, MemoryConfig
+from memrt.runtime.memory.state import HighLevelRequest, MemoryState
+
+_HISTORY_LINE = "{history}"
+
+
+def render(config: MemoryConfig, state: MemoryState, goal: str) -> HighLevelRequest:
+    """The request for one call. Remembered text cannot smuggle in a second `<image>`."""
+    history = _history_line(config, state)
+    lines = [line for line in config.user.splitlines() if line != _HISTORY_LINE or history is not None]
+    user = "\n".join(lines).format_map(
+        {
+            "goal": _without_placeholder(goal),
+            "history": _without_placeholder(history or ""),
+            "action_memory": _without_placeholder(state.action_memory),
+            "spatial_memory": _without_placeholder(state.spatial_memory),
+        }
+    )
+    return HighLevelRequest(system=config.system, user=user)
+
+
+def _history_line(config: MemoryConfig, state: MemoryState) -> str | None:
+    """The line in place of `{history}`, or None when it is dropped."""
+    shown = config.history or config.kind == "history"
+    if not state.history and (shown or config.keep_initial_history):
+        return config.user_initial_history
+    if not shown:
+        return None
+    numbered = enumerate(state.history, start=state.history_dropped + 1)
+    return config.user_history.format_map({"subgoals": "; ".join(f"{n}. {subgoal}" for n, subgoal in numbered)})
+
+
+def _without_placeholder(text: str) -> str:
+    while IMAGE_PLACEHOLDER in text:  # removing one can join the halves of another
+        text = text.replace(IMAGE_PLACEHOLDER, "")
+    return text
