@@ -65,7 +65,7 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 found=f"{self.user.count(IMAGE_PLACEHOLDER)} of them",
                 fix="put `<image>` once, where the current image goes",
             )
-        if "{history}" in self.user and "{history}" not in self.user.splitlines():
+        if "{history}" in self.user and "{history}" not in self.user.split("\n"):
             raise FieldError(
                 "user", expected="`{history}` alone on its line", found="other text beside it", fix="split the line"
             )

@@ -1,8 +1,8 @@
 """Object coordinates inside subgoals and memories.
 
-They travel through memory and prompts as plain text; only drawing and clicking may ask what they mean, because the order
-is a property of the checkpoint: RoboMME's labels are `<row, column>` in pixels of the 256x256 front image, though the
-report prints `<x, y>`. Some checkpoints answer on Qwen's 0-1000 grid instead, `<|box_start|>(a,b)<|box_end|>`.
+They travel through memory and prompts as plain text; only drawing and clicking may ask what they mean, because the
+order is a property of the checkpoint: RoboMME's labels are `<row, column>` in pixels of the 256x256 front image, though
+the report prints `<x, y>`. Some checkpoints answer on Qwen's 0-1000 grid instead, `<|box_start|>(a,b)<|box_end|>`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ CoordinateOrder = Literal["row_column", "column_row"]
 FRONT_IMAGE_SIZE = 256  # pixels, square (SPECS 1.1)
 _GRID = 1000  # Qwen's box coordinates are thousandths of the image's side
 
-_PIXELS = r"<(?P<first>\d{1,4}), ?(?P<second>\d{1,4})>"
-_BOX = r"<\|box_start\|>\((?P<box_first>\d{1,4}), ?(?P<box_second>\d{1,4})\)<\|box_end\|>"
+_PIXELS = r"<(?P<first>[0-9]{1,4}), ?(?P<second>[0-9]{1,4})>"
+_BOX = r"<\|box_start\|>\((?P<box_first>[0-9]{1,4}), ?(?P<box_second>[0-9]{1,4})\)<\|box_end\|>"
 _COORDINATE = re.compile(f"{_PIXELS}|{_BOX}")
 
 

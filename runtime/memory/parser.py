@@ -1,7 +1,7 @@
 """Takes a high-level reply apart: the subgoal, then the memories in tags.
 
-The format and its tolerances are the compressed-memory report's (appendix A.2.3) and its released code's: adapters often
-lose a closing tag, and the memory must then be salvaged instead of being read out as a subgoal.
+The format and its tolerances are the compressed-memory report's (appendix A.2.3) and its released code's: adapters
+often lose a closing tag, and the memory must then be salvaged instead of being read out as a subgoal.
 """
 
 from __future__ import annotations

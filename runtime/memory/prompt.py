@@ -11,7 +11,7 @@ _HISTORY_LINE = "{history}"
 def render(config: MemoryConfig, state: MemoryState, goal: str) -> HighLevelRequest:
     """The request for one call. Remembered text cannot smuggle in a second `<image>`."""
     history = _history_line(config, state)
-    lines = [line for line in config.user.splitlines() if line != _HISTORY_LINE or history is not None]
+    lines = [line for line in config.user.split("\n") if line != _HISTORY_LINE or history is not None]
     user = "\n".join(lines).format_map(
         {
             "goal": _without_placeholder(goal),
