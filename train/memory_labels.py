@@ -4,10 +4,10 @@ The compressed-memory report asks a large model for these texts (appendix A.1). 
 past tense, counts compressed, nothing about what is still to come or how it was done, at most 50 words (90 grounded),
 ASCII - but the texts are written by this function, so that the same demonstration always gives the same label.
 
-The chain the wording is chosen for: at call t the policy sees the goal, the image and m_{t-1}, and must tell which subgoal
-was active before. With p picks and q places completed, p == q means it was picking (or, all repetitions done, pressing)
-and p == q + 1 that it was placing; the second case also says so in words ("I am holding it."). A held cube has no
-coordinates: where it was taken from matters to nothing that follows, and could not be seen any more.
+The wording serves the chain of calls: at call t the policy sees the goal, the image and m_{t-1}, and must tell which
+subgoal was active before. With p picks and q places completed, p == q means that it was picking (or, after the last
+repetition, pressing) and p == q + 1 that it was placing; the latter is also said in words ("I am holding it."). A held
+cube has no coordinates: where it was taken from matters to nothing that follows, and can no longer be seen.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def label(goal: str, previous_subgoals: Sequence[str], style: Style, current_sub
     """The memory that a policy should hold after completing `previous_subgoals` (consecutive duplicates removed).
 
     `current_subgoal`, where known, reveals a failed attempt: after a dropped cube the demonstration asks for the same
-    pick again, and the place before it must not be counted. `goal` names the task; only PickXtimes is known so far.
+    pick again, and the place before it must not be counted. An empty entry is a subgoal too short for any call to have
+    seen it; the ones after it make up for it. `goal` names the task; only PickXtimes is known so far.
     Raises MemrtError for another goal or for a subgoal outside the task's phrasing.
     """
     _check_goal(goal)
@@ -68,33 +69,34 @@ def label_pair(
 ) -> tuple[str, str]:
     """The memories before and after one call: (m_{t-1}, m_t), equal while the subgoal has not changed.
 
-    `previous_segment` is the index, within the episode's subgoals, of the one that was active at the call before.
+    `previous_segment` is the index, within the episode's subgoals, of the one that was active at the call before, or -1
+    at the first call. It exceeds the current one when the cube was dropped: the memory is then taken back.
     """
     subgoals = [*previous_subgoals, current_subgoal]
-    index = min(max(previous_segment, 0), len(previous_subgoals))
-    before = label(goal, subgoals[:index], style, subgoals[index])
+    index = min(max(previous_segment, 0), len(subgoals))
+    before = label(goal, subgoals[:index], style, subgoals[index] if index < len(subgoals) else None)
     return before, label(goal, previous_subgoals, style, current_subgoal)
 
 
 def completed(previous_subgoals: Sequence[str], current_subgoal: str | None = None) -> Progress:
     """The progress after `previous_subgoals`; each counts as completed unless the one after it takes it back."""
     progress = Progress()
-    for subgoal in previous_subgoals:
+    for subgoal in filter(None, previous_subgoals):
         progress = _finish(_begin(progress, subgoal), subgoal)
     return progress if current_subgoal is None else _begin(progress, current_subgoal)
 
 
 def _begin(progress: Progress, subgoal: str) -> Progress:
-    """Correct the counts by what a subgoal presupposes: picking for the k-th time means k - 1 were picked and placed."""
+    """Correct the counts by what a subgoal presupposes: picking for the k-th time, k - 1 were picked and placed."""
     if pick := _PICK.fullmatch(subgoal):
-        done = _ORDINALS.index(pick["ordinal"]) if pick["ordinal"] in _ORDINALS else -1
-        if done < 0:
+        if pick["ordinal"] not in _ORDINALS:
             raise _unknown(subgoal)
+        done = _ORDINALS.index(pick["ordinal"])
         return replace(progress, cube=pick["cube"], picks=done, places=done)
     if place := _PLACE.fullmatch(subgoal):
-        return replace(progress, cube=place["cube"])
+        return replace(progress, cube=place["cube"], picks=progress.places + 1)
     if _PRESS.fullmatch(subgoal):
-        return progress
+        return replace(progress, places=progress.picks)
     raise _unknown(subgoal)
 
 
