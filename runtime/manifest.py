@@ -1,0 +1,163 @@
+"""The manifest of a bundle: what it must say, how it is written, and the checks that let no other file through."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import msgspec
+from memrt.runtime.config import PolicyConfig, policy_to_dict
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.strict_config import convert
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+NOT_YET_PROVEN = "not yet proven on device"  # until the device's own engines have reproduced the golden outputs
+_HASH_BLOCK = 1 << 20  # bytes read at once
+_MAX_MANIFEST_BYTES = 4 << 20
+
+
+class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One input or output of an engine; -1 marks a dynamic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class EngineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine: its file, how it was quantised, its inputs and outputs, and what its gate measured."""
+
+    file: str
+    precision: str
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+    gate: dict[str, Any] = {}
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of `manifest.json`. `sources`: hashes of the weights and versions of the tools that made it."""
+
+    schema_version: int
+    name: str
+    policy: PolicyConfig
+    precision: Literal["fp32", "int8"]
+    engines: dict[str, EngineRecord]
+    proven_on_device: str = NOT_YET_PROVEN
+    files: dict[str, str]
+    sources: dict[str, Any] = {}
+
+
+def sha256_of(path: Path) -> str:
+    """The hex SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The manifest as it is written: sorted keys, two spaces, one final newline; equal manifests, equal bytes."""
+    values = msgspec.to_builtins(manifest) | {"policy": policy_to_dict(manifest.policy)}
+    return (json.dumps(values, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def listed_files(root: Path) -> dict[str, Path]:
+    """Every file below `root` but the manifest, by its path in the bundle. Raises MemrtError for links and devices."""
+    found: dict[str, Path] = {}
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise MemrtError(
+                f"bundle {root}",
+                expected="regular files only",
+                found=f"`{relative}` is a link or device",
+                fix="replace it by a copy",
+            )
+        if path.is_file() and relative != MANIFEST:
+            found[relative] = path
+    return found
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of the folder `root`. Raises MemrtError when it is missing, malformed or of another schema."""
+    path = root / MANIFEST
+    if path.is_symlink() or not path.is_file():
+        raise MemrtError(
+            f"bundle {root}",
+            expected=f"a file `{MANIFEST}`",
+            found="none",
+            fix="export the policy again; an interrupted copy lacks its manifest",
+        )
+    if path.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise MemrtError(
+            f"{path}",
+            expected=f"at most {_MAX_MANIFEST_BYTES} bytes",
+            found=path.stat().st_size,
+            fix="export the policy again",
+        )
+    try:
+        values = msgspec.json.decode(path.read_bytes())
+    except msgspec.DecodeError as error:
+        raise MemrtError(f"{path}", expected="valid JSON", found=error, fix="export the policy again") from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise MemrtError(
+            f"{path}",
+            expected=f"schema_version {SCHEMA_VERSION}",
+            found=repr(version),
+            fix="export the policy with this version of memrt, or install the memrt that wrote the bundle",
+        )
+    manifest: Manifest = convert(values, Manifest, str(path))
+    for relative in (*manifest.files, *(engine.file for engine in manifest.engines.values())):
+        _check_relative(relative, path)
+    for name, engine in manifest.engines.items():
+        if engine.file not in manifest.files:
+            raise MemrtError(
+                f"{path}",
+                expected=f"`{engine.file}` of engine `{name}` among `files`",
+                found="no such entry",
+                fix="export the policy again",
+            )
+    return manifest
+
+
+def _check_relative(relative: str, source: Path) -> None:
+    """A manifest must not reach outside its folder, nor name one file in two ways."""
+    pure = PurePosixPath(relative)
+    clean = relative == pure.as_posix() and "\\" not in relative and "\0" not in relative
+    if not clean or pure.is_absolute() or ".." in pure.parts or relative in {"", ".", MANIFEST}:
+        raise MemrtError(
+            f"{source}",
+            expected="plain paths below the bundle, such as `hl/vision.onnx`",
+            found=repr(relative),
+            fix="do not use this bundle; export the policy again",
+        )
+
+
+def check_files(root: Path, files: Mapping[str, str], *, verify: bool) -> None:
+    """Raises MemrtError for a missing or extra file and, with `verify`, for one whose SHA-256 is another."""
+    present = listed_files(root)
+    if missing := sorted(files.keys() - present.keys()):
+        raise MemrtError(
+            f"bundle {root}", expected="every file of its manifest", found=f"no `{missing[0]}`", fix="copy it again"
+        )
+    if extra := sorted(present.keys() - files.keys()):
+        raise MemrtError(
+            f"bundle {root}",
+            expected="only the files of its manifest",
+            found=f"`{extra[0]}`",
+            fix="remove it, or export the policy again",
+        )
+    for relative, digest in sorted(files.items()) if verify else ():
+        if (actual := sha256_of(present[relative])) != digest:
+            raise MemrtError(
+                f"corrupt file `{relative}` in bundle {root}",
+                expected=f"SHA-256 {digest}",
+                found=actual,
+                fix="copy the bundle again, or export the policy again",
+            )

@@ -1,0 +1,182 @@
+import json
+from pathlib import Path
+
+import pytest
+from memrt.runtime.bundle import Bundle, EngineRecord, TensorRecord, load_bundle, write_bundle
+from memrt.runtime.config import load_policy
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.manifest import MANIFEST, manifest_bytes
+
+FILES = {"hl/vision.onnx": b"vision" * 1000, "hl/config.json": b"{}", "ll/step.onnx": b"step"}
+VISION = EngineRecord(
+    file="hl/vision.onnx",
+    precision="int8",
+    inputs=(TensorRecord(name="pixels", dtype="float32", shape=(1, 3, -1, -1)),),
+    outputs=(),
+    gate={"cosine": 0.9999, "relative_l2": 0.01},
+)
+
+
+def write(staging: Path, destination: Path, files: dict[str, bytes] = FILES) -> Bundle:
+    for relative, content in files.items():
+        path = staging / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return write_bundle(
+        staging,
+        destination,
+        policy=load_policy("am_grounded"),
+        precision="int8",
+        engines={"hl/vision": VISION},
+        sources={"high_level_base": "0" * 64, "onnxruntime": "1.31.1"},
+    )
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Bundle:
+    return write(tmp_path / "staging", tmp_path / "bundle")
+
+
+def edit_manifest(bundle: Bundle, **changes: object) -> None:
+    path = bundle.path / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_round_trip(bundle, tmp_path):
+    loaded = load_bundle(str(bundle.path))
+    assert loaded.manifest == bundle.manifest
+    assert loaded.policy == load_policy("am_grounded")
+    assert loaded.manifest.engines["hl/vision"] == VISION
+    assert loaded.manifest.proven_on_device == "not yet proven on device"
+    assert {relative: loaded.file(relative).read_bytes() for relative in FILES} == FILES
+    assert not (tmp_path / "staging").exists()
+
+
+def test_same_input_gives_the_same_bytes(bundle, tmp_path):
+    again = write(tmp_path / "other_staging", tmp_path / "elsewhere" / "bundle")
+    written = (again.path / MANIFEST).read_bytes()
+    assert written == (bundle.path / MANIFEST).read_bytes() == manifest_bytes(bundle.manifest)
+    assert str(tmp_path).encode() not in written
+
+
+def test_older_bundle_is_replaced_as_a_whole(bundle, tmp_path):
+    replaced = write(tmp_path / "newer", bundle.path, FILES | {"ll/step.onnx": b"better"})
+    assert load_bundle(bundle.path).file("ll/step.onnx").read_bytes() == b"better"
+    assert replaced.manifest != bundle.manifest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]
+
+
+def test_foreign_folder_is_not_overwritten(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("years of work")
+    with pytest.raises(MemrtError, match="will not be overwritten"):
+        write(tmp_path / "staging", home)
+    assert [path.name for path in home.iterdir()] == ["thesis.tex"]
+
+
+def test_links_are_not_packed(tmp_path):
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    (staging / "notes.txt").symlink_to("/etc/hostname")
+    with pytest.raises(MemrtError, match=r"notes\.txt.*link"):
+        write(staging, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("name", ["no_such_bundle", "plain_file"])
+def test_missing_folder(tmp_path, name):
+    (tmp_path / "plain_file").write_text("")
+    with pytest.raises(MemrtError, match="memrt export"):
+        load_bundle(tmp_path / name)
+
+
+def test_missing_manifest(bundle):
+    (bundle.path / MANIFEST).unlink()
+    with pytest.raises(MemrtError, match=r"manifest\.json"):
+        load_bundle(bundle.path)
+
+
+def test_manifest_that_is_not_json(bundle):
+    (bundle.path / MANIFEST).write_text("{")
+    with pytest.raises(MemrtError, match="valid JSON"):
+        load_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", True, None])
+def test_other_schema(bundle, version):
+    edit_manifest(bundle, schema_version=version)
+    with pytest.raises(MemrtError, match="expected schema_version 1, found"):
+        load_bundle(bundle.path)
+
+
+def test_manifest_that_is_not_a_mapping(bundle):
+    (bundle.path / MANIFEST).write_text("[]")
+    with pytest.raises(MemrtError, match="schema_version"):
+        load_bundle(bundle.path)
+
+
+def test_unknown_manifest_key(bundle):
+    edit_manifest(bundle, presicion="int8")
+    with pytest.raises(MemrtError, match="did you mean `precision`"):
+        load_bundle(bundle.path)
+
+
+def test_unknown_policy_key(bundle):
+    policy = json.loads((bundle.path / MANIFEST).read_text())["policy"]
+    policy["memory"]["horizon"] = 3
+    edit_manifest(bundle, policy=policy)
+    with pytest.raises(MemrtError, match=r"policy\.memory\.horizon"):
+        load_bundle(bundle.path)
+
+
+def test_engine_without_its_file(bundle):
+    files = dict(bundle.manifest.files)
+    del files["hl/vision.onnx"]
+    edit_manifest(bundle, files=files)
+    with pytest.raises(MemrtError, match=r"hl/vision\.onnx.*among `files`"):
+        load_bundle(bundle.path)
+
+
+def test_missing_file(bundle):
+    (bundle.path / "ll/step.onnx").unlink()
+    with pytest.raises(MemrtError, match=r"no `ll/step\.onnx`"):
+        load_bundle(bundle.path, verify=False)
+
+
+def test_extra_file(bundle):
+    (bundle.path / "ll/extra.bin").write_bytes(b"")
+    with pytest.raises(MemrtError, match=r"found `ll/extra\.bin`"):
+        load_bundle(bundle.path, verify=False)
+
+
+@pytest.mark.parametrize("relative", sorted(FILES))
+def test_one_changed_bit_in_any_file(bundle, relative):
+    path = bundle.path / relative
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(MemrtError, match=f"corrupt file `{relative}`"):
+        load_bundle(bundle.path)
+    load_bundle(bundle.path, verify=False)
+
+
+@pytest.mark.parametrize("outside", ["../secret", "/etc/passwd", "hl/../../secret", "hl//vision", "./a", "a\\b", ""])
+def test_paths_outside_the_bundle_are_refused(bundle, tmp_path, outside):
+    (tmp_path / "secret").write_text("secret")
+    edit_manifest(bundle, files=bundle.manifest.files | {outside: "0" * 64})
+    with pytest.raises(MemrtError, match="plain paths below the bundle"):
+        load_bundle(bundle.path)
+
+
+def test_link_inside_a_bundle_is_refused(bundle, tmp_path):
+    step = bundle.path / "ll/step.onnx"
+    step.rename(tmp_path / "step.onnx")
+    step.symlink_to(tmp_path / "step.onnx")
+    with pytest.raises(MemrtError, match="link"):
+        load_bundle(bundle.path)
+
+
+def test_only_named_files_can_be_reached(bundle):
+    for relative in ("manifest.json", "hl/vision", "../bundle/hl/vision.onnx"):
+        with pytest.raises(MemrtError, match="has no file"):
+            bundle.file(relative)
