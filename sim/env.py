@@ -1,0 +1,156 @@
+"""The simulated robot: MuJoCo physics behind the same `Robot` protocol as a real arm.
+
+In lock-step (`send` and `advance`) the seam library turns chunks into joint commands at exact physics times, so that
+a policy learns the dynamics it will meet on a robot. `physics_step` is the single step that a real-time node drives.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from memrt.runtime._core import Seam, SeamLimits
+from memrt.runtime.types import ActionChunk, Frame, Observation, RobotMode
+from memrt.sim import fr3
+from memrt.sim.render import SceneRenderer
+from memrt.sim.scene import PHYSICS_DT_NS, Scene
+from memrt.sim.tasks import make_task
+from memrt.sim.tasks.base import Difficulty, Outcome, SubgoalStyle
+
+CONTROL_DT_NS = 50_000_000  # 20 Hz
+PHYSICS_STEPS_PER_CONTROL = CONTROL_DT_NS // PHYSICS_DT_NS
+CAMERAS = ("front", "wrist")
+START_JITTER = 0.03  # spread of the arm's start posture [rad]
+
+
+class TabletopEnv:
+    """One seeded episode of a memory task. Deterministic: the same seed and chunks give the same states, bit for bit."""
+
+    def __init__(self, task: str, seed: int, difficulty: Difficulty | None = None, speed: float = 1.0) -> None:
+        self.task = make_task(task, seed, difficulty)
+        self.scene = Scene(self.task.layout)
+        self.step_index = 0
+        self._mode = RobotMode.DISARMED
+        self._renderer: SceneRenderer | None = None
+        self._rendered: dict[str, Frame] = {}
+        self._physics_steps = 0
+        self._grip = 1.0
+        self._seam = Seam(SeamLimits.fr3(), speed=speed)
+        rng = np.random.Generator(np.random.PCG64([seed, 1]))
+        start = np.array(fr3.HOME_Q) + rng.uniform(-START_JITTER, START_JITTER, 7)
+        data = self.scene.data
+        data.qpos[self.scene.q_index] = start
+        data.qpos[self.scene.finger_index] = fr3.HAND_OPEN_WIDTH / 2
+        mujoco.mj_forward(self.scene.model, data)
+        self._seam.reset(start, 1.0, 0)
+
+    @property
+    def goal(self) -> str:
+        """The task's instruction."""
+        return self.task.goal
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the episode stands."""
+        return self.task.outcome
+
+    @property
+    def mode(self) -> RobotMode:
+        """Whether chunks are followed."""
+        return self._mode
+
+    @property
+    def t_ns(self) -> int:
+        """Simulated time since the episode began."""
+        return self._physics_steps * PHYSICS_DT_NS
+
+    def oracle_subgoal(self, style: SubgoalStyle) -> str:
+        """The running subgoal, from the simulator's own knowledge."""
+        return self.task.subgoal(self.scene, style)
+
+    def proprioception(self) -> NDArray[np.float64]:
+        """Measured joint angles [rad] and gripper opening (0..1), float64 [8]."""
+        qpos = self.scene.data.qpos
+        opening = qpos[self.scene.finger_index].sum() / fr3.HAND_OPEN_WIDTH
+        return np.append(qpos[self.scene.q_index], np.clip(opening, 0.0, 1.0))
+
+    def render(self, camera: str) -> NDArray[np.uint8]:
+        """The camera's present view, uint8 [256, 256, 3]."""
+        if self._renderer is None:
+            self._renderer = SceneRenderer(self.scene)
+        return self._renderer.render(camera)
+
+    def observe(self) -> Observation:
+        """Proprioception and both cameras, now. Views are rendered once per control step."""
+        for camera in CAMERAS:
+            frame = self._rendered.get(camera)
+            if frame is None or frame.t_ns != self.t_ns:
+                self._rendered[camera] = Frame(camera, self.step_index, self.t_ns, self.render(camera))
+        return Observation(self.t_ns, self.proprioception(), dict(self._rendered))
+
+    def send(self, chunk: ActionChunk) -> None:
+        """Follow `chunk` from its `t0_ns` on. Ignored unless running; a chunk outside the limits raises ValueError."""
+        if self._mode is not RobotMode.RUNNING:
+            return
+        refusal = self._seam.push(np.ascontiguousarray(chunk.actions, dtype=np.float64), chunk.t0_ns, chunk.dt_ns)
+        if refusal:
+            raise ValueError(f"action chunk refused: {refusal}")
+
+    def advance(self, steps: int) -> None:
+        """Let control steps pass; stops early when the episode has ended."""
+        for _ in range(steps):
+            if self.outcome.ended:
+                return
+            for _ in range(PHYSICS_STEPS_PER_CONTROL):
+                self.physics_step(*self._seam.step(self.t_ns + PHYSICS_DT_NS))
+            self.control_step()
+
+    def physics_step(self, q: NDArray[np.float64], dq: NDArray[np.float64], gripper: float) -> None:
+        """One physics step (2 ms) with joint commands [rad], [rad/s] and a gripper opening command (0..1)."""
+        scene = self.scene
+        travel = fr3.HAND_SPEED / fr3.HAND_OPEN_WIDTH * PHYSICS_DT_NS * 1e-9
+        self._grip += float(np.clip(gripper - self._grip, -travel, travel))
+        ctrl = scene.data.ctrl
+        ctrl[scene.ctrl_q] = q
+        ctrl[scene.ctrl_dq] = dq
+        ctrl[scene.ctrl_grip] = self._grip * fr3.HAND_OPEN_WIDTH / 2
+        mujoco.mj_step(scene.model, scene.data)
+        self._physics_steps += 1
+
+    def control_step(self) -> None:
+        """Count one control step and let the task look at the physics."""
+        self.step_index += 1
+        self.task.update(self.scene)
+
+    def arm(self) -> None:
+        """Begin to follow chunks."""
+        self._mode = RobotMode.RUNNING
+
+    def stop(self) -> None:
+        """Decelerate and hold; chunks are ignored until `resume`."""
+        self._seam.stop(self.t_ns)
+        self._mode = RobotMode.STOPPED
+
+    def resume(self) -> None:
+        """Follow chunks again after a stop."""
+        if self._mode is RobotMode.STOPPED:
+            self._seam.resume()
+            self._mode = RobotMode.RUNNING
+
+    def home(self) -> None:
+        """Move to the start posture with the gripper open."""
+        self._seam.push(np.array([[*fr3.HOME_Q, 1.0]]), self.t_ns + 2_000_000_000, CONTROL_DT_NS)
+        self.advance(60)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def __enter__(self) -> TabletopEnv:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

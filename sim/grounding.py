@@ -1,0 +1,65 @@
+"""Random still scenes with their descriptions: what a small VLM learns pointing from, before it learns the task.
+
+A released VLM brings pointing along from its own pre-training; the reference policy has to acquire it here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from memrt.sim import fr3
+from memrt.sim.kinematics import Kinematics
+from memrt.sim.render import SceneRenderer
+from memrt.sim.scene import CUBE_HALF, IMAGE_SIZE, Scene
+from memrt.sim.tasks.layout import WORKSPACE_X, WORKSPACE_Y
+from memrt.sim.tasks.pick_x_times import PickXtimes
+
+POSES_PER_SCENE = 4  # compiling a scene costs more than rendering it
+HOLDING_SHARE = 0.3
+NEAR_OBJECT_SHARE = 0.5
+SQUEEZE = 0.001  # so that both pads touch a held cube [m]
+
+
+def record_grounding(folder: Path, count: int, seed: int) -> None:
+    """Write `front.npy` uint8 [count, 256, 256, 3] and `scenes.jsonl`; the arm hovers over objects or holds a cube."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = np.lib.format.open_memmap(folder / "front.npy", "w+", np.uint8, (count, IMAGE_SIZE, IMAGE_SIZE, 3))
+    with (folder / "scenes.jsonl").open("w") as lines:
+        for first in range(0, count, POSES_PER_SCENE):
+            rng = np.random.Generator(np.random.PCG64([seed, first]))
+            task = PickXtimes(int(rng.integers(2**31)))
+            scene = Scene(task.layout)
+            with SceneRenderer(scene) as renderer:
+                for index in range(first, min(first + POSES_PER_SCENE, count)):
+                    _pose_arm(scene, task, rng)
+                    images[index] = renderer.render("front")
+                    lines.write(json.dumps({"scene": task.describe(scene)}) + "\n")
+    images.flush()
+    (folder / "DONE").write_text(f"{count}\n")
+
+
+def _pose_arm(scene: Scene, task: PickXtimes, rng: np.random.Generator) -> None:
+    """Put the hand somewhere plausible: over an object, anywhere above the table, or holding the named cube."""
+    if rng.random() < NEAR_OBJECT_SHARE:
+        objects = [scene.target_position(), scene.button_position()]
+        objects += [np.array([at.x, at.y, 0.0]) for at in scene.layout.cubes.values()]
+        xy = objects[int(rng.integers(len(objects)))][:2] + rng.normal(0, 0.01, 2)
+    else:
+        xy = np.array([rng.uniform(*WORKSPACE_X), rng.uniform(*WORKSPACE_Y)])
+    height = float(rng.uniform(0.06, 0.22))
+    opening = float(rng.choice([1.0, 0.0, rng.uniform()], p=[0.6, 0.2, 0.2]))
+    q = Kinematics(scene).solve(np.array(fr3.HOME_Q), np.array([*xy, height]), iterations=40)
+    data = scene.data
+    mujoco.mj_resetData(scene.model, data)
+    data.qpos[scene.q_index] = q
+    if rng.random() < HOLDING_SHARE:
+        opening = (CUBE_HALF * 2 - SQUEEZE) / fr3.HAND_OPEN_WIDTH
+        cube = data.joint(f"{task.colour}_cube").qpos
+        cube[:3] = [*xy, max(height - 0.003, CUBE_HALF)]
+        cube[3:] = [1, 0, 0, 0]
+    data.qpos[scene.finger_index] = opening * fr3.HAND_OPEN_WIDTH / 2
+    mujoco.mj_forward(scene.model, data)

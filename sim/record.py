@@ -1,0 +1,166 @@
+"""Record expert episodes with disturbances as training data for both policies.
+
+The expert runs exactly as a policy will: the subgoal changes only at high-level calls (every 16 control steps), a
+chunk is replanned every few steps, commands pass through the seam. What is executed is disturbed; what is recorded
+as the label is the expert's undisturbed chunk from the disturbed state, so the data teaches recovery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memrt.runtime.policy.preprocess import resize_with_pad
+from memrt.runtime.types import ActionChunk, Observation
+from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
+from memrt.sim.expert import Expert
+from memrt.sim.kinematics import Kinematics
+from memrt.sim.tasks.base import Step
+
+HIGH_LEVEL_EVERY = 16  # control steps between high-level calls, as in the reference (report, section 4.2)
+SAMPLE_EVERY = 2  # control steps between low-level samples
+HIGH_LEVEL_SAMPLE_EVERY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """How an episode is disturbed. Joint offsets [rad]; probabilities are per executed chunk."""
+
+    jitter: float = 0.016
+    kick: float = 0.10
+    kick_probability: float = 0.08
+    grip_flip_probability: float = 0.03
+    correlation: float = 0.9
+
+    def apply(self, actions: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """A disturbed copy of a chunk: coloured joint noise, sometimes a push aside, sometimes a wrong grip."""
+        disturbed = actions.copy()
+        offset = rng.normal(0, self.jitter, 7)
+        if rng.random() < self.kick_probability:
+            offset[[0, 1, 3]] += rng.normal(0, self.kick, 3)
+        for row in disturbed:
+            offset = self.correlation * offset + rng.normal(0, self.jitter * np.sqrt(1 - self.correlation**2), 7)
+            row[:7] += offset
+        if rng.random() < self.grip_flip_probability:
+            disturbed[:, 7] = 1.0 - disturbed[:, 7]
+        return disturbed
+
+
+CALM = Disturbance(jitter=0.003, kick_probability=0.0, grip_flip_probability=0.0)
+CALM_SHARE = 1 / 3
+FLOOR = 0.012  # disturbed chunks that would bring the fingertips lower than this are not executed [m]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowLevelSample:
+    """One training sample of the action expert: resized views, proprioception [8], the expert's chunk [horizon, 8]."""
+
+    images: dict[str, NDArray[np.uint8]]
+    proprioception: NDArray[np.float64]
+    actions: NDArray[np.float64]
+    subgoal_simple: str
+    subgoal_grounded: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HighLevelSample:
+    """One training sample of the high level: the front image uint8 [256, 256, 3] and its labels."""
+
+    image: NDArray[np.uint8]
+    labels: dict[str, object]
+
+
+@dataclass(slots=True)
+class EpisodeRecord:
+    """The samples of one episode, in the order they were taken."""
+
+    seed: int
+    goal: str
+    low_level: list[LowLevelSample] = field(default_factory=list)
+    high_level: list[HighLevelSample] = field(default_factory=list)
+    success: bool = False
+    reason: str = ""
+
+
+def segment_of(step: Step) -> int:
+    """Index of a step within an episode without drops: pick 1, place 1, pick 2, …, press."""
+    if step.skill == "press":
+        return 2 * step.ordinal
+    return 2 * (step.ordinal - 1) + (step.skill == "place")
+
+
+class EpisodeRecorder:
+    """Runs the expert through one episode and keeps the samples."""
+
+    def __init__(self, env: TabletopEnv, seed: int, image_size: int, disturbance: Disturbance | None = None) -> None:
+        self._env = env
+        self._rng = np.random.Generator(np.random.PCG64([seed, 2]))
+        self._image_size = image_size
+        calm = self._rng.random() < CALM_SHARE
+        self._disturbance = disturbance or (CALM if calm else Disturbance())
+        self._expert = Expert(env)
+        self._kinematics = Kinematics(env.scene)
+        self._texts: dict[int, tuple[str, str]] = {}
+        self._segments: list[int] = []
+        self.record = EpisodeRecord(seed, env.goal)
+
+    def run(self) -> EpisodeRecord:
+        """Record until the episode ends."""
+        env = self._env
+        env.arm()
+        replan_at, latched = 0, env.task.step
+        latched_texts = ("", "")
+        while not env.outcome.ended:
+            k = env.step_index
+            observation = env.observe()
+            if k % HIGH_LEVEL_SAMPLE_EVERY == 0:
+                self._sample_high_level(observation)
+            if k % HIGH_LEVEL_EVERY == 0:
+                latched, latched_texts = env.task.step, (env.oracle_subgoal("simple"), env.oracle_subgoal("grounded"))
+            plan = self._expert.chunk(latched)
+            self._sample_low_level(observation, plan, *latched_texts)
+            if k >= replan_at:
+                env.send(ActionChunk(self._disturbed(plan), env.t_ns + CONTROL_DT_NS, CONTROL_DT_NS, 0))
+                replan_at = k + int(self._rng.integers(2, 5)) * SAMPLE_EVERY
+            env.advance(SAMPLE_EVERY)
+        self.record.success = env.outcome.status == "success"
+        self.record.reason = env.outcome.reason
+        return self.record
+
+    def _disturbed(self, plan: NDArray[np.float64]) -> NDArray[np.float64]:
+        disturbed = self._disturbance.apply(plan, self._rng)
+        lowest = min(self._kinematics.tcp(disturbed[i, :7])[2] for i in (3, 7, 11))
+        return disturbed if lowest > FLOOR else plan
+
+    def _sample_low_level(self, observation: Observation, plan: NDArray[np.float64], simple: str, grounded: str) -> None:
+        images = {name: resize_with_pad(frame.image, self._image_size) for name, frame in observation.frames.items()}
+        self.record.low_level.append(LowLevelSample(images, observation.proprioception, plan, simple, grounded))
+
+    def _sample_high_level(self, observation: Observation) -> None:
+        env = self._env
+        segment = segment_of(env.task.step)
+        self._texts[segment] = (env.oracle_subgoal("simple"), env.oracle_subgoal("grounded"))
+        self._segments.append(segment)
+        calls_ago = HIGH_LEVEL_EVERY // HIGH_LEVEL_SAMPLE_EVERY
+        earlier = self._segments[-1 - calls_ago] if len(self._segments) > calls_ago else -1
+        history = [self._texts.get(s, ("", "")) for s in range(segment)]
+        labels: dict[str, object] = {
+            "step": env.step_index,
+            "goal": env.goal,
+            "subgoal_simple": self._texts[segment][0],
+            "subgoal_grounded": self._texts[segment][1],
+            "segment": segment,
+            "previous_segment": earlier,
+            "history_simple": [simple for simple, _ in history],
+            "history_grounded": [grounded for _, grounded in history],
+            "scene": env.task.describe(env.scene),
+        }
+        self.record.high_level.append(HighLevelSample(observation.frames["front"].image, labels))
+
+
+def record_episode(task: str, seed: int, image_size: int, disturbance: Disturbance | None = None) -> EpisodeRecord:
+    """Run the expert once and return its samples; low-level images are `image_size` square."""
+    with TabletopEnv(task, seed) as env:
+        return EpisodeRecorder(env, seed, image_size, disturbance).run()

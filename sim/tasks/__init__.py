@@ -1,0 +1,18 @@
+"""The memory tasks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from memrt.runtime.errors import MemrtError
+from memrt.sim.tasks.base import Difficulty, Task
+from memrt.sim.tasks.pick_x_times import PickXtimes
+
+TASKS: dict[str, Callable[[int, Difficulty | None], Task]] = {"PickXtimes": PickXtimes}
+
+
+def make_task(name: str, seed: int, difficulty: Difficulty | None = None) -> Task:
+    """Create a seeded task; an unknown name is refused with the known ones."""
+    if name not in TASKS:
+        raise MemrtError("unknown task", expected=f"one of {', '.join(TASKS)}", found=repr(name), fix="choose --task from the list")
+    return TASKS[name](seed, difficulty)
