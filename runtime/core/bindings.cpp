@@ -1,3 +1,6 @@
-#include <nanobind/nanobind.h>
+#include "bindings.hpp"
 
-NB_MODULE(_core, m) { m.doc() = "memrt's real-time core"; }
+NB_MODULE(_core, m) {
+    m.doc() = "memrt's real-time core: seam, control loop, frame ring, trace ring.";
+    memrt::bind_seam(m);
+}

@@ -1,0 +1,90 @@
+#include <nanobind/stl/string.h>
+
+#include <string>
+
+#include "arrays.hpp"
+#include "bindings.hpp"
+#include "seam.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace memrt {
+
+namespace {
+
+nb::dict to_dict(const SeamCounters& counters) {
+    nb::dict out;
+    out["accepted"] = counters.accepted;
+    out["refused"] = counters.refused;
+    out["clamped"] = counters.clamped;
+    out["late_actions"] = counters.late_actions;
+    out["limit_brakes"] = counters.limit_brakes;
+    out["plan_failures"] = counters.plan_failures;
+    out["gaps"] = counters.gaps;
+    return out;
+}
+
+}  // namespace
+
+void bind_seam(nb::module_& m) {
+    nb::class_<SeamLimits>(
+        m, "SeamLimits",
+        "Limits of one arm: q_min, q_max [rad], dq_max [rad/s], ddq_max [rad/s²], dddq_max [rad/s³], "
+        "float64 [7] each. ValueError unless finite, ordered and above zero.")
+        .def(
+            "__init__",
+            [](SeamLimits* self, const Vector& q_min, const Vector& q_max, const Vector& dq_max, const Vector& ddq_max,
+               const Vector& dddq_max) {
+                const SeamLimits limits{to_joints(q_min), to_joints(q_max), to_joints(dq_max), to_joints(ddq_max),
+                                        to_joints(dddq_max)};
+                limits.check();
+                new (self) SeamLimits(limits);
+            },
+            "q_min"_a, "q_max"_a, "dq_max"_a, "ddq_max"_a, "dddq_max"_a)
+        .def_static("fr3", &SeamLimits::fr3, "margin"_a = 0.02,
+                    "The Franka Research 3 with `margin` [rad] kept from both ends of every joint's range.")
+        .def_prop_ro(
+            "q_min", [](const SeamLimits& self) { return to_numpy(self.q_min); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "q_max", [](const SeamLimits& self) { return to_numpy(self.q_max); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "dq_max", [](const SeamLimits& self) { return to_numpy(self.dq_max); }, nb::rv_policy::move)
+        .def_prop_ro(
+            "ddq_max", [](const SeamLimits& self) { return to_numpy(self.ddq_max); }, nb::rv_policy::move)
+        .def_prop_ro("dddq_max", [](const SeamLimits& self) { return to_numpy(self.dddq_max); }, nb::rv_policy::move);
+
+    nb::class_<Seam>(m, "Seam",
+                     "Turns timed action chunks into joint commands inside position, speed, acceleration and jerk "
+                     "limits. Pure: no clock, no thread; one owner.")
+        .def(nb::init<const SeamLimits&, double, double, double>(), "limits"_a, "preview_s"_a = 0.060,
+             "replan_s"_a = 0.010, "speed"_a = 1.0)
+        .def(
+            "reset",
+            [](Seam& self, const Vector& q, double gripper, std::int64_t t_ns) {
+                self.reset(to_joints(q), gripper, t_ns);
+            },
+            "q"_a, "gripper"_a, "t_ns"_a, "At rest at `q` float64 [7] at `t_ns`; everything pushed is forgotten.")
+        .def(
+            "push",
+            [](Seam& self, const Matrix& actions, std::int64_t t0_ns, std::int64_t dt_ns) {
+                return std::string(describe(self.push(to_actions(actions), t0_ns, dt_ns)));
+            },
+            "actions"_a, "t0_ns"_a, "dt_ns"_a,
+            "Replaces everything from `t0_ns` on by float64 [horizon, 8]; \"\" or the reason it was refused.")
+        .def(
+            "step",
+            [](Seam& self, std::int64_t t_ns) {
+                const Command command = self.step(t_ns);
+                return nb::make_tuple(to_numpy(command.q), to_numpy(command.dq), command.gripper);
+            },
+            "t_ns"_a, "(q float64 [7], dq float64 [7], gripper) for `t_ns`, which must not decrease.")
+        .def("stop", &Seam::stop, "t_ns"_a, "Drops the future and brakes inside the limits; chunks are refused.")
+        .def("resume", &Seam::resume, "Accepts chunks again after a stop.")
+        .def("remaining_s", &Seam::remaining_s, "t_ns"_a, "How much of the pushed future lies after `t_ns` [s].")
+        .def("at_rest", &Seam::at_rest, "Whether the last command is at rest.")
+        .def_prop_ro("stopped", &Seam::stopped)
+        .def("counters", [](const Seam& self) { return to_dict(self.counters()); });
+}
+
+}  // namespace memrt

@@ -1,0 +1,10 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace memrt {
+
+// One function per file of bindings; bindings.cpp calls them all.
+void bind_seam(nanobind::module_& m);
+
+}  // namespace memrt

@@ -1,0 +1,154 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <ruckig/ruckig.hpp>
+#include <span>
+
+#include "limits.hpp"
+#include "spline.hpp"
+
+namespace memrt {
+
+inline constexpr std::size_t kActionDim = kJoints + 1;  ///< Seven joint targets [rad], then the gripper opening (0..1).
+
+/// \brief One row of an action chunk.
+using Action = std::array<double, kActionDim>;
+
+/// \brief What the arm is to do at one instant.
+struct Command {
+    JointArray q{};        ///< Joint angles [rad].
+    JointArray dq{};       ///< Joint velocities [rad/s].
+    double gripper = 0.0;  ///< Gripper opening, 0 closed to 1 open.
+};
+
+/// \brief Why a chunk was refused; `kNone` when it was taken.
+enum class Refusal : std::uint8_t {
+    kNone,
+    kNotReset,
+    kStopped,
+    kEmpty,
+    kTooLong,
+    kTimeStep,
+    kNonFinite,
+    kOutsideLimits,
+    kTooLate,
+    kTooFarAhead,
+    kFull,
+};
+
+/// \brief The refusal in words; empty for `kNone`.
+const char* describe(Refusal refusal);
+
+/// \brief What happened since the last reset. Nothing here is an error by itself.
+struct SeamCounters {
+    std::uint64_t accepted = 0;      ///< Chunks taken.
+    std::uint64_t refused = 0;       ///< Chunks refused.
+    std::uint64_t clamped = 0;       ///< Joint targets moved to the nearest joint limit.
+    std::uint64_t late_actions = 0;  ///< Actions dropped because their time had passed.
+    std::uint64_t limit_brakes = 0;  ///< Joint plans replaced by braking, because they could not have stopped in range.
+    std::uint64_t plan_failures = 0;  ///< Plans the trajectory generator refused; the arm braked meanwhile.
+    std::uint64_t gaps = 0;           ///< Steps so far apart that the arm was brought to rest in between.
+};
+
+/// \brief Turns timed action chunks into joint commands that respect position, speed, acceleration and jerk limits.
+///
+/// The newest chunk becomes waypoints of a C2 cubic spline. Every `replan_s` a jerk-limited trajectory is planned
+/// from the current command to the spline's state `preview_s` ahead, to arrive there just then (or as soon as the
+/// limits allow). Only the first `replan_s` of a plan is followed. A plan is followed by a joint only if braking from
+/// the end of that piece still ends inside the joint's range; otherwise the joint brakes. As the first command is at
+/// rest and every piece ends in a state from which braking is safe, the position limits hold for ever, whatever is
+/// pushed and whenever.
+///
+/// Pure: no clock, no thread, no allocation after construction; commands depend only on what was pushed and on the
+/// times given, not on how often step() is called. Not thread-safe: one owner.
+class Seam {
+  public:
+    static constexpr std::size_t kMaxHorizon = 128;  ///< Actions per chunk.
+    static constexpr double kClampRange = 0.2;       ///< Further outside its range [rad], a target is refused.
+    static constexpr std::int64_t kMaxAheadNs = 10'000'000'000;  ///< A chunk may begin this long after now.
+
+    /// \param limits    Limits of the arm.
+    /// \param preview_s How far ahead of the command the spline is sampled [s].
+    /// \param replan_s  How often a new plan is made [s]; at most `preview_s`.
+    /// \param speed     Factor on the speed limits, above 0 and at most 1.
+    /// \throws std::invalid_argument naming the argument that is out of range.
+    Seam(const SeamLimits& limits, double preview_s, double replan_s, double speed);
+
+    /// \brief Puts the arm at rest at `q` at time `t_ns` and forgets everything pushed. `q` must be finite.
+    ///
+    /// A joint that starts outside its limits may move back, but not further out.
+    void reset(const JointArray& q, double gripper, std::int64_t t_ns);
+
+    /// \brief Replaces everything from `t0_ns` on by `actions`; action i is meant for `t0_ns + i * dt_ns`.
+    ///
+    /// Actions whose time has passed are dropped. Joint targets up to `kClampRange` outside the limits are clamped.
+    /// A refused chunk changes nothing.
+    Refusal push(std::span<const Action> actions, std::int64_t t0_ns, std::int64_t dt_ns);
+
+    /// \brief The command for time `t_ns`. Times must not decrease; an earlier one is taken as the latest seen.
+    Command step(std::int64_t t_ns);
+
+    /// \brief Drops the future and brakes as hard as the limits allow, from the next plan (within `replan_s`) on.
+    ///
+    /// Chunks are refused until resume().
+    void stop(std::int64_t t_ns);
+
+    /// \brief Ends a stop: chunks are accepted again, the arm stays where it is until one comes.
+    void resume() { stopped_ = false; }
+
+    bool stopped() const { return stopped_; }
+
+    /// \brief Whether the command of the last step has come to rest.
+    bool at_rest() const;
+
+    /// \brief How much of the pushed future lies after `t_ns` [s].
+    double remaining_s(std::int64_t t_ns) const;
+
+    const SeamCounters& counters() const { return counters_; }
+
+  private:
+    using Trajectory = ruckig::Trajectory<kJoints>;
+
+    void advance(std::int64_t t_ns);
+    void plan();
+    bool plan_tracking();
+    bool plan_brake(const JointState& from, Trajectory& brake);
+    void check_range(const Trajectory& plan, double time_s);
+    JointState piece_at(std::int64_t t_ns) const;
+    JointState mix(double elapsed_s) const;
+    Refusal check(std::span<const Action> actions, std::int64_t t0_ns, std::int64_t dt_ns) const;
+    void begin_spline(std::int64_t t0_ns, std::int64_t first_ns, std::int64_t gap_ns, JointArray& rate);
+
+    SeamLimits limits_;  // with the headroom for rounding taken off
+    double preview_s_;
+    double replan_s_;
+    std::int64_t preview_ns_;
+    std::int64_t replan_ns_;
+
+    ruckig::Ruckig<kJoints> ruckig_;
+    ruckig::InputParameter<kJoints> track_input_;
+    ruckig::InputParameter<kJoints> brake_input_;
+
+    Spline spline_;
+    JointArray q_low_{};  // the position range, widened to the start where that lies outside
+    JointArray q_high_{};
+    JointState start_{};     // state at the beginning of the current piece
+    JointState end_{};       // and at its end
+    Trajectory track_;       // current plan
+    Trajectory brake_;       // braking from the beginning of the current piece, `brake_s_` into the trajectory
+    Trajectory next_brake_;  // braking from its end
+    double brake_s_ = 0.0;
+    bool brake_renewed_ = false;
+    std::array<bool, kJoints> brakes_{};  // joints that brake in the current piece
+    std::int64_t piece_ns_ = 0;
+    std::int64_t now_ns_ = 0;
+    double gripper_ = 0.0;
+    bool ready_ = false;
+    bool planned_ = false;
+    bool stopped_ = false;
+    SeamCounters counters_;
+};
+
+}  // namespace memrt
