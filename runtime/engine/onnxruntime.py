@@ -35,6 +35,9 @@ NUMPY_DTYPES: dict[str, str] = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
+# Fusing a quantised 2-D product with the Add behind it leaves a Gemm that no integer kernel serves: it then runs in
+# fp32, dequantising its weights on every call. In fp32 graphs the fusion is worth one pass over the result.
+DISABLED_OPTIMIZERS = ("MatMulAddFusion",)
 
 
 class OnnxRuntimeEngine:
@@ -165,6 +168,22 @@ def _ort_value(name: str, array: Array) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_numpy(array, "cpu", 0)
 
 
+def session_options(threads: int) -> Any:
+    """The `onnxruntime.SessionOptions` of every engine; the export's audits look at graphs under the same options."""
+    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+
+    options = onnxruntime.SessionOptions()
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3  # errors only: they come back as exceptions
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
 def _open_session(path: Path, threads: int) -> Any:
     try:
         import onnxruntime  # type: ignore[import-untyped, unused-ignore]
@@ -189,17 +208,13 @@ def _open_session(path: Path, threads: int) -> Any:
             found=f"nothing at {path}",
             fix="export the bundle again",
         )
-    options = onnxruntime.SessionOptions()
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    options.log_severity_level = 3  # errors only: they come back as exceptions
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), sess_options=options, providers=[PROVIDER])
+        return onnxruntime.InferenceSession(
+            str(path),
+            sess_options=session_options(threads),
+            providers=[PROVIDER],
+            disabled_optimizers=list(DISABLED_OPTIMIZERS),
+        )
     except Exception as error:  # onnxruntime raises a dozen unrelated classes for a file it cannot use
         raise MemrtError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {path}",
