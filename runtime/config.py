@@ -137,11 +137,11 @@ class LowLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 found=len(self.delta_mask),
                 fix="give one entry per action dimension",
             )
+        _check_placeholders("prompt", self.prompt, set(), {"goal", "subgoal", "state"})
         if "{subgoal}" not in self.prompt and "{goal}" not in self.prompt:
             raise FieldError(
                 "prompt", expected="`{subgoal}` or `{goal}`", found="neither", fix="say what the robot shall do"
             )
-        _check_placeholders("prompt", self.prompt, set(), {"goal", "subgoal", "state"})
 
 
 class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -191,8 +191,7 @@ def policy_from_dict(values: Mapping[str, Any], source: str = "manifest") -> Pol
 
 def resolve_weights(name: str, root: Path) -> Path:
     """The folder of `weights` or `adapter`: below `root` for a bare name, the path itself otherwise."""
-    path = Path(name).expanduser()
-    return root / name if len(path.parts) == 1 and not path.is_absolute() else path
+    return Path(name).expanduser() if "/" in name or name.startswith("~") else root / name
 
 
 def _packaged_policies() -> Path:
@@ -201,7 +200,7 @@ def _packaged_policies() -> Path:
 
 def _resolve(path_or_name: str | Path) -> Path:
     path = Path(path_or_name).expanduser()
-    is_name = isinstance(path_or_name, str) and len(path.parts) == 1 and path.suffix not in {".yaml", ".yml"}
+    is_name = isinstance(path_or_name, str) and "/" not in path_or_name and path.suffix not in {".yaml", ".yml"}
     if not is_name:
         return path
     known = policy_names()

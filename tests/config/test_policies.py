@@ -1,0 +1,191 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+from memrt.runtime.config import (
+    PolicyConfig,
+    load_policy,
+    policy_from_dict,
+    policy_names,
+    policy_to_dict,
+    resolve_weights,
+)
+from memrt.runtime.errors import MemrtError
+
+
+def values(name: str = "am_grounded") -> dict:
+    return policy_to_dict(load_policy(name))
+
+
+def with_change(key: str, value: object) -> dict:
+    data = values()
+    *parents, last = key.split(".")
+    part = data
+    for parent in parents:
+        part = part[parent]
+    part[last] = value
+    return data
+
+
+def refusal(data: dict) -> str:
+    with pytest.raises(MemrtError) as caught:
+        policy_from_dict(data, "policy.yaml")
+    assert "policy.yaml" in str(caught.value)
+    return str(caught.value)
+
+
+def test_packaged_policies_load_and_survive_the_manifest():
+    assert policy_names() == ["am_grounded", "am_simple", "memoryless", "oracle_grounded", "oracle_simple"]
+    for name in policy_names():
+        policy = load_policy(name)
+        assert policy.name == name
+        assert policy_from_dict(msgspec.json.decode(msgspec.json.encode(policy_to_dict(policy)))) == policy
+
+
+def test_reference_settings():
+    """The reference's rates and formats; whoever changes them must retrain."""
+    policy = load_policy("am_grounded")
+    assert (policy.high_level.image_size, policy.high_level.every_steps, policy.high_level.max_new_tokens) == (
+        256,
+        16,
+        128,
+    )
+    low_level = policy.low_level
+    assert (low_level.horizon, low_level.execute, low_level.denoise_steps, low_level.control_hz) == (16, 8, 10, 20.0)
+    assert low_level.delta_mask == (True,) * 7 + (False,)
+    assert low_level.prompt == "Task: {subgoal}, State: {state};\nAction: "
+    assert policy.memory.initial_memory == "No actions had been completed yet."
+
+
+def test_policies_differ_only_in_what_is_compared():
+    """The ablation is fair: the same low level everywhere, the same VLM settings wherever there is one."""
+    policies = [load_policy(name) for name in policy_names()]
+    assert len({policy.low_level for policy in policies}) == 1
+    vlm = {msgspec.structs.replace(p.high_level, adapter=None) for p in policies if p.high_level.source == "vlm"}
+    assert len(vlm) == 1
+
+
+def test_bare_name_path_and_string_are_the_same(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(values()))
+    assert load_policy(path) == load_policy(str(path)) == load_policy("am_grounded")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("am_groundet", "did you mean `am_grounded`"), ("xyzzy", "ending in .yaml")]
+)
+def test_unknown_policy(name, hint):
+    with pytest.raises(MemrtError, match=hint) as caught:
+        load_policy(name)
+    assert "am_grounded, am_simple, memoryless, oracle_grounded, oracle_simple" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (None, "No such file"),
+        ("", "found a NoneType"),
+        ("- a\n", "found a list"),
+        ("name: [", "valid YAML"),
+        ("name: a\nmemory:\n  kind: none\n  kind: language\n", "`kind`|'kind' is given twice"),
+        (b"\xff\xfe", "UTF-8"),
+    ],
+)
+def test_unreadable_file(tmp_path, content, hint):
+    path = tmp_path / "policy.yaml"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(MemrtError, match=hint) as caught:
+        load_policy(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("low_level.horizont", "did you mean `low_level.horizon`?"),
+        ("memory.sytem", "did you mean `memory.system`?"),
+        ("low_levle", "did you mean `low_level`?"),
+        ("high_level.qwertyuiop", "remove `qwertyuiop`"),
+    ],
+)
+def test_unknown_key_names_its_path_and_the_nearest(key, hint):
+    line = refusal(with_change(key, 1))
+    assert f"unknown key `{key}`" in line
+    assert hint in line
+    assert ("low_level" if "." not in key else "weights" if "memory" not in key else "initial_memory") in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "parts"),
+    [
+        ("low_level.horizon", "16", ("low_level.horizon", "int", "'16' (str)")),
+        ("low_level.horizon", 16.5, ("low_level.horizon", "int", "16.5 (float)")),
+        ("low_level.horizon", True, ("low_level.horizon", "int", "True (bool)")),
+        ("low_level.horizon", 0, ("low_level.horizon", ">= 1", "0 (int)")),
+        ("low_level.control_hz", -20.0, ("low_level.control_hz", "> 0", "-20.0")),
+        ("low_level.cameras", "front", ("low_level.cameras", "array", "'front'")),
+        ("low_level.delta_mask", [1] * 8, ("low_level.delta_mask[0]", "bool", "1 (int)")),
+        ("low_level", None, ("low_level", "object", "None")),
+        ("memory.kind", "keyframe", ("memory.kind", "keyframe")),
+        ("name", "Has Spaces", ("name", "Has Spaces")),
+    ],
+)
+def test_wrong_value_names_its_path_and_what_was_found(key, value, parts):
+    line = refusal(with_change(key, value))
+    assert all(part in line for part in parts), line
+
+
+def test_missing_key():
+    data = values()
+    del data["low_level"]["horizon"]
+    assert "`low_level.horizon`" in refusal(data)
+    assert "add `low_level.horizon`" in refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("low_level.execute", 17, "at most the horizon, 16"),
+        ("low_level.cameras", ["front", "front"], "different camera names"),
+        ("low_level.cameras", [], "different camera names"),
+        ("low_level.delta_mask", [True] * 7, "8 entries"),
+        ("low_level.prompt", "Task: {state}", "`{subgoal}` or `{goal}`"),
+        ("low_level.prompt", "Task: {subgoal} {task}", "{goal} {state} {subgoal}"),
+        ("low_level.prompt", "Task: {subgoal", "balanced braces"),
+        ("low_level.prompt", "Task: {subgoal!r}", "placeholders"),
+        ("high_level.weights", "", "add `high_level.weights`"),
+        ("high_level.source", "oracle", "remove `weights`"),
+        ("memory.kind", "none", "exactly when `high_level.source` is `oracle`"),
+        ("memory.kind", "memoryless", "placeholders"),
+        ("memory.user", "{goal} {action_memory}", "exactly one `<image>`"),
+        ("memory.user", "{goal} {action_memory} <image><image>", "found 2 of them"),
+        ("memory.user", "<image> {goal}", "{action_memory} {goal}"),
+        ("memory.user", "<image> {goal} {action_memory} {history}", "alone on its line"),
+        ("memory.spatial", True, "{spatial_memory}"),
+        ("memory.history", True, None),
+        ("memory.user_history", "no placeholder", None),
+    ],
+)
+def test_rules_between_keys(key, value, hint):
+    data = with_change(key, value)
+    if hint is None:
+        assert isinstance(policy_from_dict(data), PolicyConfig)
+    else:
+        assert hint in refusal(data)
+        assert key.split(".")[0] in refusal(data)
+
+
+def test_history_shown_needs_its_line():
+    data = with_change("memory.user_history", "no placeholder")
+    data["memory"]["history"] = True
+    assert "memory.user_history" in refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("am_grounded", "/root/am_grounded"), ("./mine", "mine"), ("/a/b", "/a/b"), ("runs/x", "runs/x")],
+)
+def test_weights_are_below_the_root_unless_a_path(name, path):
+    assert resolve_weights(name, Path("/root")) == Path(path)

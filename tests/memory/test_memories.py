@@ -1,0 +1,160 @@
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from memrt.runtime.config import MemoryConfig, load_policy
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.memory import Memory, build_memory
+from memrt.runtime.memory.state import MAX_HISTORY, MAX_REPLY_CHARACTERS
+
+GOAL = "pick up the red cube and place it on the target, then press the button to stop"
+LANGUAGE = load_policy("am_simple").memory
+SPATIAL = msgspec.structs.replace(
+    LANGUAGE,
+    user=LANGUAGE.user.replace("<image>", "Scene: <spatial_mem>{spatial_memory}</spatial_mem>\n<image>"),
+    spatial=True,
+    initial_spatial_memory="No observations yet.",
+)
+HISTORY = MemoryConfig(
+    kind="history",
+    subgoal_style="simple",
+    user="Goal: {goal}\n{history}\n<image>Next?",
+    user_history="So far: {subgoals}",
+    user_initial_history="Nothing so far",
+)
+MEMORYLESS = load_policy("memoryless").memory
+EVERY = pytest.mark.parametrize("config", [LANGUAGE, SPATIAL, HISTORY, MEMORYLESS], ids=lambda config: config.kind)
+
+
+def after(memory: Memory, *replies: str):
+    state = memory.initial()
+    for reply in replies:
+        state = memory.update(state, reply, GOAL).state
+    return state
+
+
+@EVERY
+def test_empty_reply_holds_the_last_subgoal(config):
+    memory = build_memory(config)
+    state = after(memory, "pick up the red cube")
+    for reply in ("", " \n", "<mem>I picked up the red cube.</mem>"):
+        update = memory.update(state, reply, GOAL)
+        assert (update.subgoal, update.held) == ("pick up the red cube", True)
+        assert update.state.history == state.history
+
+
+@EVERY
+def test_before_any_subgoal_the_goal_stands_in(config):
+    update = build_memory(config).update(build_memory(config).initial(), "", GOAL)
+    assert (update.subgoal, update.held, update.state.history) == (GOAL, True, ())
+
+
+@pytest.mark.parametrize("config", [HISTORY, LANGUAGE], ids=lambda config: config.kind)
+def test_history_drops_consecutive_duplicates_only(config):
+    assert after(build_memory(config), "pick", "pick ", "place", "", "place", "pick").history == (
+        "pick",
+        "place",
+        "pick",
+    )
+
+
+def test_history_is_bounded_and_counted():
+    memory = build_memory(HISTORY)
+    state = after(memory, *(f"step {n}" for n in range(MAX_HISTORY + 3)))
+    assert (len(state.history), state.history_dropped) == (MAX_HISTORY, 3)
+    assert "So far: 4. step 3; 5. step 4; " in memory.request(state, GOAL).user
+
+
+def test_action_memory_is_carried_forward():
+    memory = build_memory(LANGUAGE)
+    assert memory.initial().action_memory == "No actions had been completed yet."
+    state = after(memory, "place\n<mem>I picked it up.</mem>", "place", "place\n<spatial_mem>x</spatial_mem>")
+    assert (state.action_memory, state.spatial_memory) == ("I picked it up.", "")
+    assert "<mem>I picked it up.</mem>" in memory.request(state, GOAL).user
+    assert after(memory, "place\n<mem>a</mem>", "<mem>b").action_memory == "b"
+
+
+def test_spatial_memory_is_carried_forward():
+    memory = build_memory(SPATIAL)
+    assert memory.initial().spatial_memory == "No observations yet."
+    state = after(memory, "place<mem>a</mem><spatial_mem>cube left</spatial_mem>", "place<mem>b</mem>")
+    assert (state.action_memory, state.spatial_memory) == ("b", "cube left")
+    assert "<spatial_mem>cube left</spatial_mem>" in memory.request(state, GOAL).user
+
+
+def test_memoryless_asks_the_same_whatever_happened():
+    memory = build_memory(MEMORYLESS)
+    state = after(memory, "pick\n<mem>I picked it up.</mem>", "place")
+    assert memory.request(state, GOAL) == memory.request(memory.initial(), GOAL)
+    assert (state.action_memory, state.history) == ("", ())
+
+
+@EVERY
+def test_endless_reply_is_cut(config):
+    update = build_memory(config).update(build_memory(config).initial(), "a" * (2 * MAX_REPLY_CHARACTERS), GOAL)
+    assert len(update.subgoal) == MAX_REPLY_CHARACTERS
+
+
+def test_oracle_has_no_memory():
+    with pytest.raises(MemrtError, match=r"memory\.kind"):
+        build_memory(load_policy("oracle_simple").memory)
+
+
+words = st.sampled_from(["pick", "place", "<mem>", "</mem>", "<spatial_mem>", "</spatial_mem>", "<image>", " ", "\n"])
+replies = st.lists(words | st.text(max_size=8), max_size=8).map("".join)
+
+
+class AnyMemory(RuleBasedStateMachine):
+    """Whatever the VLM answers, the action expert gets a subgoal and the next request is well-formed."""
+
+    config: MemoryConfig
+
+    def __init__(self):
+        super().__init__()
+        self.memory = build_memory(self.config)
+        self.state = self.memory.initial()
+
+    @rule(reply=replies)
+    def answer(self, reply):
+        before = self.state
+        update = self.memory.update(before, reply, GOAL)
+        assert update.subgoal.strip() == update.subgoal != ""
+        assert update.state.subgoal == update.subgoal
+        assert not update.held or update.subgoal == (before.subgoal or GOAL)
+        assert self.memory.update(before, reply, GOAL) == update
+        self.state = update.state
+
+    @invariant()
+    def history_has_no_consecutive_duplicates(self):
+        history = self.state.history
+        assert all(a != b for a, b in pairwise(history))
+        assert "" not in history
+
+    @invariant()
+    def request_is_well_formed(self):
+        request = self.memory.request(self.state, GOAL)
+        assert request.user.count("<image>") == 1
+        assert GOAL in request.user
+
+
+def machine(config: MemoryConfig) -> type:
+    case = type(config.kind, (AnyMemory,), {"config": config}).TestCase
+    case.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+    return case
+
+
+TestLanguage = machine(LANGUAGE)
+TestSpatial = machine(SPATIAL)
+TestHistory = machine(HISTORY)
+TestMemoryless = machine(MEMORYLESS)
+
+
+@given(st.lists(replies, max_size=6))
+def test_language_memory_keeps_the_last_tagged_text(answers):
+    memory = build_memory(LANGUAGE)
+    tagged = [answer for answer in answers if "<mem>" in answer]
+    expected = memory.update(memory.initial(), tagged[-1]).state.action_memory if tagged else LANGUAGE.initial_memory
+    assert after(memory, *answers).action_memory == expected

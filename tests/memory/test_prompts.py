@@ -1,0 +1,79 @@
+"""Prompts are part of a checkpoint: a changed character is another policy. The golden files hold them whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memrt.runtime.config import MemoryConfig, load_policy
+from memrt.runtime.memory import MemoryState, build_memory
+
+GOLDEN = Path(__file__).parent / "golden"
+GOAL = "pick up the red cube and place it on the target, repeating this action two times, then press the button to stop"
+SUBGOALS = {
+    "grounded": ("pick up the red cube <120, 88> for the first time", "place the red cube onto the target <140, 75>"),
+    "simple": ("pick up the red cube for the first time", "place the red cube onto the target"),
+}
+
+
+def golden(name: str) -> str:
+    return (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def shown(config: MemoryConfig, state: MemoryState) -> str:
+    request = build_memory(config).request(state, GOAL)
+    return f"SYSTEM\n{request.system}\nUSER\n{request.user}\n"
+
+
+def later(config: MemoryConfig) -> MemoryState:
+    first, second = SUBGOALS[config.subgoal_style]
+    where = " <140, 75>" if config.subgoal_style == "grounded" else ""
+    return replace(
+        build_memory(config).initial(),
+        history=(first, second),
+        action_memory=f"I picked up the red cube once and placed it on the target{where} once.",
+        subgoal=second,
+    )
+
+
+@pytest.mark.parametrize("name", ["am_grounded", "am_simple", "memoryless"])
+def test_packaged_policies(name):
+    config = load_policy(name).memory
+    assert shown(config, build_memory(config).initial()) == golden(f"{name}_first_call")
+    assert shown(config, later(config)) == golden(f"{name}_later_call")
+
+
+@pytest.mark.parametrize("name", ["am_grounded", "am_simple"])
+def test_with_history(name):
+    config = msgspec.structs.replace(load_policy(name).memory, history=True)
+    assert shown(config, build_memory(config).initial()) == golden(f"{name}_with_history_first_call")
+    assert shown(config, later(config)) == golden(f"{name}_with_history_later_call")
+
+
+def test_memory_only_mode_may_keep_the_initial_turn():
+    config = msgspec.structs.replace(load_policy("am_simple").memory, keep_initial_history=True)
+    first = build_memory(config).request(build_memory(config).initial(), GOAL).user.splitlines()
+    assert first[1] == "This is the initial turn for prediction"
+    assert shown(config, later(config)) == golden("am_simple_later_call")
+
+
+def test_numbering_goes_on_after_dropped_entries():
+    config = msgspec.structs.replace(load_policy("am_simple").memory, history=True)
+    state = replace(later(config), history_dropped=7)
+    assert "are: 8. pick up the red cube for the first time; 9. place" in build_memory(config).request(state, GOAL).user
+
+
+texts = st.text(st.sampled_from("<image>{}goalX 1\n"), max_size=40) | st.just("<im<image>age>")
+
+
+@given(texts, texts, texts, st.booleans())
+def test_nothing_remembered_can_add_an_image_or_break_the_template(goal, memory, subgoal, history):
+    config = msgspec.structs.replace(load_policy("am_grounded").memory, history=history)
+    state = MemoryState(history=(subgoal,), action_memory=memory, subgoal=subgoal)
+    user = build_memory(config).request(state, goal).user
+    assert user.count("<image>") == 1
+    assert user.endswith("<image>What's the next grounded language subgoal based on current observation?")
+    if "<image>" not in memory:
+        assert f"<mem>{memory}</mem>" in user
