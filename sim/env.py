@@ -61,6 +61,11 @@ class TabletopEnv:
         return self._mode
 
     @property
+    def fault_reason(self) -> str:
+        """Why the robot is in FAULT; the simulator never is."""
+        return ""
+
+    @property
     def t_ns(self) -> int:
         """Simulated time since the episode began."""
         return self._physics_steps * PHYSICS_DT_NS

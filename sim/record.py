@@ -20,7 +20,7 @@ from memrt.sim.kinematics import Kinematics
 from memrt.sim.tasks.base import Step
 
 HIGH_LEVEL_EVERY = 16  # control steps between high-level calls, as in the reference (report, section 4.2)
-SAMPLE_EVERY = 2  # control steps between low-level samples
+SAMPLE_EVERY = 4  # control steps between low-level samples
 HIGH_LEVEL_SAMPLE_EVERY = 8
 
 
@@ -28,10 +28,10 @@ HIGH_LEVEL_SAMPLE_EVERY = 8
 class Disturbance:
     """How an episode is disturbed. Joint offsets [rad]; probabilities are per executed chunk."""
 
-    jitter: float = 0.016
+    jitter: float = 0.009
     kick: float = 0.10
-    kick_probability: float = 0.08
-    grip_flip_probability: float = 0.03
+    kick_probability: float = 0.05
+    grip_flip_probability: float = 0.02
     correlation: float = 0.9
 
     def apply(self, actions: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -123,7 +123,7 @@ class EpisodeRecorder:
             self._sample_low_level(observation, plan, *latched_texts)
             if k >= replan_at:
                 env.send(ActionChunk(self._disturbed(plan), env.t_ns + CONTROL_DT_NS, CONTROL_DT_NS, 0))
-                replan_at = k + int(self._rng.integers(2, 5)) * SAMPLE_EVERY
+                replan_at = k + int(self._rng.integers(1, 3)) * SAMPLE_EVERY
             env.advance(SAMPLE_EVERY)
         self.record.success = env.outcome.status == "success"
         self.record.reason = env.outcome.reason

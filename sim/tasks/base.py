@@ -45,6 +45,11 @@ class Task(Protocol):
     def goal(self) -> str: ...
 
     @property
+    def repetitions(self) -> int:
+        """How often the counted action is due (N)."""
+        ...
+
+    @property
     def layout(self) -> SceneLayout: ...
 
     @property
