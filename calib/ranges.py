@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from memrt.runtime.errors import MemrtError
 from numpy.typing import NDArray
+
+from memrt.runtime.errors import MemrtError
 
 Feeds = Mapping[str, NDArray[Any]]
 Method = Literal["minmax", "percentile", "mse"]

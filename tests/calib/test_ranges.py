@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memrt.calib.ranges import HISTOGRAM_BINS, RangeMethod, choose_interval, observe_ranges
 from memrt.runtime.errors import MemrtError
 

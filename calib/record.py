@@ -1,0 +1,198 @@
+"""Draws a calibration set from a recorded dataset: bounded, seeded, spread over what the task asks for."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memrt.calib.calibration_set import (
+    PROPRIOCEPTION_DECIMALS,
+    SCHEMA_VERSION,
+    CalibrationSet,
+    Document,
+    HighLevelSample,
+    LowLevelSample,
+    Remembered,
+    Role,
+    save_calibration_set,
+)
+from memrt.runtime.errors import MemrtError
+
+CAMERAS = ("front", "wrist")
+HELD_OUT = 0.04  # the last share of the episodes, by number: those that the reference policies are not trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many samples of each level and role to draw."""
+
+    low_level: int = 48
+    low_level_gate: int = 24
+    high_level: int = 24
+    high_level_gate: int = 16
+
+
+def record_calibration_set(
+    dataset: str | Path, folder: str | Path, *, name: str, seed: int = 0, counts: Counts | None = None
+) -> CalibrationSet:
+    """Draw samples from `dataset` (its `low_level` and `high_level` folders) and write them to `folder`.
+
+    `calibration` samples come from the training episodes, `gate` samples from the held-out ones. Subgoals take
+    turns, so that rare phases (pressing the button) are as well covered as long ones.
+    """
+    counts = counts or Counts()
+    root = Path(dataset)
+    low, high = _LowLevel.open(root / "low_level"), _HighLevel.open(root / "high_level")
+    training, held_out = split_episodes(sorted({*low.episodes.tolist(), *(int(r["episode"]) for r in high.records)}))
+    images: dict[str, NDArray[np.uint8]] = {}
+    low_samples: list[LowLevelSample] = []
+    high_samples: list[HighLevelSample] = []
+    plan: list[tuple[Role, set[int], int, int]] = [
+        ("calibration", set(training), counts.low_level, counts.high_level),
+        ("gate", set(held_out), counts.low_level_gate, counts.high_level_gate),
+    ]
+    for role, episodes, low_count, high_count in plan:
+        rows = [i for i, episode in enumerate(low.episodes) if int(episode) in episodes]
+        for i in spread(rows, [low.texts[low.subgoal_simple[i]] for i in rows], low_count, f"{seed}/low/{role}"):
+            files = {camera: f"low_level/{len(low_samples):04d}_{camera}.png" for camera in CAMERAS}
+            images |= {file: np.asarray(low.images[camera][i]) for camera, file in files.items()}
+            low_samples.append(low.sample(i, role, files))
+        rows = [i for i, record in enumerate(high.records) if int(record["episode"]) in episodes]
+        kinds = [(high.records[i]["subgoal_simple"], _changed(high.records[i])) for i in rows]
+        for i in spread(rows, kinds, high_count, f"{seed}/high/{role}"):
+            file = f"high_level/{len(high_samples):04d}.png"
+            images[file] = np.asarray(high.images[i])
+            high_samples.append(_high_level_sample(high.records[i], role, file))
+    document = Document(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        seed=seed,
+        splits={"calibration": _described("training", training), "gate": _described("held-out", held_out)},
+        low_level=tuple(low_samples),
+        high_level=tuple(high_samples),
+        files={},
+    )
+    return save_calibration_set(folder, document, images)
+
+
+def split_episodes(episodes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """(training, held-out) episodes; at least one is held out. Raises `MemrtError` below two episodes."""
+    if len(episodes) < 2:
+        raise MemrtError(
+            "calibration needs training and held-out episodes",
+            expected="at least 2 episodes",
+            found=len(episodes),
+            fix="record more episodes",
+        )
+    first = min(int(len(episodes) * (1 - HELD_OUT)), len(episodes) - 1)
+    return list(episodes[:first]), list(episodes[first:])
+
+
+def spread(rows: Sequence[int], kinds: Sequence[Hashable], count: int, seed: str) -> list[int]:
+    """Choose up to `count` of `rows` at random, kinds taking turns; sorted, and a function of its arguments only."""
+    rng = random.Random(seed)
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for row, kind in zip(rows, kinds, strict=True):
+        groups[kind].append(row)
+    piles = [rng.sample(groups[kind], len(groups[kind])) for kind in sorted(groups, key=repr)]
+    rng.shuffle(piles)
+    chosen: list[int] = []
+    while piles and len(chosen) < count:
+        for pile in piles[: count - len(chosen)]:
+            chosen.append(pile.pop())
+        piles = [pile for pile in piles if pile]
+    return sorted(chosen)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LowLevel:
+    """The `low_level` folder of a dataset, memory-mapped."""
+
+    images: dict[str, NDArray[np.uint8]]
+    proprioception: NDArray[np.float32]
+    episodes: NDArray[np.int32]
+    goal: NDArray[np.int32]
+    subgoal_simple: NDArray[np.int32]
+    subgoal_grounded: NDArray[np.int32]
+    texts: list[str]
+
+    @staticmethod
+    def open(folder: Path) -> _LowLevel:
+        names = (*CAMERAS, "proprioception", "episode", "goal", "subgoal_simple", "subgoal_grounded")
+        arrays = {name: _array(folder / f"{name}.npy") for name in names}
+        texts = json.loads((folder / "texts.json").read_text())
+        return _LowLevel({camera: arrays[camera] for camera in CAMERAS}, *(arrays[name] for name in names[2:]), texts)
+
+    def sample(self, i: int, role: Role, files: dict[str, str]) -> LowLevelSample:
+        return LowLevelSample(
+            role=role,
+            episode=int(self.episodes[i]),
+            goal=self.texts[self.goal[i]],
+            subgoal_simple=self.texts[self.subgoal_simple[i]],
+            subgoal_grounded=self.texts[self.subgoal_grounded[i]],
+            proprioception=tuple(round(float(v), PROPRIOCEPTION_DECIMALS) for v in self.proprioception[i]),
+            images=files,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _HighLevel:
+    """The `high_level` folder of a dataset, memory-mapped."""
+
+    images: NDArray[np.uint8]
+    records: list[dict[str, Any]]
+
+    @staticmethod
+    def open(folder: Path) -> _HighLevel:
+        images = _array(folder / "front.npy")
+        lines = (folder / "samples.jsonl").read_text().splitlines()
+        return _HighLevel(images, [json.loads(line) for line in lines])
+
+
+def _array(path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        raise MemrtError(
+            "dataset is incomplete", expected=str(path), found="nothing there", fix="record it with memrt record"
+        )
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _changed(record: dict[str, Any]) -> bool:
+    """Whether the subgoal is another than at the call before: the calls at which memory must be written."""
+    return int(record["previous_segment"]) != int(record["segment"])
+
+
+def _high_level_sample(record: dict[str, Any], role: Role, file: str) -> HighLevelSample:
+    return HighLevelSample(
+        role=role,
+        episode=int(record["episode"]),
+        step=int(record["step"]),
+        goal=record["goal"],
+        image=file,
+        simple=_remembered(record, "simple"),
+        grounded=_remembered(record, "grounded"),
+    )
+
+
+def _remembered(record: dict[str, Any], style: Any) -> Remembered:
+    # The labels are the training package's; only recording needs them, a recorded set stands alone.
+    from memrt.train.memory_labels import label_pair
+
+    subgoal, history = record[f"subgoal_{style}"], tuple(record[f"history_{style}"])
+    before, after = label_pair(record["goal"], history, subgoal, int(record["previous_segment"]), style)
+    # The call before had answered `previous_segment`, so that subgoal is part of what the policy sees now.
+    answered = (*history, subgoal)[: int(record["previous_segment"]) + 1]
+    return Remembered(subgoal=subgoal, history=tuple(filter(None, answered)), memory_before=before, memory_after=after)
+
+
+def _described(name: str, episodes: Sequence[int]) -> str:
+    return f"{name}: {len(episodes)} episodes, {episodes[0]} to {episodes[-1]}"
