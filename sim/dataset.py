@@ -81,12 +81,14 @@ def consolidate(root: Path, seeds: Sequence[int]) -> None:
 
 
 def _concatenate(parts: Sequence[Path], out: Path) -> None:
-    """Join arrays along their first axis, one part in memory at a time."""
+    """Join arrays along their first axis, one part in memory at a time; a training that has `out` mapped keeps its copy."""
     shapes = [np.load(part, mmap_mode="r").shape for part in parts]
     dtype = np.load(parts[0], mmap_mode="r").dtype
-    joined = np.lib.format.open_memmap(out, "w+", dtype, (sum(s[0] for s in shapes), *shapes[0][1:]))
+    growing = out.with_suffix(".part")
+    joined = np.lib.format.open_memmap(growing, "w+", dtype, (sum(s[0] for s in shapes), *shapes[0][1:]))
     start = 0
     for part, shape in zip(parts, shapes, strict=True):
         joined[start : start + shape[0]] = np.load(part)
         start += shape[0]
     joined.flush()
+    growing.replace(out)

@@ -1,0 +1,56 @@
+# Two commands do everything, set-up included:
+#   make run    the simulator demo: a trained policy that remembers moves a Franka FR3 in real time
+#   make test   the tests
+# Both create .venv, install the missing Debian packages (software rendering, compiler) and build the C++ core.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEBIAN := g++ python3-dev python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2
+SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PINNED := $(BIN)/pip install --quiet --constraint constraints.txt
+CORE   := $(wildcard runtime/core/*) CMakeLists.txt
+
+ARGS   ?= --task PickXtimes --policy am_grounded --seed 0
+TESTS  ?= tests
+
+.PHONY: run test check format clean
+
+run: $(VENV)/.runs
+	$(BIN)/memrt run --robot sim $(ARGS)
+
+test: $(VENV)/.develops
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.develops
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy -p memrt.runtime
+	$(BIN)/clang-format --dry-run --Werror runtime/core/*.cpp runtime/core/*.hpp
+
+format: $(VENV)/.develops
+	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+	$(BIN)/clang-format -i runtime/core/*.cpp runtime/core/*.hpp
+
+# What a robot's own computer needs: no torch.
+$(VENV)/.runs: $(VENV)/.created $(CORE)
+	$(PINNED) --editable '.[cpu,sim]'
+	touch $@
+
+# torch first and alone: any later request for it is then already satisfied by this build.
+$(VENV)/.develops: $(VENV)/.created $(CORE)
+	$(PINNED) torch
+	$(PINNED) --editable '.[cpu,sim,train,export,dev]'
+	touch $@ $(VENV)/.runs
+
+$(VENV)/.created: pyproject.toml constraints.txt
+	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  command -v apt-get >/dev/null || { echo "expected Debian or Ubuntu, found no apt-get. Fix: install $$missing by hand" >&2; exit 2; }; \
+	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends $$missing; \
+	fi
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 10) and "expected Python 3.10 or newer, found " + sys.version.split()[0])'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build

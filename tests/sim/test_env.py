@@ -1,0 +1,105 @@
+"""The simulated robot: deterministic, inside its limits, and honest about what it sees."""
+
+import numpy as np
+import pytest
+
+from memrt.runtime.types import ActionChunk, RobotMode
+from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
+from memrt.sim.expert import Expert
+from memrt.sim.record import record_episode, segment_of
+from memrt.sim.scene import COLOURS
+from memrt.sim.tasks.base import Step
+
+
+def follow_expert(seed: int, max_steps: int = 1300) -> tuple[TabletopEnv, list[np.ndarray]]:
+    env = TabletopEnv("PickXtimes", seed)
+    expert = Expert(env)
+    env.arm()
+    states = []
+    while not env.outcome.ended and env.step_index < max_steps:
+        if env.step_index % 16 == 0:
+            step = env.task.step
+        env.send(ActionChunk(expert.chunk(step), env.t_ns + CONTROL_DT_NS, CONTROL_DT_NS, 0))
+        env.advance(8)
+        states.append(env.scene.data.qpos.copy())
+    return env, states
+
+
+@pytest.mark.parametrize("seed", [0, 1, 5])
+def test_the_expert_solves_the_task(seed):
+    env, _ = follow_expert(seed)
+    assert env.outcome.status == "success", env.outcome.reason
+
+
+def test_the_same_seed_gives_the_same_states_bit_for_bit():
+    _, first = follow_expert(2, max_steps=160)
+    _, second = follow_expert(2, max_steps=160)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_the_named_cube_is_drawn_where_its_pixel_says():
+    with TabletopEnv("PickXtimes", 1) as env:
+        image = env.observe().frames["front"].image
+        assert image.shape == (256, 256, 3)
+        assert image.dtype == np.uint8
+        for colour in env.task.layout.cubes:
+            row, col = env.scene.pixel(env.scene.cube_position(colour))
+            seen = image[row, col].astype(float)
+            assert int(np.argmax(seen)) == int(np.argmax(COLOURS[colour]))
+
+
+def test_chunks_are_ignored_unless_running():
+    env = TabletopEnv("PickXtimes", 0)
+    start = env.proprioception()
+    chunk = ActionChunk(np.tile(np.append(start[:7] + 0.2, 0.0), (16, 1)), CONTROL_DT_NS, CONTROL_DT_NS, 0)
+    assert env.mode is RobotMode.DISARMED
+    env.send(chunk)
+    env.advance(4)
+    assert np.allclose(env.proprioception(), start, atol=2e-3)
+
+
+def test_a_stop_holds_until_resume():
+    env = TabletopEnv("PickXtimes", 0)
+    env.arm()
+    goal = np.append(env.proprioception()[:7] + 0.3, 1.0)
+
+    def send() -> None:
+        env.send(ActionChunk(np.tile(goal, (16, 1)), env.t_ns + CONTROL_DT_NS, CONTROL_DT_NS, 0))
+
+    send()
+    env.advance(4)
+    env.stop()
+    env.advance(20)  # braked and settled
+    held = env.proprioception()
+    send()
+    env.advance(6)
+    assert np.allclose(env.proprioception(), held, atol=2e-3)
+    env.resume()
+    send()
+    env.advance(20)
+    assert np.allclose(env.proprioception()[:7], goal[:7], atol=0.02)
+
+
+def test_non_finite_chunks_are_refused():
+    env = TabletopEnv("PickXtimes", 0)
+    env.arm()
+    with pytest.raises(ValueError, match="non-finite"):
+        env.send(ActionChunk(np.full((16, 8), np.nan), CONTROL_DT_NS, CONTROL_DT_NS, 0))
+
+
+def test_recorded_samples_tell_one_story():
+    record = record_episode("PickXtimes", 4, image_size=32)
+    assert record.success, record.reason
+    assert all(sample.images["front"].shape == (32, 32, 3) for sample in record.low_level)
+    assert all(np.isfinite(sample.actions).all() for sample in record.low_level)
+    for sample in record.high_level:
+        labels = sample.labels
+        assert len(labels["history_simple"]) == labels["segment"]
+        assert labels["previous_segment"] <= labels["segment"] + 1
+        assert labels["subgoal_simple"] not in labels["history_simple"][-1:]
+    assert record.high_level[-1].labels["subgoal_simple"] == "press the button to stop"
+
+
+def test_segments_number_the_steps_of_an_episode():
+    steps = [Step("pick", "red", 1), Step("place", "red", 1), Step("pick", "red", 2), Step("place", "red", 2), Step("press", "red", 2)]
+    assert [segment_of(step) for step in steps] == [0, 1, 2, 3, 4]
