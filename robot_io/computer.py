@@ -1,0 +1,25 @@
+"""Which computer this is, and how a child process is tied to the life of its parent (Linux)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def computer_id() -> str:
+    """The same text for every process of this computer until it boots again: they share clock and shared memory."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def die_with_parent(parent: int) -> None:
+    """Get SIGTERM when the process `parent`, which started this one, ends in whatever way; at once if it already has."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,156 @@
+"""The loop in lock-step: the robot's time stands still while the policies think. Deterministic for a seed.
+
+This is the reference's synchronous loop (SPECS 1.1): the high level is called inline every `every_steps` control
+steps, the low level every `execute` steps, both with the observation of that step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from memrt.runtime.clock import NS_PER_S, Clock, MonotonicClock
+from memrt.runtime.loop.gates import refuse_chunk
+from memrt.runtime.loop.protocols import HighLevel, LowLevel, SteppedTaskRobot
+from memrt.runtime.loop.record import RunRecord
+from memrt.runtime.loop.scheduler import InARow, SubgoalBoard, pace
+from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.trace import Trace
+from memrt.runtime.types import Observation, Subgoal
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """What `on_step` sees after each control step. `observation` is the one that the running chunk came from."""
+
+    step: int
+    subgoal: Subgoal
+    state: Any
+    observation: Observation
+    record: RunRecord
+
+
+def run_lockstep(
+    robot: SteppedTaskRobot,
+    high_level: HighLevel | None,
+    low_level: LowLevel,
+    goal: str,
+    settings: LoopSettings,
+    *,
+    on_step: Callable[[StepView], None] | None = None,
+    clock: Clock | None = None,
+    trace: Trace | None = None,
+) -> RunRecord:
+    """Arm the robot and run until its outcome is decided, a fault ends the run, or `settings.cap_steps` have passed.
+
+    Without a high level the goal itself is the subgoal. The clock only measures how long the policies take; nothing
+    depends on it. Raises whatever a policy raises: in lock-step an error is an error, not a fault to survive.
+    """
+    run = _LockstepRun(robot, high_level, low_level, RunRecord("lockstep", goal, settings.seed), settings)
+    run.clock, run.trace = clock or MonotonicClock(), trace
+    robot.arm()
+    while run.record.status == "running":
+        run.step()
+        if on_step is not None and run.subgoal is not None and run.observation is not None:
+            on_step(StepView(run.record.steps, run.subgoal, run.state, run.observation, run.record))
+    return run.record
+
+
+class _LockstepRun:
+    clock: Clock
+    trace: Trace | None
+
+    def __init__(
+        self,
+        robot: SteppedTaskRobot,
+        high_level: HighLevel | None,
+        low_level: LowLevel,
+        record: RunRecord,
+        settings: LoopSettings,
+    ) -> None:
+        self._robot, self._high_level, self._low_level = robot, high_level, low_level
+        self._settings = settings
+        self._board = SubgoalBoard()
+        self._rejected = InARow(settings.rejected_before_hold)
+        self._calls = 0
+        self.state: Any = high_level.initial() if high_level else None
+        self.observation: Observation | None = None
+        self.record = record
+
+    @property
+    def subgoal(self) -> Subgoal | None:
+        return self._board.subgoal
+
+    def step(self) -> None:
+        """One control step, with the calls that are due before it."""
+        step, settings, record = self.record.steps, self._settings, self.record
+        high_due = step % settings.every_steps == 0
+        low_due = step % settings.execute == 0
+        if high_due or low_due:
+            self.observation = self._robot.observe()
+        if high_due:
+            self._call_high_level()
+        if low_due:
+            self._call_low_level()
+        if record.status != "running":
+            self._robot.stop()
+            return
+        self._robot.advance(1)
+        record.steps += 1
+        record.duration_ns += settings.dt_ns
+        outcome = self._robot.outcome
+        if outcome.status != "running":
+            record.status, record.reason = outcome.status, outcome.reason
+        elif record.steps >= settings.cap_steps:
+            record.status, record.reason = "failure", f"not done after {settings.cap_steps} control steps"
+
+    def _call_high_level(self) -> None:
+        observation, record = self._observed(), self.record
+        if self._high_level is None:
+            text = self.record.goal
+        else:
+            start_ns = self.clock.now_ns()
+            reply = self._high_level.call(self.record.goal, observation, self.state)
+            end_ns = self.clock.now_ns()
+            self.state, text = reply.state, reply.subgoal
+            record.latency("high level", end_ns - start_ns)
+            record.stages("high level", reply)
+            record.counts["held replies"] += reply.held
+            if self.trace is not None:
+                self.trace.span("call", "high level", start_ns, end_ns, subgoal=text, step=record.steps)
+        if self._board.answer(text, observation.t_ns, observation.t_ns) and self.subgoal is not None:
+            record.new_subgoal(self.subgoal, record.duration_ns / NS_PER_S)
+
+    def _call_low_level(self) -> None:
+        observation, record, settings = self._observed(), self.record, self._settings
+        if self.subgoal is None:  # the high level has named none yet: nothing to follow
+            record.counts["calls without a subgoal"] += 1
+            return
+        noise = self._low_level.noise(settings.seed, self._calls)
+        self._calls += 1
+        start_ns = self.clock.now_ns()
+        reply = self._low_level.act(observation, self.subgoal, self.record.goal, noise)
+        end_ns = self.clock.now_ns()
+        record.latency("low level", end_ns - start_ns)
+        record.stages("low level", reply)
+        if self.trace is not None:
+            self.trace.span("call", "low level", start_ns, end_ns, revision=self.subgoal.revision, step=record.steps)
+        chunk = pace(reply.chunk, observation.t_ns, settings)
+        refusal = refuse_chunk(chunk, settings.horizon)
+        if not refusal:
+            try:
+                self._robot.send(chunk)
+            except ValueError as error:  # the seam's own refusal, e.g. joint limits
+                refusal = str(error)
+        if refusal:
+            record.counts["rejected chunks"] += 1
+            if self._rejected.happened():
+                record.status, record.reason = "held", f"{settings.rejected_before_hold} chunks rejected: {refusal}"
+            return
+        self._rejected.reset()
+        record.sent(chunk)
+
+    def _observed(self) -> Observation:
+        assert self.observation is not None, "step() observes before every call"
+        return self.observation

@@ -1,0 +1,90 @@
+"""What the loop asks of a policy and of a robot. Trained policies, oracles and tests all come in through here."""
+
+# ruff: noqa: D102 - a protocol's class docstring speaks for its members
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memrt.runtime.types import ActionChunk, Observation, Robot, SteppedRobot, Subgoal
+
+NoiseArray = NDArray[np.float32]
+
+
+class Outcome(Protocol):
+    """How the task stands, where the robot can tell (the simulator can, a table in a laboratory cannot)."""
+
+    @property
+    def status(self) -> Literal["running", "success", "failure"]: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class TaskRobot(Robot, Protocol):
+    """A robot that also knows how its task stands, why it is in FAULT, and what it did with the chunks it was sent.
+
+    `refused_in_a_row` counts the newest chunks that the robot's own limits refused, `statistics` are plain values for
+    people and for the record (control lateness, starved ticks, dropped messages, ...).
+    """
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+    @property
+    def fault_reason(self) -> str: ...
+
+    @property
+    def refused_in_a_row(self) -> int: ...
+
+    @property
+    def statistics(self) -> Mapping[str, Any]: ...
+
+
+class SteppedTaskRobot(SteppedRobot, Protocol):
+    """The lock-step simulator: its time stands still between calls."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+
+class HighLevelReply(Protocol):
+    """What one high-level call gives. `held` says the reply named no subgoal, so the last one goes on."""
+
+    @property
+    def state(self) -> Any: ...
+
+    @property
+    def subgoal(self) -> str: ...
+
+    @property
+    def held(self) -> bool: ...
+
+
+class HighLevel(Protocol):
+    """Names the subgoal. `state` is what it remembers: a frozen value that only the high level interprets."""
+
+    def initial(self) -> Any: ...
+
+    def call(self, goal: str, observation: Observation, state: Any) -> HighLevelReply: ...
+
+
+class LowLevelReply(Protocol):
+    """What one low-level call gives: a chunk timed from its observation."""
+
+    @property
+    def chunk(self) -> ActionChunk: ...
+
+
+class LowLevel(Protocol):
+    """Turns an observation and a subgoal into an action chunk. The same noise gives the same chunk."""
+
+    def noise(self, seed: int, call_index: int) -> NoiseArray:
+        """The starting noise of one call, float32 [horizon, action dimension]; a pure function of its arguments."""
+        ...
+
+    def act(self, observation: Observation, subgoal: Subgoal, goal: str, noise: NoiseArray) -> LowLevelReply: ...

@@ -1,0 +1,262 @@
+"""The loop in real time: a high-level thread, a low-level thread, and a supervisor that can always stop the robot.
+
+The high level never blocks the low level, and neither blocks a stop. Faults and reactions are FACTS' table: a stale
+camera starts no inference, a lost one holds; a high level that outlives its time to live holds; so do three rejected
+or five late chunks in a row. A hold ends only when an operator resumes. Chunks that run out need no help from here:
+the robot's own node decelerates.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from memrt.runtime.clock import NS_PER_S, Clock, MonotonicClock
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.loop.gates import camera_state, oldest_frame_ns
+from memrt.runtime.loop.protocols import HighLevel, LowLevel, TaskRobot
+from memrt.runtime.loop.record import RunRecord, Status
+from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.loop.shared import Shared
+from memrt.runtime.loop.workers import HighLevelWorker, LowLevelWorker, Worker
+from memrt.runtime.trace import Trace
+from memrt.runtime.types import Observation, RobotMode, Subgoal
+
+TICK_NS = 20_000_000  # how often the supervisor looks
+JOIN_S = 5.0  # a policy call that takes longer than this at the end is left behind
+HIGH_LEVEL_NICE = 10  # the low level's inference goes first when both want a core
+WARM_UP_CALLS = 2  # the first call pages weights in and allocates, the second shows whether it works again
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStatus:
+    """One glance at a running loop. `hold_reason` is "" while the robot is followed."""
+
+    goal: str
+    subgoal: Subgoal | None
+    memory: Any
+    mode: RobotMode
+    hold_reason: str
+    elapsed_s: float
+    record: RunRecord
+
+
+def warm_up(
+    high_level: HighLevel | None, low_level: LowLevel, goal: str, observation: Observation, settings: LoopSettings
+) -> None:
+    """Call both policies for nothing, so that no first call is slow in the run. Raises what a policy raises."""
+    subgoal = Subgoal(goal, 0, observation.t_ns)
+    for call in range(WARM_UP_CALLS):
+        if high_level is not None:
+            high_level.call(goal, observation, high_level.initial())
+        low_level.act(observation, subgoal, goal, low_level.noise(settings.seed, call))
+
+
+class RealtimeLoop:
+    """One run. `run` blocks; `stop`, `resume`, `home` and `quit` may be called from any thread."""
+
+    def __init__(
+        self,
+        robot: TaskRobot,
+        high_level: HighLevel | None,
+        low_level: LowLevel,
+        goal: str,
+        settings: LoopSettings,
+        *,
+        clock: Clock | None = None,
+        trace: Trace | None = None,
+        end_on_hold: bool = False,
+    ) -> None:
+        """`end_on_hold` ends the run at the first hold: the choice when no operator is there to resume."""
+        self._robot, self._settings = robot, settings
+        self._clock = clock or MonotonicClock()
+        self._trace = trace or Trace()
+        self._end_on_hold = end_on_hold
+        self._has_high_level = high_level is not None
+        self._shared = Shared(RunRecord("realtime", goal, settings.seed), high_level.initial() if high_level else None)
+        shared, now, events = self._shared, self._clock, self._trace
+        self.high_level_worker = HighLevelWorker(robot, high_level, settings, shared=shared, clock=now, trace=events)
+        self.low_level_worker = LowLevelWorker(robot, low_level, settings, shared=shared, clock=now, trace=events)
+        self._threads: list[threading.Thread] = []
+        self._started_ns = self._clock.now_ns()
+        self._end_ns: int | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """The record so far."""
+        return self._shared.record
+
+    def run(self, duration_s: float | None = None, on_tick: Callable[[RealtimeLoop], None] | None = None) -> RunRecord:
+        """Arm, follow the policies until the outcome, a fault, `duration_s` or `quit`, then stop the robot.
+
+        `on_tick` runs in the calling thread between two looks of the supervisor: keys and the display live there.
+        Raises what a policy raised, after the robot has been stopped.
+        """
+        try:
+            self.start(duration_s)
+            while self.record.status == "running":
+                self.tick()
+                if on_tick is not None:
+                    on_tick(self)
+                self._clock.wait_until(self._clock.now_ns() + TICK_NS, self._shared.quit)
+        finally:
+            self.shutdown()
+        if self._shared.error is not None:
+            raise self._shared.error
+        return self.record
+
+    def start(self, duration_s: float | None = None, threads: bool = True) -> None:
+        """Arm the robot and begin. Without `threads` the workers' steps are called by whoever owns the loop."""
+        self._robot.arm()
+        self._started_ns = self._clock.now_ns()
+        self._end_ns = None if duration_s is None else self._started_ns + round(duration_s * NS_PER_S)
+        with self._shared.lock:
+            epoch = self._shared.epoch
+        self._shared.begin_following(self._started_ns, epoch)
+        if not threads:
+            return
+        for name, worker, nice in (
+            ("low level", self.low_level_worker, 0),
+            ("high level", self.high_level_worker, HIGH_LEVEL_NICE),
+        ):
+            thread = threading.Thread(target=self._work, args=(worker, nice), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def tick(self) -> None:
+        """One look of the supervisor: end, hold, or let go on."""
+        shared, now_ns = self._shared, self._clock.now_ns()
+        with shared.lock:
+            shared.record.duration_ns = now_ns - self._started_ns
+            shared.record.steps = shared.record.duration_ns // self._settings.dt_ns
+        mode, outcome = self._robot.mode, self._robot.outcome
+        if shared.error is not None:
+            self._end("fault", f"a policy failed: {shared.error}")
+        elif mode is RobotMode.FAULT:
+            self._end("fault", self._robot.fault_reason)
+        elif outcome.status != "running":
+            self._end(outcome.status, outcome.reason)
+        elif self._end_ns is not None and now_ns >= self._end_ns:
+            self._end("time_over", "the run's duration has passed")
+        elif shared.following:
+            reason = self._reason_to_hold(now_ns, mode)
+            if reason:
+                self._hold(reason)
+
+    def stop(self, reason: str = "stopped by the operator") -> None:
+        """Stop the robot. From the first instruction on no chunk leaves; returns when the robot says it is at rest.
+
+        Raises MemrtError when the robot does not acknowledge: then nothing is known about it, except that its own
+        watchdog stops it as soon as the link is silent.
+        """
+        self._shared.begin_hold(reason)
+        self._trace.instant("hold", "supervisor", self._clock.now_ns(), reason=reason)
+        with self._shared.lock:
+            self._shared.record.counts["holds"] += 1
+        self._robot.stop()
+
+    def resume(self) -> bool:
+        """Follow the policies again. False when a stop came in meanwhile: a stop always wins."""
+        with self._shared.lock:
+            if self._shared.following:
+                return True
+            epoch = self._shared.epoch
+        self._robot.resume()
+        if self._shared.begin_following(self._clock.now_ns(), epoch):
+            self._trace.instant("resume", "supervisor", self._clock.now_ns())
+            return True
+        self._robot.stop()
+        return False
+
+    def home(self) -> None:
+        """Stop, then let the robot go to its start posture; it stays stopped until `resume`."""
+        if self._shared.following:
+            self.stop("going home")
+        self._robot.home()
+
+    def quit(self) -> None:
+        """End the run at the next tick."""
+        self._end("stopped", "quit by the operator")
+
+    def status(self) -> LoopStatus:
+        """A consistent glance for the display."""
+        shared = self._shared
+        elapsed_s = (self._clock.now_ns() - self._started_ns) / NS_PER_S
+        with shared.lock:
+            return LoopStatus(
+                shared.record.goal,
+                shared.board.subgoal,
+                shared.memory,
+                self._robot.mode,
+                shared.hold_reason,
+                elapsed_s,
+                shared.record,
+            )
+
+    def shutdown(self) -> None:
+        """Stop the robot if it can still be reached, and end the threads."""
+        self._shared.begin_hold("the run has ended")
+        try:
+            self._robot.stop()
+        except MemrtError as error:  # its own watchdog stops it once the link is silent
+            self._trace.instant("stop not acknowledged", "supervisor", self._clock.now_ns(), error=str(error))
+            if self.record.status != "fault":
+                self.record.reason = f"{self.record.reason}; the final stop was not acknowledged".lstrip("; ")
+        self._shared.quit.set()
+        self._shared.wake_workers()
+        for thread in self._threads:
+            thread.join(JOIN_S)
+            self.record.counts["threads left behind"] += thread.is_alive()
+        self.record.robot = dict(self._robot.statistics)
+
+    def _hold(self, reason: str) -> None:
+        try:
+            self.stop(reason)
+        except MemrtError as error:
+            self._end("fault", f"{reason}; then {error}")
+        else:
+            if self._end_on_hold:
+                self._end("held", reason)
+
+    def _reason_to_hold(self, now_ns: int, mode: RobotMode) -> str:
+        shared, settings = self._shared, self._settings
+        if mode is not RobotMode.RUNNING:
+            return f"the robot went to {mode.value} by itself"
+        asked = shared.take_hold_request()
+        if asked:
+            return asked
+        oldest_ns = oldest_frame_ns(self._robot.observe(), settings.cameras)
+        if oldest_ns is None:
+            oldest_ns = self._started_ns
+        if camera_state(now_ns, oldest_ns, settings) == "lost":
+            return f"a camera is lost: no frame for {(now_ns - oldest_ns) / NS_PER_S:.1f} s"
+        with shared.lock:
+            expired = self._has_high_level and shared.board.expired(now_ns, settings.subgoal_time_to_live_ns)
+        if expired:
+            return f"the high level has not answered for {settings.subgoal_time_to_live_ns / NS_PER_S:g} s"
+        if self._robot.refused_in_a_row >= settings.rejected_before_hold:
+            return f"the robot refused {self._robot.refused_in_a_row} chunks in a row"
+        return ""
+
+    def _end(self, status: Status, reason: str) -> None:
+        with self._shared.lock:
+            if self.record.status == "running":
+                self.record.status, self.record.reason = status, reason
+        self._trace.instant("end", "supervisor", self._clock.now_ns(), status=status, reason=reason)
+
+    def _work(self, worker: Worker, nice: int) -> None:
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)  # Linux: of this thread only
+        shared = self._shared
+        wake = shared.subscribe()
+        while not shared.quit.is_set():
+            wake.clear()  # before the step: what happens during it must not be slept through
+            try:
+                next_ns = worker.step()
+            except Exception as error:
+                shared.fail(error)
+                return
+            self._clock.wait_until(next_ns, wake)

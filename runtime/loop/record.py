@@ -1,0 +1,143 @@
+"""What a run leaves behind: outcome, counts, rates, latencies. Bounded, however long the run is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from memrt.runtime.clock import NS_PER_MS, NS_PER_S
+from memrt.runtime.types import ActionChunk, Subgoal
+
+LATENCIES_KEPT = 4096  # newest per stage: 27 minutes of 2.5 calls/s
+SUBGOALS_KEPT = 512  # newest; an episode has about ten
+
+Status = Literal["running", "success", "failure", "stopped", "held", "fault", "time_over"]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """Milliseconds over the calls kept; `count` is of all calls."""
+
+    count: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class LatencySeries:
+    """The newest latencies of one stage."""
+
+    def __init__(self) -> None:
+        self._recent: deque[int] = deque(maxlen=LATENCIES_KEPT)
+        self._count = 0
+        self._max_ns = 0
+
+    def record(self, duration_ns: int) -> None:
+        """Take in one call."""
+        self._recent.append(duration_ns)
+        self._count += 1
+        self._max_ns = max(self._max_ns, duration_ns)
+
+    @property
+    def last_ms(self) -> float:
+        """The newest call, 0 before the first."""
+        return self._recent[-1] / NS_PER_MS if self._recent else 0.0
+
+    def summary(self) -> LatencySummary | None:
+        """None before the first call: a percentile of nothing is not a number."""
+        if not self._recent:
+            return None
+        p50, p90, p99 = np.percentile(np.array(self._recent) / NS_PER_MS, [50, 90, 99])
+        return LatencySummary(self._count, float(p50), float(p90), float(p99), self._max_ns / NS_PER_MS)
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """One run. `latencies` are keyed by stage ("high level", "high level: decode", "low level: step", ...).
+
+    `actions_sha256` covers every chunk sent, times included relative to the first: two lock-step runs of one seed on
+    one CPU must agree in it.
+    """
+
+    mode: Literal["lockstep", "realtime"]
+    goal: str
+    seed: int
+    status: Status = "running"
+    reason: str = ""
+    steps: int = 0
+    duration_ns: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    starved_ns: int = 0
+    latencies: dict[str, LatencySeries] = field(default_factory=dict)
+    subgoals: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=SUBGOALS_KEPT))
+    robot: Mapping[str, Any] = field(default_factory=dict)
+    _actions: Any = field(default_factory=hashlib.sha256, repr=False)
+    _first_t0_ns: int | None = field(default=None, repr=False)
+
+    def latency(self, stage: str, duration_ns: int) -> None:
+        """Record one call of one stage."""
+        self.latencies.setdefault(stage, LatencySeries()).record(duration_ns)
+
+    def stages(self, prefix: str, reply: object) -> None:
+        """Record every `<stage>_ns` attribute a policy's reply carries, as "prefix: stage"."""
+        for name in ("vision_ns", "prefill_ns", "decode_ns", "prefix_ns", "step_ns"):
+            value = getattr(reply, name, None)
+            if value is not None:
+                self.latency(f"{prefix}: {name[:-3]}", int(value))
+
+    def sent(self, chunk: ActionChunk) -> None:
+        """Count a chunk and add it to the digest."""
+        if self._first_t0_ns is None:
+            self._first_t0_ns = chunk.t0_ns
+        self.counts["chunks"] += 1
+        self._actions.update(np.array([chunk.t0_ns - self._first_t0_ns, chunk.dt_ns], dtype="<i8").tobytes())
+        self._actions.update(np.ascontiguousarray(chunk.actions, dtype="<f8").tobytes())
+
+    def new_subgoal(self, subgoal: Subgoal, at_s: float) -> None:
+        """Note a subgoal that differs from the one before, `at_s` seconds into the run."""
+        self.counts["subgoals"] += 1
+        self.subgoals.append((at_s, subgoal.text))
+
+    def rate_hz(self, stage: str) -> float:
+        """Calls per second of the whole run."""
+        series = self.latencies.get(stage)
+        summary = series.summary() if series else None
+        return summary.count / (self.duration_ns / NS_PER_S) if summary and self.duration_ns else 0.0
+
+    @property
+    def actions_sha256(self) -> str:
+        """The digest of all actions sent."""
+        digest: str = self._actions.hexdigest()
+        return digest
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for `--json`."""
+        summaries = {stage: series.summary() for stage, series in self.latencies.items()}
+        return {
+            "mode": self.mode,
+            "goal": self.goal,
+            "seed": self.seed,
+            "outcome": self.status,
+            "reason": self.reason,
+            "success": self.status == "success",
+            "steps": self.steps,
+            "duration_s": self.duration_ns / NS_PER_S,
+            "high_level_hz": self.rate_hz("high level"),
+            "low_level_hz": self.rate_hz("low level"),
+            "starved_ms": self.starved_ns / NS_PER_MS,
+            "counts": dict(self.counts),
+            "latency_ms": {
+                stage: {"count": s.count, "p50": s.p50_ms, "p90": s.p90_ms, "p99": s.p99_ms, "max": s.max_ms}
+                for stage, s in summaries.items()
+                if s is not None
+            },
+            "subgoals": [{"t_s": t_s, "text": text} for t_s, text in self.subgoals],
+            "robot": dict(self.robot),
+            "actions_sha256": self.actions_sha256,
+        }

@@ -1,0 +1,70 @@
+"""The loop's settings: the policy's rates and the reactions to faults that users are promised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from memrt.runtime.clock import NS_PER_MS, NS_PER_S
+from memrt.runtime.config import PolicyConfig
+from memrt.runtime.errors import MemrtError
+
+EPISODE_CAP_STEPS = 1300  # control steps per episode, RoboMME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """Times in nanoseconds. `dt_ns` is one control step at full speed; `speed` stretches every chunk by 1 / speed.
+
+    `on_new_subgoal` decides what becomes of a chunk that was computed under an older subgoal: `finish` plays it,
+    `discard` drops it and asks for a new one at once.
+    """
+
+    dt_ns: int
+    horizon: int
+    execute: int
+    every_steps: int
+    cameras: tuple[str, ...] = ()
+    seed: int = 0
+    speed: float = 1.0
+    cap_steps: int = EPISODE_CAP_STEPS
+    subgoal_time_to_live_ns: int = 3 * NS_PER_S
+    on_new_subgoal: Literal["finish", "discard"] = "finish"
+    camera_stale_ns: int = 100 * NS_PER_MS  # older: no new inference, the running chunk ends
+    camera_lost_ns: int = 500 * NS_PER_MS  # older: hold until an operator resumes
+    rejected_before_hold: int = 3  # malformed chunks in a row
+    late_before_hold: int = 5  # chunks in a row of which no action was still in the future
+    send_lead_ns: int = 10 * NS_PER_MS  # an action nearer than this would reach the robot too late
+
+    def __post_init__(self) -> None:
+        for name in ("dt_ns", "horizon", "execute", "every_steps", "cap_steps", "subgoal_time_to_live_ns"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.execute > self.horizon:
+            raise ValueError(f"execute ({self.execute}) exceeds the horizon ({self.horizon})")
+        if not 0.0 < self.speed <= 1.0:
+            raise MemrtError(
+                "speed", expected="a number above 0 and at most 1", found=self.speed, fix="give e.g. --speed 0.3"
+            )
+
+    @property
+    def paced_dt_ns(self) -> int:
+        """The time between two actions on the robot: `dt_ns`, stretched when the robot is to move slower."""
+        return round(self.dt_ns / self.speed)
+
+    @classmethod
+    def from_policy(cls, policy: PolicyConfig, *, seed: int = 0, speed: float = 1.0) -> LoopSettings:
+        """The settings a policy's YAML implies."""
+        low, high = policy.low_level, policy.high_level
+        # The high level's camera is needed as much as the low level's: both are gated on age.
+        cameras = tuple(dict.fromkeys((*low.cameras, high.camera)))
+        return cls(
+            dt_ns=round(NS_PER_S / low.control_hz),
+            horizon=low.horizon,
+            execute=low.execute,
+            every_steps=high.every_steps,
+            cameras=cameras,
+            seed=seed,
+            speed=speed,
+            subgoal_time_to_live_ns=round(high.time_to_live_s * NS_PER_S),
+        )

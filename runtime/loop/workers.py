@@ -1,0 +1,209 @@
+"""The two policy threads' work, one step at a time. A step decides, calls at most once, and says when to look again."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from memrt.runtime.clock import NS_PER_S, Clock
+from memrt.runtime.loop.gates import FrozenImageDetector, camera_state, oldest_frame_ns, refuse_chunk
+from memrt.runtime.loop.protocols import HighLevel, LowLevel, LowLevelReply, TaskRobot
+from memrt.runtime.loop.scheduler import (
+    POLL_NS,
+    InARow,
+    LatencyEstimate,
+    PlayingChunk,
+    decide_low_level,
+    feasible,
+    keep_chunk,
+    pace,
+    splice,
+)
+from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.loop.shared import Shared
+from memrt.runtime.trace import Trace
+from memrt.runtime.types import ActionChunk, Observation, Subgoal
+
+IDLE_NS = 50_000_000  # how often a held worker looks whether it may go on
+
+
+class Worker(Protocol):
+    """One thread's work."""
+
+    def step(self) -> int:
+        """Do what is due; return the time to look again, in nanoseconds."""
+        ...
+
+
+class HighLevelWorker:
+    """Asks the high level every `every_steps` control steps, or as fast as it answers where that is slower.
+
+    Without a high level the goal is the subgoal, and it never grows old.
+    """
+
+    def __init__(
+        self,
+        robot: TaskRobot,
+        high_level: HighLevel | None,
+        settings: LoopSettings,
+        *,
+        shared: Shared,
+        clock: Clock,
+        trace: Trace,
+    ) -> None:
+        self._robot, self._high_level, self._settings = robot, high_level, settings
+        self._shared, self._clock, self._trace = shared, clock, trace
+        self._due_ns = 0
+        self._start_ns = clock.now_ns()
+
+    def step(self) -> int:
+        """Call when due, with a fresh image of every camera."""
+        shared, settings = self._shared, self._settings
+        now_ns = self._clock.now_ns()
+        with shared.lock:
+            following, state = shared.following, shared.memory
+        if not following:
+            return now_ns + IDLE_NS
+        if now_ns < self._due_ns:
+            return self._due_ns
+        observation = self._robot.observe()
+        if self._high_level is None:
+            self._answer(shared.record.goal, observation)
+            self._due_ns = now_ns + settings.every_steps * settings.paced_dt_ns
+            return self._due_ns
+        oldest_ns = oldest_frame_ns(observation, settings.cameras)
+        if oldest_ns is None or camera_state(now_ns, oldest_ns, settings) != "fresh":
+            return now_ns + POLL_NS
+        self._due_ns = now_ns + settings.every_steps * settings.paced_dt_ns
+        reply = self._high_level.call(shared.record.goal, observation, state)
+        end_ns = self._clock.now_ns()
+        with shared.lock:
+            shared.memory = reply.state
+            shared.record.latency("high level", end_ns - now_ns)
+            shared.record.stages("high level", reply)
+            shared.record.counts["held replies"] += reply.held
+        self._trace.span("call", "high level", now_ns, end_ns, subgoal=reply.subgoal, held=reply.held)
+        self._answer(reply.subgoal, observation)
+        return max(self._due_ns, end_ns)
+
+    def _answer(self, text: str, observation: Observation) -> None:
+        shared, now_ns = self._shared, self._clock.now_ns()
+        with shared.lock:
+            changed = shared.board.answer(text, observation.t_ns, now_ns)
+            subgoal = shared.board.subgoal
+            if not changed or subgoal is None:
+                return
+            shared.record.new_subgoal(subgoal, (now_ns - self._start_ns) / NS_PER_S)
+        self._trace.instant("subgoal", "high level", now_ns, text=subgoal.text, revision=subgoal.revision)
+        shared.wake_workers()
+
+
+class LowLevelWorker:
+    """Computes a chunk so early that it arrives when it is needed, and hands over what of it is still in time."""
+
+    def __init__(
+        self,
+        robot: TaskRobot,
+        low_level: LowLevel,
+        settings: LoopSettings,
+        *,
+        shared: Shared,
+        clock: Clock,
+        trace: Trace,
+    ) -> None:
+        self._robot, self._low_level, self._settings = robot, low_level, settings
+        self._shared, self._clock, self._trace = shared, clock, trace
+        self._frozen = FrozenImageDetector()
+        self._latency = LatencyEstimate()
+        self._rejected = InARow(settings.rejected_before_hold)
+        self._late = InARow(settings.late_before_hold)
+        self._playing: PlayingChunk | None = None
+        self._epoch = -1
+        self._calls = 0
+
+    def step(self) -> int:
+        """Call when due and when the cameras allow it."""
+        shared, settings = self._shared, self._settings
+        now_ns = self._clock.now_ns()
+        with shared.lock:
+            following, epoch, subgoal = shared.following, shared.epoch, shared.board.subgoal
+        if not following:
+            return now_ns + IDLE_NS
+        if epoch != self._epoch:  # a hold or a resume lies between: what was playing is gone
+            self._epoch, self._playing = epoch, None
+            self._rejected.reset()
+            self._late.reset()
+        observation = self._robot.observe()
+        oldest_ns = self._oldest_ns(observation)
+        decision = decide_low_level(
+            now_ns,
+            settings,
+            subgoal=subgoal,
+            playing=self._playing,
+            latency_ns=self._latency.value_ns,
+            oldest_frame_ns=oldest_ns,
+        )
+        if oldest_ns is not None and camera_state(now_ns, oldest_ns, settings) == "lost":
+            shared.ask_hold(f"a camera gave no new picture for {(now_ns - oldest_ns) / NS_PER_S:.1f} s")
+        if decision.action == "wait" or subgoal is None:
+            return decision.t_ns
+        noise = self._low_level.noise(settings.seed, self._calls)
+        self._calls += 1
+        reply = self._low_level.act(observation, subgoal, shared.record.goal, noise)
+        ready_ns = self._clock.now_ns()
+        self._trace.span("call", "low level", now_ns, ready_ns, revision=subgoal.revision)
+        self._latency.record(ready_ns - observation.t_ns)
+        with shared.lock:
+            shared.record.latency("low level", ready_ns - now_ns)
+            shared.record.latency("observation to chunk", ready_ns - observation.t_ns)
+            shared.record.stages("low level", reply)
+            if not feasible(self._latency.delay_steps(settings.paced_dt_ns), settings.execute, settings.horizon):
+                shared.record.counts["calls too slow for the horizon"] += 1
+            self._hand_over(reply, observation, subgoal, ready_ns)
+        return ready_ns
+
+    def _oldest_ns(self, observation: Observation) -> int | None:
+        oldest_ns = oldest_frame_ns(observation, self._settings.cameras)
+        if oldest_ns is None:
+            return None
+        frames = [observation.frames[name] for name in self._settings.cameras]
+        return min([oldest_ns, *(self._frozen.effective_ns(frame, observation.proprioception) for frame in frames)])
+
+    def _hand_over(self, reply: LowLevelReply, observation: Observation, subgoal: Subgoal, now_ns: int) -> None:
+        """Send the chunk, or count why not. The caller holds the lock, so no stop can come in between."""
+        shared, settings = self._shared, self._settings
+        newest = shared.board.subgoal
+        if not shared.following or shared.epoch != self._epoch:
+            self._count("chunks dropped at a hold", now_ns)
+            return
+        if newest is not None and not keep_chunk(subgoal.revision, newest.revision, settings.on_new_subgoal):
+            self._count("chunks of an older subgoal", now_ns)
+            return
+        refusal = refuse_chunk(reply.chunk, settings.horizon)
+        if refusal:
+            self._count("rejected chunks", now_ns, reason=refusal)
+            if self._rejected.happened():
+                shared.ask_hold(f"{settings.rejected_before_hold} chunks in a row rejected: {refusal}")
+            return
+        self._rejected.reset()
+        chunk = splice(pace(reply.chunk, observation.t_ns, settings), now_ns, settings.send_lead_ns)
+        if chunk is None:
+            self._count("late chunks", now_ns)
+            if self._late.happened():
+                shared.ask_hold(f"{settings.late_before_hold} chunks in a row came too late to be played")
+            return
+        self._late.reset()
+        self._note_gap(chunk, now_ns)
+        self._robot.send(chunk)
+        shared.record.sent(chunk)
+        self._playing = PlayingChunk(observation.t_ns, chunk.end_ns, subgoal.revision)
+
+    def _note_gap(self, chunk: ActionChunk, now_ns: int) -> None:
+        if self._playing is None or chunk.t0_ns - self._playing.end_ns <= chunk.dt_ns:
+            return
+        gap_ns = chunk.t0_ns - self._playing.end_ns
+        self._shared.record.starved_ns += gap_ns
+        self._count("starved", now_ns, gap_ms=gap_ns / 1e6)
+
+    def _count(self, what: str, t_ns: int, **arguments: object) -> None:
+        self._shared.record.counts[what] += 1
+        self._trace.instant(what, "low level", t_ns, **arguments)
