@@ -12,19 +12,19 @@ gate with its own engines (`memrt.runtime.engine.golden`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from memrt.runtime.engine.agreement import Agreement, Tensors, compare
 from memrt.runtime.errors import MemrtError
-from numpy.typing import NDArray
 
 __all__ = ["THRESHOLDS", "Agreement", "Threshold", "answer_agreement", "compare", "gate", "threshold", "write_golden"]
 
-Precision = Literal["fp32", "int8"]
 CHAIN = "ll/chain"
 ANSWERS = "hl/answers"
 
@@ -128,10 +128,5 @@ def write_golden(path: Path, feeds: Sequence[Tensors], outputs: Sequence[Tensors
 
 def _fix(precision: str) -> str:
     if precision == "int8":
-        return "record more calibration samples, keep more modules fp32 (KEEP_FP32), or export with --precision fp32"
+        return "record more calibration samples, list more modules under the target's keep_fp32, or export as fp32"
     return "the exported graph computes something else than the model: this is a defect of the export, report it"
-
-
-def as_tensors(names: Sequence[str], values: Sequence[Any]) -> Mapping[str, NDArray[Any]]:
-    """Torch outputs (a tuple, in the graph's order) as numpy arrays by name."""
-    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}

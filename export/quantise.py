@@ -17,28 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from memrt.calib.ranges import RangeMethod, observe_ranges
 from memrt.export.reproducible import canonicalise, graph_bytes, save_model
 from memrt.runtime.engine.onnxruntime import DISABLED_OPTIMIZERS, PROVIDER, session_options
 from memrt.runtime.errors import MemrtError
-from numpy.typing import NDArray
 
 Feeds = Mapping[str, NDArray[Any]]
 
 WEIGHT_OPERATORS = ("MatMul", "Gemm")
 # What ONNX Runtime turns a quantised product into; a product that is none of these runs in fp32.
 FUSED_OPERATORS = ("MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul", "MatMulInteger")
-
-# Modules that stay fp32, by engine; patterns (fnmatch) over node names as `reproducible.canonicalise` writes them.
-# Projections into and out of the model's width are a thousandth of the work, but their error reaches every layer
-# (inputs) or the joints directly (outputs).
-KEEP_FP32: dict[str, tuple[str, ...]] = {
-    "hl/vision": ("*patch_embed*", "*pos_embed*"),
-    "hl/decoder": ("*lm_head*",),
-    "ll/vision": ("*patch_embed*",),
-    "ll/prefix": (),
-    "ll/step": ("*action_in_proj*", "*action_out_proj*"),
-}
 
 # At least this share of the weights of all matrix products must be int8, and this share of the quantised products
 # must run in integer kernels: below that the file is called int8 but is not.
