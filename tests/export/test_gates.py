@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from memrt.export.gates import THRESHOLDS, answer_agreement, gate, threshold, write_golden
 from memrt.runtime.engine.golden import read_golden
 from memrt.runtime.errors import MemrtError

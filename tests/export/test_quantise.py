@@ -10,6 +10,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from graphs import feeds, tiny_graph  # noqa: E402
+
 from memrt.calib.ranges import RangeMethod  # noqa: E402
 from memrt.export.quantise import QuantisationReport, audit, quantise_int8  # noqa: E402
 from memrt.export.reproducible import save_model  # noqa: E402

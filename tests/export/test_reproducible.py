@@ -9,6 +9,7 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
 from graphs import feeds, tiny_graph  # noqa: E402
+
 from memrt.export.reproducible import canonicalise, save_model  # noqa: E402
 from memrt.runtime.engine import open_engine  # noqa: E402
 from memrt.runtime.errors import MemrtError  # noqa: E402
