@@ -28,7 +28,9 @@ def write_episode(folder: Path, record: EpisodeRecord) -> None:
     np.save(folder / "low_wrist.npy", np.stack([s.images["wrist"] for s in low]))
     np.save(folder / "low_proprioception.npy", np.stack([s.proprioception for s in low]).astype(np.float32))
     np.save(folder / "low_actions.npy", np.stack([s.actions for s in low]).astype(np.float32))
-    texts = [{"subgoal_simple": s.subgoal_simple, "subgoal_grounded": s.subgoal_grounded, "goal": record.goal} for s in low]
+    texts = [
+        {"subgoal_simple": s.subgoal_simple, "subgoal_grounded": s.subgoal_grounded, "goal": record.goal} for s in low
+    ]
     (folder / "low_texts.json").write_text(json.dumps(texts))
     np.save(folder / "high_front.npy", np.stack([s.image for s in record.high_level]))
     lines = (json.dumps({"episode": record.seed, **s.labels}) + "\n" for s in record.high_level)
@@ -36,7 +38,9 @@ def write_episode(folder: Path, record: EpisodeRecord) -> None:
     (folder / "DONE").write_text(json.dumps({"success": record.success, "reason": record.reason}))
 
 
-def record_dataset(root: Path, task: str, seeds: Sequence[int], image_size: int, workers: int) -> Iterable[tuple[int, bool]]:
+def record_dataset(
+    root: Path, task: str, seeds: Sequence[int], image_size: int, workers: int
+) -> Iterable[tuple[int, bool]]:
     """Record the episodes that are missing below `root/episodes`; yields (seed, success) as they finish."""
     job = partial(_record_one, root, task, image_size)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -75,7 +79,9 @@ def consolidate(root: Path, seeds: Sequence[int]) -> None:
     _concatenate([folder / "high_front.npy" for folder in folders], high / "front.npy")
     lines = "".join((folder / "high_samples.jsonl").read_text() for folder in folders)
     (high / "samples.jsonl").write_text(lines)
-    np.save(high / "episode.npy", np.array([json.loads(line)["episode"] for line in lines.splitlines()], dtype=np.int32))
+    np.save(
+        high / "episode.npy", np.array([json.loads(line)["episode"] for line in lines.splitlines()], dtype=np.int32)
+    )
     for folder in (low, high):
         (folder / "DONE").write_text(f"{len(seeds)} episodes\n")
 

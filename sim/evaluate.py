@@ -60,7 +60,9 @@ def evaluate(
             on_episode(result)
     bundle = load_bundle(bundle_path)
     successes = sum(result.success for result in results)
-    by_repetitions = {n: [r.success for r in results if r.repetitions == n] for n in sorted({r.repetitions for r in results})}
+    by_repetitions = {
+        n: [r.success for r in results if r.repetitions == n] for n in sorted({r.repetitions for r in results})
+    }
     return {
         "robot": "sim",
         "mode": "lockstep",
@@ -70,7 +72,9 @@ def evaluate(
         "episodes": len(results),
         "success_rate": successes / len(results),
         "wilson95": list(wilson95(successes, len(results))),
-        "by_repetitions": {str(n): {"episodes": len(s), "success_rate": sum(s) / len(s)} for n, s in by_repetitions.items()},
+        "by_repetitions": {
+            str(n): {"episodes": len(s), "success_rate": sum(s) / len(s)} for n, s in by_repetitions.items()
+        },
         "failures": dict(Counter(result.reason for result in results if not result.success)),
         "median_ms": {
             "high_level_call": median([result.high_level_ms for result in results]),
@@ -99,14 +103,18 @@ class _Policies:
     def __init__(self, bundle_path: Path, threads: int) -> None:
         self.bundle = load_bundle(bundle_path)
         self.low_level = LowLevelPolicy(self.bundle, threads=threads)
-        self.high_level = HighLevelPolicy(self.bundle, threads=threads) if self.bundle.policy.high_level.source == "vlm" else None
+        self.high_level = (
+            HighLevelPolicy(self.bundle, threads=threads) if self.bundle.policy.high_level.source == "vlm" else None
+        )
 
 
 def _run(policies: _Policies, task: str, seed: int) -> EpisodeResult:
     policy = policies.bundle.policy
     with TabletopEnv(task, seed) as env:
         high_level = policies.high_level or OracleHighLevel(env, policy.memory.subgoal_style)
-        record = run_lockstep(env, high_level, policies.low_level, env.goal, LoopSettings.from_policy(policy, seed=seed))
+        record = run_lockstep(
+            env, high_level, policies.low_level, env.goal, LoopSettings.from_policy(policy, seed=seed)
+        )
         latency = {stage: series.summary() for stage, series in record.latencies.items()}
         high, low = latency.get("high level"), latency.get("low level")
         return EpisodeResult(
@@ -140,4 +148,6 @@ def _share(bundle_path: Path, task: str, seeds: Sequence[int]) -> list[EpisodeRe
 
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -106,8 +106,7 @@ class Expert:
         """Approach `xy`; the closer the fingertips are sideways, the lower they may be."""
         error = float(np.hypot(*(xy - state.tcp[:2])))
         height = floor + FUNNEL_SLOPE * max(error - FUNNEL_FLOOR, 0.0)
-        if height >= hover:
-            height = hover
+        height = min(hover, height)
         if state.tcp[2] < height - 0.02:  # too low for this error: rise before moving sideways
             return np.array([*state.tcp[:2], height])
         return np.array([*xy, height])

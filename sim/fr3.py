@@ -21,7 +21,9 @@ STIFFNESS = (900.0, 900.0, 900.0, 900.0, 350.0, 250.0, 150.0)
 DAMPING = (60.0, 60.0, 50.0, 50.0, 20.0, 16.0, 10.0)
 
 HAND_OPEN_WIDTH = 0.08  # Franka Hand datasheet: travel of both fingers together [m]
-HAND_SPEED = 0.15  # [m/s], both fingers together; the datasheet allows 0.05 m/s per finger, rounded up for the spline's sake
+HAND_SPEED = (
+    0.15  # [m/s], both fingers together; the datasheet allows 0.05 m/s per finger, rounded up for the spline's sake
+)
 TCP_FROM_FLANGE = 0.1034  # Franka Hand's end-effector frame [m]
 
 
@@ -44,8 +46,20 @@ _LINKS = (
     _Link(0, 0.333, 0, 3.0, (_capsule("0 0 -.16", "0 0 .02", 0.06), _capsule("0 -.03 0", "0 .03 0", 0.062, "grey"))),
     _Link(0, 0, -pi / 2, 3.0, (_capsule("0 0 -.05", "0 0 .05", 0.06), _capsule("0 -.06 0", "0 -.19 0", 0.058))),
     _Link(0, 0.316, pi / 2, 2.5, (_capsule("0 0 -.09", "0 0 0", 0.055), _capsule("0 0 0", ".0825 0 0", 0.052))),
-    _Link(0.0825, 0, pi / 2, 2.5, (_capsule("0 0 -.04", "0 0 .04", 0.052, "grey"), _capsule("0 0 0", "-.0825 .11 0", 0.05))),
-    _Link(-0.0825, 0.384, -pi / 2, 2.0, (_capsule("0 0 -.22", "0 0 -.02", 0.048), _capsule("0 .04 -.04", "0 .06 0", 0.045))),
+    _Link(
+        0.0825,
+        0,
+        pi / 2,
+        2.5,
+        (_capsule("0 0 -.04", "0 0 .04", 0.052, "grey"), _capsule("0 0 0", "-.0825 .11 0", 0.05)),
+    ),
+    _Link(
+        -0.0825,
+        0.384,
+        -pi / 2,
+        2.0,
+        (_capsule("0 0 -.22", "0 0 -.02", 0.048), _capsule("0 .04 -.04", "0 .06 0", 0.045)),
+    ),
     _Link(0, 0, pi / 2, 1.5, (_capsule("0 0 -.03", "0 0 .03", 0.048, "grey"), _capsule("0 0 0", ".088 0 0", 0.045))),
     _Link(0.088, 0, pi / 2, 0.7, (_capsule("0 0 .02", "0 0 .09", 0.042),)),
 )

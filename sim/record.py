@@ -134,7 +134,9 @@ class EpisodeRecorder:
         lowest = min(self._kinematics.tcp(disturbed[i, :7])[2] for i in (3, 7, 11))
         return disturbed if lowest > FLOOR else plan
 
-    def _sample_low_level(self, observation: Observation, plan: NDArray[np.float64], simple: str, grounded: str) -> None:
+    def _sample_low_level(
+        self, observation: Observation, plan: NDArray[np.float64], simple: str, grounded: str
+    ) -> None:
         images = {name: resize_with_pad(frame.image, self._image_size) for name, frame in observation.frames.items()}
         self.record.low_level.append(LowLevelSample(images, observation.proprioception, plan, simple, grounded))
 

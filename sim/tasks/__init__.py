@@ -14,5 +14,7 @@ TASKS: dict[str, Callable[[int, Difficulty | None], Task]] = {"PickXtimes": Pick
 def make_task(name: str, seed: int, difficulty: Difficulty | None = None) -> Task:
     """Create a seeded task; an unknown name is refused with the known ones."""
     if name not in TASKS:
-        raise MemrtError("unknown task", expected=f"one of {', '.join(TASKS)}", found=repr(name), fix="choose --task from the list")
+        raise MemrtError(
+            "unknown task", expected=f"one of {', '.join(TASKS)}", found=repr(name), fix="choose --task from the list"
+        )
     return TASKS[name](seed, difficulty)

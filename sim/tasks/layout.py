@@ -23,5 +23,7 @@ def sample_layout(rng: np.random.Generator, colours: Sequence[str]) -> SceneLayo
             if all(np.hypot(x - px, y - py) >= SPACING for px, py in placed):
                 placed.append((float(x), float(y)))
             if len(placed) == len(colours) + 2:
-                target, button, *cubes = (Placement(px, py, float(rng.uniform(-CUBE_YAW, CUBE_YAW))) for px, py in placed)
+                target, button, *cubes = (
+                    Placement(px, py, float(rng.uniform(-CUBE_YAW, CUBE_YAW))) for px, py in placed
+                )
                 return SceneLayout(dict(zip(colours, cubes, strict=True)), target, button)

@@ -89,8 +89,15 @@ class PickXtimes:
 
     def describe(self, scene: Scene) -> str:
         """All objects with their pixels and the gripper's state, in a fixed order."""
-        parts = [_pointed(f"{colour} cube", scene.pixel(scene.cube_position(colour))) for colour in COLOURS if colour in self.layout.cubes]
-        parts += [_pointed("target", scene.pixel(scene.target_position())), _pointed("button", scene.pixel(scene.button_position()))]
+        parts = [
+            _pointed(f"{colour} cube", scene.pixel(scene.cube_position(colour)))
+            for colour in COLOURS
+            if colour in self.layout.cubes
+        ]
+        parts += [
+            _pointed("target", scene.pixel(scene.target_position())),
+            _pointed("button", scene.pixel(scene.button_position())),
+        ]
         opening = float(scene.data.qpos[scene.finger_index].sum())
         held = next((c for c in self.layout.cubes if scene.pads_touching(c) == 2), None)
         state = f"holding the {held} cube" if held else ("open" if opening > 0.06 else "closed")
@@ -129,8 +136,16 @@ class PickXtimes:
     def _point(self, scene: Scene) -> None:
         """Fix the pixels of a step when it begins; a cube that was pushed aside is pointed at anew."""
         step = self.step
-        where = {"pick": scene.cube_position(self.colour), "place": scene.target_position(), "press": scene.button_position()}[step.skill]
-        pushed = step.skill == "pick" and where[2] < CUBE_HALF + RESTING and np.hypot(*(where - self._pointed_at)[:2]) > MOVED
+        where = {
+            "pick": scene.cube_position(self.colour),
+            "place": scene.target_position(),
+            "press": scene.button_position(),
+        }[step.skill]
+        pushed = (
+            step.skill == "pick"
+            and where[2] < CUBE_HALF + RESTING
+            and np.hypot(*(where - self._pointed_at)[:2]) > MOVED
+        )
         if step != self._pointed_step or pushed:
             self._pointed_step, self._pointed_at = step, where
 

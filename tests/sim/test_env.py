@@ -101,5 +101,11 @@ def test_recorded_samples_tell_one_story():
 
 
 def test_segments_number_the_steps_of_an_episode():
-    steps = [Step("pick", "red", 1), Step("place", "red", 1), Step("pick", "red", 2), Step("place", "red", 2), Step("press", "red", 2)]
+    steps = [
+        Step("pick", "red", 1),
+        Step("place", "red", 1),
+        Step("pick", "red", 2),
+        Step("place", "red", 2),
+        Step("press", "red", 2),
+    ]
     assert [segment_of(step) for step in steps] == [0, 1, 2, 3, 4]

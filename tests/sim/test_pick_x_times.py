@@ -116,7 +116,9 @@ def test_wording_follows_the_benchmark():
     colour = puppet.task.colour
     row, col = puppet.scene.pixel(puppet.scene.cube_position(colour))
     assert puppet.task.subgoal(puppet.scene, "simple") == f"pick up the {colour} cube for the first time"
-    assert puppet.task.subgoal(puppet.scene, "grounded") == f"pick up the {colour} cube <{row}, {col}> for the first time"
+    assert (
+        puppet.task.subgoal(puppet.scene, "grounded") == f"pick up the {colour} cube <{row}, {col}> for the first time"
+    )
     assert puppet.task.goal.startswith(f"pick up the {colour} cube and place it on the target, repeating this action")
     assert puppet.task.goal.endswith("times, then press the button to stop")
 
