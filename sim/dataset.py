@@ -87,7 +87,7 @@ def consolidate(root: Path, seeds: Sequence[int]) -> None:
 
 
 def _concatenate(parts: Sequence[Path], out: Path) -> None:
-    """Join arrays along their first axis, one part in memory at a time; a training that has `out` mapped keeps its copy."""
+    """Join arrays along their first axis, one part in memory at a time; whoever has `out` mapped keeps the old one."""
     shapes = [np.load(part, mmap_mode="r").shape for part in parts]
     dtype = np.load(parts[0], mmap_mode="r").dtype
     growing = out.with_suffix(".part")

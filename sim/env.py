@@ -25,7 +25,7 @@ START_JITTER = 0.03  # spread of the arm's start posture [rad]
 
 
 class TabletopEnv:
-    """One seeded episode of a memory task. Deterministic: the same seed and chunks give the same states, bit for bit."""
+    """One seeded episode of a memory task: the same seed and chunks give the same states, bit for bit."""
 
     def __init__(self, task: str, seed: int, difficulty: Difficulty | None = None, speed: float = 1.0) -> None:
         self.task = make_task(task, seed, difficulty)

@@ -16,7 +16,8 @@ Q_MIN = (-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159)  # FR3 da
 Q_MAX = (2.7437, 1.7837, 2.9007, -0.1518, 2.8065, 4.5169, 3.0159)
 TORQUE_MAX = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)  # FR3 datasheet [N m]
 
-# Joint impedance, stiff enough for millimetres under inertia, as franka_ros' joint impedance example: [N m/rad], [N m s/rad].
+# Joint impedance, stiff enough for millimetres under inertia [N m/rad], [N m s/rad]; the order of magnitude is that of
+# franka_ros' joint impedance example.
 STIFFNESS = (900.0, 900.0, 900.0, 900.0, 350.0, 250.0, 150.0)
 DAMPING = (60.0, 60.0, 50.0, 50.0, 20.0, 16.0, 10.0)
 
@@ -85,7 +86,9 @@ _HAND = f"""
 DEFAULTS = """
 <default class="arm"><geom contype="0" conaffinity="0" mass="0"/></default>
 <default class="finger"><geom contype="1" conaffinity="1" mass="0" friction="1 .01 .001"/></default>
-<default class="pad"><geom contype="1" conaffinity="1" mass="0" condim="4" friction="2 .05 .001" solref=".004 1"/></default>"""
+<default class="pad">
+  <geom contype="1" conaffinity="1" mass="0" condim="4" friction="2 .05 .001" solref=".004 1"/>
+</default>"""
 
 MATERIALS = """
 <material name="white" rgba=".92 .92 .94 1" specular=".2"/>

@@ -63,7 +63,10 @@ def scene_xml(layout: SceneLayout) -> str:
     <global offwidth="{IMAGE_SIZE}" offheight="{IMAGE_SIZE}"/>
   </visual>
   <default>{fr3.DEFAULTS}</default>
-  <asset>{fr3.MATERIALS}<material name="wood" rgba=".72 .62 .50 1"/><material name="floor" rgba=".32 .34 .38 1"/></asset>
+  <asset>
+    {fr3.MATERIALS}
+    <material name="wood" rgba=".72 .62 .50 1"/><material name="floor" rgba=".32 .34 .38 1"/>
+  </asset>
   <worldbody>
     <light pos=".6 -.6 1.8" dir="-.1 .3 -1" directional="true" diffuse=".45 .45 .45"/>
     <geom name="table" type="box" size=".45 .55 .02" pos=".45 0 -.02" material="wood" condim="4" friction="1 .02 .001"/>
@@ -78,7 +81,8 @@ def scene_xml(layout: SceneLayout) -> str:
     <body name="button" pos="{layout.button.x} {layout.button.y} 0">
       <geom type="box" size=".035 .035 .015" pos="0 0 .015" rgba=".22 .22 .24 1"/>
       <body name="button_cap" pos="0 0 .040" gravcomp="1">
-        <joint name="button" type="slide" axis="0 0 -1" range="0 {BUTTON_TRAVEL}" stiffness="250" springref="-.004" damping="6"/>
+        <joint name="button" type="slide" axis="0 0 -1" range="0 {BUTTON_TRAVEL}" stiffness="250" springref="-.004"
+               damping="6"/>
         <geom name="button_cap" type="cylinder" size=".024 .010" mass=".05" rgba=".98 .78 .08 1"/>
       </body>
     </body>

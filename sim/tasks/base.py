@@ -42,7 +42,9 @@ class Task(Protocol):
     """Counts what physics shows. `update` runs once per control step; nothing else changes a task's state."""
 
     @property
-    def goal(self) -> str: ...
+    def goal(self) -> str:
+        """The instruction given to the policy."""
+        ...
 
     @property
     def repetitions(self) -> int:
@@ -50,15 +52,23 @@ class Task(Protocol):
         ...
 
     @property
-    def layout(self) -> SceneLayout: ...
+    def layout(self) -> SceneLayout:
+        """Where the objects stand when the episode begins."""
+        ...
 
     @property
-    def outcome(self) -> Outcome: ...
+    def outcome(self) -> Outcome:
+        """How the episode stands."""
+        ...
 
     @property
-    def step(self) -> Step: ...
+    def step(self) -> Step:
+        """What is due now."""
+        ...
 
-    def update(self, scene: Scene) -> None: ...
+    def update(self, scene: Scene) -> None:
+        """Look at the physics after one control step."""
+        ...
 
     def subgoal(self, scene: Scene, style: SubgoalStyle) -> str:
         """The running step in words; grounded wording carries `<row, col>` of the front image."""

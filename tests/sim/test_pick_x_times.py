@@ -126,9 +126,9 @@ def test_wording_follows_the_benchmark():
 def test_pixels_are_fixed_when_a_step_begins_unless_the_cube_is_pushed():
     puppet = Puppet()
     first = puppet.task.subgoal(puppet.scene, "grounded")
-    puppet.put(puppet.task.colour, puppet.scene.cube_position(puppet.task.colour) + [0.004, 0, 0], CUBE_HALF)
+    puppet.put(puppet.task.colour, puppet.scene.cube_position(puppet.task.colour) + np.array([0.004, 0, 0]), CUBE_HALF)
     assert puppet.task.subgoal(puppet.scene, "grounded") == first
-    puppet.put(puppet.task.colour, puppet.scene.cube_position(puppet.task.colour) + [0.05, 0, 0], CUBE_HALF)
+    puppet.put(puppet.task.colour, puppet.scene.cube_position(puppet.task.colour) + np.array([0.05, 0, 0]), CUBE_HALF)
     assert puppet.task.subgoal(puppet.scene, "grounded") != first
 
 
