@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import yaml
+
 from memrt.runtime.errors import MemrtError
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -92,6 +93,9 @@ def _refuse_unknown_keys(value: Any, kind: msgspec.inspect.Type, path: tuple[str
     elif isinstance(kind, msgspec.inspect.DictType) and isinstance(value, Mapping):
         for key, item in value.items():
             _refuse_unknown_keys(item, kind.value_type, (*path, str(key)), source)
+    elif isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_unknown_keys(item, kind.item_type, (*path, str(index)), source)
     elif isinstance(kind, msgspec.inspect.StructType) and isinstance(value, Mapping):
         fields = {field.encode_name: field.type for field in kind.fields}
         for key, item in value.items():

@@ -3,6 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
+
 from memrt.runtime.config import (
     PolicyConfig,
     load_policy,
