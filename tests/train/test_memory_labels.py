@@ -3,8 +3,12 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.memory import build_memory
 from memrt.runtime.memory.coordinates import find_coordinates, without_coordinates
+from memrt.runtime.memory.parser import Reply, format_reply
 from memrt.train.memory_labels import INITIAL_MEMORY, WORD_LIMIT, completed, label, label_pair
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
@@ -140,3 +144,19 @@ def test_subgoal_that_no_call_saw_is_made_up_for():
 def test_unknown_words_are_refused(text, subgoals, names):
     with pytest.raises(MemrtError, match=names):
         label(text, subgoals, "simple")
+
+
+@given(episodes(), st.lists(st.integers(1, 3), min_size=11, max_size=11))
+def test_targets_lead_from_each_call_to_the_next(episode, calls_per_subgoal):
+    """Rolled out with its own targets, the runtime's memory is always the one the next call was trained on."""
+    goal_text, subgoals = episode
+    memory = build_memory(load_policy("am_grounded").memory)
+    state, previous = memory.initial(), -1
+    for segment, calls in zip(range(len(subgoals)), calls_per_subgoal, strict=False):
+        for _ in range(calls):
+            before, after = label_pair(goal_text, subgoals[:segment], subgoals[segment], previous, "grounded")
+            assert state.action_memory == before
+            update = memory.update(state, format_reply(Reply(subgoals[segment], after)), goal_text)
+            assert (update.subgoal, update.held) == (subgoals[segment], False)
+            state, previous = update.state, segment
+    assert state.history == tuple(subgoals)
