@@ -1,0 +1,51 @@
+import msgspec
+import pytest
+from memrt.runtime.config import load_policy
+from memrt.runtime.memory import build_memory
+from memrt.train.memory_labels import INITIAL_MEMORY
+from memrt.train.memory_turns import training_turn
+
+GOAL = "pick up the red cube and place it on the target, then press the button to stop"
+SUBGOALS = [
+    "pick up the red cube <120, 88> for the first time",
+    "place the red cube onto the target <140, 75>",
+    "press the button <60, 100> to stop",
+]
+
+
+def sample(segment: int, previous_segment: int) -> dict:
+    return {
+        "goal": GOAL,
+        "subgoal_grounded": SUBGOALS[segment],
+        "history_grounded": SUBGOALS[:segment],
+        "previous_segment": previous_segment,
+    }
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_perfect_replies_lead_from_each_sample_to_the_next(history):
+    """Rolled out with its own targets, the runtime asks exactly what the next sample was trained on."""
+    config = msgspec.structs.replace(load_policy("am_grounded").memory, history=history)
+    memory = build_memory(config)
+    state, previous = memory.initial(), -1
+    for segment in (0, 0, 1, 1, 2, 2):
+        request, reply = training_turn(config, sample(segment, previous))
+        assert request == memory.request(state, GOAL)
+        update = memory.update(state, reply, GOAL)
+        assert (update.subgoal, update.held) == (SUBGOALS[segment], False)
+        assert (update.state.action_memory == state.action_memory) == (segment == max(previous, 0))
+        state, previous = update.state, segment
+    assert state.action_memory == "I picked up the red cube once and placed it on the target <140, 75> once."
+
+
+def test_dropped_cube_takes_the_memory_back():
+    request, reply = training_turn(load_policy("am_grounded").memory, sample(segment=0, previous_segment=1))
+    assert "<mem>I picked up the red cube once. I am holding it.</mem>" in request.user
+    assert reply == f"{SUBGOALS[0]}\n<mem>{INITIAL_MEMORY}</mem>"
+
+
+def test_memoryless_answers_with_the_subgoal_alone():
+    config = load_policy("memoryless").memory
+    request, reply = training_turn(config, sample(segment=1, previous_segment=1))
+    assert request == build_memory(config).request(build_memory(config).initial(), GOAL)
+    assert reply == SUBGOALS[1]

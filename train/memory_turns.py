@@ -1,0 +1,35 @@
+"""One recorded sample as the chat turn that a memory policy is trained on, asked by the runtime's own memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from memrt.runtime.config import MemoryConfig
+from memrt.runtime.memory import HighLevelRequest, build_memory
+from memrt.runtime.memory.parser import Reply, format_reply
+from memrt.train.memory_labels import label_pair
+
+
+def training_turn(config: MemoryConfig, sample: Mapping[str, Any]) -> tuple[HighLevelRequest, str]:
+    """The request and the reply for one line of a data set's `high_level/samples.jsonl`.
+
+    The request comes from `build_memory(config)`, so training and rollout cannot drift apart. The memory shown is the
+    one that the call before left behind (report, section 4.3); a policy without action memory answers with the subgoal
+    alone. Raises MemrtError for subgoals that `memory_labels` cannot word.
+    """
+    memory = build_memory(config)
+    state = memory.initial()
+    goal, current = str(sample["goal"]), str(sample[f"subgoal_{config.subgoal_style}"])
+    if config.kind == "memoryless":
+        return memory.request(state, goal), current
+    previous = [str(subgoal) for subgoal in sample[f"history_{config.subgoal_style}"]]
+    # The call before had answered `previous_segment`, so that subgoal is part of the history the VLM sees now.
+    answered = [*previous, current][: int(sample["previous_segment"]) + 1]
+    state = replace(state, history=tuple(filter(None, answered)), subgoal=answered[-1] if answered else "")
+    if config.kind == "history":
+        return memory.request(state, goal), current
+    before, after = label_pair(goal, previous, current, int(sample["previous_segment"]), config.subgoal_style)
+    request = memory.request(replace(state, action_memory=before), goal)
+    return request, format_reply(Reply(current, after))
