@@ -122,6 +122,11 @@ void Seam::reset(const JointArray& q, double gripper, std::int64_t t_ns) {
 Refusal Seam::check(std::span<const Action> actions, std::int64_t t0_ns, std::int64_t dt_ns) const {
     if (!ready_) return Refusal::kNotReset;
     if (stopped_) return Refusal::kStopped;
+    return check_at(actions, t0_ns, dt_ns, now_ns_);
+}
+
+Refusal Seam::check_at(std::span<const Action> actions, std::int64_t t0_ns, std::int64_t dt_ns,
+                       std::int64_t now_ns) const {
     if (actions.empty()) return Refusal::kEmpty;
     if (actions.size() > kMaxHorizon) return Refusal::kTooLong;
     if (dt_ns < kMinTimeStepNs || dt_ns > kMaxTimeStepNs) return Refusal::kTimeStep;
@@ -137,8 +142,8 @@ Refusal Seam::check(std::span<const Action> actions, std::int64_t t0_ns, std::in
             }
         }
     }
-    if (t0_ns > now_ns_ + kMaxAheadNs) return Refusal::kTooFarAhead;
-    if (t0_ns + static_cast<std::int64_t>(actions.size() - 1) * dt_ns <= now_ns_) return Refusal::kTooLate;
+    if (t0_ns > now_ns + kMaxAheadNs) return Refusal::kTooFarAhead;
+    if (t0_ns + static_cast<std::int64_t>(actions.size() - 1) * dt_ns <= now_ns) return Refusal::kTooLate;
     return Refusal::kNone;
 }
 

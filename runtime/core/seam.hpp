@@ -81,6 +81,13 @@ class Seam {
     /// A joint that starts outside its limits may move back, but not further out.
     void reset(const JointArray& q, double gripper, std::int64_t t_ns);
 
+    /// \brief Whether a chunk would be refused now, and why. Changes nothing.
+    Refusal check(std::span<const Action> actions, std::int64_t t0_ns, std::int64_t dt_ns) const;
+
+    /// \brief The checks that need no present state but the time and the range set by reset(): see check().
+    Refusal check_at(std::span<const Action> actions, std::int64_t t0_ns, std::int64_t dt_ns,
+                     std::int64_t now_ns) const;
+
     /// \brief Replaces everything from `t0_ns` on by `actions`; action i is meant for `t0_ns + i * dt_ns`.
     ///
     /// Actions whose time has passed are dropped. Joint targets up to `kClampRange` outside the limits are clamped.
@@ -118,7 +125,6 @@ class Seam {
     void check_range(const Trajectory& plan, double time_s);
     JointState piece_at(std::int64_t t_ns) const;
     JointState mix(double elapsed_s) const;
-    Refusal check(std::span<const Action> actions, std::int64_t t0_ns, std::int64_t dt_ns) const;
     void begin_spline(std::int64_t t0_ns, std::int64_t first_ns, std::int64_t gap_ns, JointArray& rate);
 
     SeamLimits limits_;  // with the headroom for rounding taken off
