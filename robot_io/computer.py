@@ -16,7 +16,7 @@ def computer_id() -> str:
 
 
 def die_with_parent(parent: int) -> None:
-    """Get SIGTERM when the process `parent`, which started this one, ends in whatever way; at once if it already has."""
+    """Get SIGTERM when the process `parent`, which started this one, ends in whatever way, or has already ended."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
         code = ctypes.get_errno()

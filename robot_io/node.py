@@ -127,7 +127,7 @@ class RobotNode:
         next_state_ns = next_report_ns = time.monotonic_ns()
         try:
             while not self.shutdown.is_set():
-                wait_ms = max(0.0, (next_state_ns - time.monotonic_ns()) / NS_PER_MS)
+                wait_ms = max(0, -(-(next_state_ns - time.monotonic_ns()) // NS_PER_MS))  # rounded up: no busy waiting
                 ready = dict(poller.poll(wait_ms))
                 if self._control in ready:
                     self._drain_control()
@@ -187,7 +187,7 @@ class RobotNode:
         new = hello.session != self._session.session
         error = self._session.hello(hello, now_ns, self._driver.fault)
         if error:
-            self._send(identity, Ack(hello.session, hello.sequence, error, self._session.mode.value))
+            self._send(identity, Ack(hello.session, hello.sequence, error, self._session.mode.value, self._sequence))
             return
         if new:
             self._driver.brake()  # whatever the last client left behind does not go on
@@ -258,7 +258,7 @@ class RobotNode:
         self._pending = waiting
 
     def _acknowledge(self, identity: bytes, command: Command, error: str) -> None:
-        ack = Ack(command.session, command.sequence, error[:MAX_TEXT], self._session.mode.value)
+        ack = Ack(command.session, command.sequence, error[:MAX_TEXT], self._session.mode.value, self._sequence)
         if command.session == self._session.session:
             self._acks[command.sequence] = ack
             while len(self._acks) > ACKS_KEPT:

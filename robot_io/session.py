@@ -107,24 +107,31 @@ class NodeSession:
             if self.mode is RobotMode.RUNNING:
                 self.mode = RobotMode.STOPPED
             return "", Reaction.BRAKE
-        if self.mode is RobotMode.FAULT:
-            return f"the robot is in fault: {self.fault}", Reaction.NOTHING
-        if command.stops < self._stops:
-            return "a stop came in after this command was given", Reaction.NOTHING
+        refusal = self._refusal(command, at_rest)
+        if refusal:
+            return refusal, Reaction.NOTHING
         if command.kind == "home":
-            if self.mode is RobotMode.RUNNING:
-                return "stop the robot first", Reaction.NOTHING
             return "", Reaction.GO_HOME
-        needed = RobotMode.DISARMED if command.kind == "arm" else RobotMode.STOPPED
         if self.mode is RobotMode.RUNNING:
             return "", Reaction.NOTHING
-        if self.mode is not needed:
-            return f"the robot is {self.mode.value}, which `{command.kind}` does not leave", Reaction.NOTHING
-        if not at_rest:
-            return "the robot still moves", Reaction.NOTHING
         self.mode = RobotMode.RUNNING
         self.braked_for_silence = False
         return "", Reaction.FOLLOW
+
+    def _refusal(self, command: Command, at_rest: bool) -> str:
+        """Why a command that sets the robot in motion must not be carried out, or ""."""
+        if self.mode is RobotMode.FAULT:
+            return f"the robot is in fault: {self.fault}"
+        if command.stops < self._stops:
+            return "a stop came in after this command was given"
+        if command.kind == "home":
+            return "stop the robot first" if self.mode is RobotMode.RUNNING else ""
+        leaves = RobotMode.DISARMED if command.kind == "arm" else RobotMode.STOPPED
+        if self.mode not in (leaves, RobotMode.RUNNING):
+            return f"the robot is {self.mode.value}, which `{command.kind}` does not leave"
+        if self.mode is leaves and not at_rest:
+            return "the robot still moves"
+        return ""
 
     def accepts_chunks(self, session: int) -> bool:
         """Whether a chunk of this session may reach the driver now."""

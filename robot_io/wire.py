@@ -25,8 +25,9 @@ MAX_TRANSPORT_BYTES = 1 << 20  # ZMQ_MAXMSGSIZE: beyond it the transport itself 
 MAX_HORIZON = 128  # the seam's own bound
 MAX_TEXT = 1024
 
-Sequence = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
-Session = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Session = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # ns; sums of two still fit the core's 64 bits
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Joints = Annotated[list[float], msgspec.Meta(min_length=ARM_JOINTS, max_length=ARM_JOINTS)]
 CommandKind = Literal["arm", "stop", "resume", "home"]
@@ -68,30 +69,34 @@ class Command(Message, tag="command", frozen=True):
 
 
 class Ack(Message, tag="ack", frozen=True):
-    """Node to client: command `sequence` is done (`error` is "") or refused (`error` says why)."""
+    """Node to client: command `sequence` is done (`error` is "") or refused (`error` says why).
+
+    `mode` is the robot's, until a state with a sequence number above `after_state` says otherwise.
+    """
 
     error: Text
     mode: Text
+    after_state: Sequence
 
 
 class Heartbeat(Message, tag="heartbeat", frozen=True):
     """Client to node, every few milliseconds: I live. `t_client_ns` comes back, so that it also measures the clocks."""
 
-    t_client_ns: int
+    t_client_ns: Time
 
 
 class Pulse(Message, tag="pulse", frozen=True):
     """Node to client: the answer to a heartbeat, with the node's own time."""
 
-    t_client_ns: int
-    t_node_ns: int
+    t_client_ns: Time
+    t_node_ns: Time
 
 
 class Chunk(Message, tag="chunk", frozen=True):
     """Client to node: `actions` is float64 little-endian [horizon, 8], action i meant for `t0_ns + i * dt_ns`."""
 
     revision: Sequence
-    t0_ns: int
+    t0_ns: Time
     dt_ns: Annotated[int, msgspec.Meta(gt=0, le=10_000_000_000)]
     actions: bytes
 
@@ -107,11 +112,11 @@ class Chunk(Message, tag="chunk", frozen=True):
 class State(Message, tag="state", frozen=True):
     """Node to client, at 100 Hz: where the robot is and what it does with the chunks."""
 
-    t_ns: int
+    t_ns: Time
     mode: Text
     q: Joints
     gripper: float
-    remaining_ns: int
+    remaining_ns: Time
     revision: Sequence
     refused_in_a_row: Sequence
     outcome: Text

@@ -12,15 +12,18 @@ from memrt.sim.scene import IMAGE_SIZE, Scene
 
 
 class SceneRenderer:
-    """Owns one off-screen context; close it, or use it as a context manager. Not thread-safe."""
+    """Owns one off-screen context; close it, or use it as a context manager. Not thread-safe.
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
+    It draws the scene's own data, or `data`: a copy that another thread's physics does not touch.
+    """
+
+    def __init__(self, scene: Scene, data: mujoco.MjData | None = None) -> None:
+        self._data = scene.data if data is None else data
         self._renderer = mujoco.Renderer(scene.model, IMAGE_SIZE, IMAGE_SIZE)
 
     def render(self, camera: str) -> NDArray[np.uint8]:
         """The camera's present view, uint8 [256, 256, 3], RGB."""
-        self._renderer.update_scene(self._scene.data, camera)
+        self._renderer.update_scene(self._data, camera)
         return self._renderer.render()
 
     def close(self) -> None:

@@ -1,0 +1,67 @@
+"""A robot's settings, as its YAML file states them."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.strict_config import FieldError, convert, nearest, read_yaml
+
+Milliseconds = Annotated[float, msgspec.Meta(gt=0, le=60_000)]
+
+
+class LinkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The link's deadlines. `endpoint` is where a node listens already; without it the node is started as a child."""
+
+    endpoint: str | None = None
+    brake_after_ms: Milliseconds = 50.0
+    fault_after_ms: Milliseconds = 200.0
+    connect_ms: Milliseconds = 30_000.0
+
+    def __post_init__(self) -> None:
+        if self.brake_after_ms >= self.fault_after_ms:
+            raise FieldError(
+                "brake_after_ms",
+                expected=f"less than fault_after_ms, {self.fault_after_ms:g}",
+                found=f"{self.brake_after_ms:g}",
+                fix="brake before the session ends",
+            )
+
+
+class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One robot YAML. `kind` names the program that drives it."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    kind: Literal["sim"]
+    cameras: tuple[str, ...]
+    link: LinkConfig = LinkConfig()
+
+
+def load_robot(path_or_name: str | Path) -> RobotConfig:
+    """The robot of a YAML file, or of a packaged one when given a bare name such as `sim`.
+
+    Raises MemrtError for an unknown name (listing the known ones), an unreadable file, an unknown key, a wrong value.
+    """
+    path = Path(path_or_name).expanduser()
+    if len(path.parts) == 1 and path.suffix not in {".yaml", ".yml"}:
+        path = _packaged(str(path_or_name))
+    robot: RobotConfig = convert(read_yaml(path), RobotConfig, str(path))
+    return robot
+
+
+def _packaged(name: str) -> Path:
+    folder = Path(str(importlib.resources.files("memrt.configs") / "robots"))
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        close = nearest(name, known)
+        raise MemrtError(
+            f"unknown robot `{name}`",
+            expected=f"one of {', '.join(known)}, or the path of a robot YAML",
+            found=f"`{name}`",
+            fix=f"did you mean `{close}`?" if close else "choose one of the names, or give a path ending in .yaml",
+        )
+    return folder / f"{name}.yaml"

@@ -1,0 +1,266 @@
+"""A robot behind the link, as the loop sees it: acknowledged commands, chunks, states, shared-memory frames."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from memrt.robot_io.clock_sync import SAME_CLOCK, ClockEstimate, check_arm
+from memrt.robot_io.computer import computer_id
+from memrt.robot_io.heartbeat import HeartbeatThread
+from memrt.robot_io.requests import Requester
+from memrt.robot_io.rings import FrameReader
+from memrt.robot_io.state_feed import StateFeed
+from memrt.robot_io.wire import (
+    MAX_TRANSPORT_BYTES,
+    VERSION,
+    Ack,
+    Chunk,
+    Command,
+    CommandKind,
+    Endpoints,
+    Hello,
+    Welcome,
+    encode,
+)
+from memrt.runtime.clock import NS_PER_MS
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.types import ActionChunk, Observation, RobotMode
+
+CONNECT_MS = 5_000
+STATE_LOST_NS = 500 * NS_PER_MS  # a node publishes every 10 ms; this long without a state it is gone
+CHUNK_QUEUE = 4  # chunks are timed: more than a few waiting would all be late
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutcome:
+    """How the task stands, as the node reports it; "running" where the robot cannot tell."""
+
+    status: str
+    reason: str
+
+
+class LinkRobot:
+    """Implements the loop's `TaskRobot`. Every method may be called from any thread; a stop waits for no other command.
+
+    `alive` returns "" or why the node's process is gone, where this side has started it.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        alive: Callable[[], str] | None = None,
+        on_close: Callable[[], None] | None = None,
+        connect_ms: int = CONNECT_MS,
+    ) -> None:
+        """Begin a session. Raises MemrtError when the node does not answer or refuses."""
+        self._alive = alive or (lambda: "")
+        self._on_close = on_close or (lambda: None)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._endpoints = Endpoints.of(endpoint)
+        self._sequence = itertools.count(1)
+        self._chunk_sequence = itertools.count(1)
+        self._lock = threading.Lock()
+        self._stops = 0
+        self._newest_ack: Ack | None = None
+        self._chunks_unsent = 0
+        self._session = secrets.randbits(63)
+        self._frames = FrameReader()
+        self._commands = Requester(self._context, self._endpoints.control)
+        self._stop_lane = Requester(self._context, self._endpoints.control)
+        self._heartbeat = HeartbeatThread(self._context, self._endpoints.control, self._session)
+        self._feed: StateFeed | None = None
+        self._chunks = self._context.socket(zmq.PUSH)
+        self._chunks.setsockopt(zmq.SNDHWM, CHUNK_QUEUE)
+        self._chunks.setsockopt(zmq.LINGER, 0)
+        self._chunks.setsockopt(zmq.MAXMSGSIZE, MAX_TRANSPORT_BYTES)
+        try:
+            self.welcome = self._connect(connect_ms)
+            self._same_computer = self.welcome.computer == computer_id()
+            if self._same_computer:
+                self._frames.open(self.welcome.rings)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def goal(self) -> str:
+        """The task's instruction as the node knows it, "" where it knows none."""
+        return self.welcome.goal
+
+    @property
+    def mode(self) -> RobotMode:
+        """The node's mode; FAULT while nothing is heard from it."""
+        state = self._state_feed.snapshot.state
+        if self._link_fault() or state is None:
+            return RobotMode.FAULT
+        ack = self._newest_ack  # an answered command counts at once, before the next state confirms it
+        return RobotMode(ack.mode if ack is not None and ack.after_state >= state.sequence else state.mode)
+
+    @property
+    def fault_reason(self) -> str:
+        """Why the robot is in FAULT, or ""."""
+        state = self._state_feed.snapshot.state
+        return self._link_fault() or (state.fault if state else "")
+
+    @property
+    def outcome(self) -> TaskOutcome:
+        """How the task stands."""
+        state = self._state_feed.snapshot.state
+        return TaskOutcome(state.outcome, state.reason) if state else TaskOutcome("running", "")
+
+    @property
+    def refused_in_a_row(self) -> int:
+        """How many of the newest chunks the node refused."""
+        state = self._state_feed.snapshot.state
+        return state.refused_in_a_row if state else 0
+
+    @property
+    def statistics(self) -> Mapping[str, Any]:
+        """The node's newest report, and this side's own figures."""
+        clock = self._clock()
+        ours = {
+            "chunks not sent": self._chunks_unsent,
+            "longest heartbeat gap [ms]": self._heartbeat.longest_gap_ns / NS_PER_MS,
+            "clock uncertainty [ms]": clock.uncertainty_ns / NS_PER_MS if clock else float("inf"),
+        }
+        return {**self._state_feed.snapshot.values, **ours}
+
+    def observe(self) -> Observation:
+        """The newest frames, and proprioception at the time they were taken: a policy is trained on such pairs."""
+        frames = self._frames.latest()
+        state = self._state_feed.snapshot.state
+        if state is None:
+            raise _gone(self._link_fault() or "no state was received yet")
+        clock = self._clock() or SAME_CLOCK
+        t_node_ns = min((frame.t_ns for frame in frames.values()), default=state.t_ns)
+        return Observation(clock.to_local(t_node_ns), self._state_feed.proprioception_at(t_node_ns), frames)
+
+    def send(self, chunk: ActionChunk) -> None:
+        """Hand a chunk to the socket, without waiting. One that does not fit is counted: its successor is better."""
+        clock = self._clock() or SAME_CLOCK
+        actions = chunk.actions.astype("<f8").tobytes()
+        with self._lock:
+            message = Chunk(
+                self._session,
+                next(self._chunk_sequence),
+                chunk.subgoal_revision,
+                clock.to_remote(chunk.t0_ns),
+                chunk.dt_ns,
+                actions,
+            )
+            try:
+                self._chunks.send(encode(message), zmq.NOBLOCK)
+            except zmq.Again:
+                self._chunks_unsent += 1
+
+    def arm(self) -> None:
+        """Let the robot follow chunks. Raises MemrtError when it refuses or its clock is not known well enough."""
+        deadline_ns = time.monotonic_ns() + CONNECT_MS * NS_PER_MS
+        while self._clock() is None and time.monotonic_ns() < deadline_ns:
+            time.sleep(0.01)
+        check_arm(self._clock())
+        self._command("arm")
+
+    def stop(self) -> None:
+        """Stop; returns when the node says that the robot is at rest. Raises MemrtError when it does not say so."""
+        with self._lock:
+            self._stops += 1
+        self._command("stop", self._stop_lane)
+
+    def resume(self) -> None:
+        """Follow chunks again. Raises MemrtError when the node refuses, as it does after a later stop."""
+        self._command("resume")
+
+    def home(self) -> None:
+        """Let the stopped robot move to its start posture; returns at once."""
+        self._command("home")
+
+    def close(self) -> None:
+        """End the session; a running robot is stopped first. The node's own watchdog covers whatever fails here."""
+        feed = self._feed
+        if feed is not None and not self._link_fault() and self.mode is RobotMode.RUNNING:
+            with contextlib.suppress(MemrtError):
+                self.stop()
+        self._heartbeat.close()
+        if feed is not None:
+            feed.close()
+        for requester in (self._commands, self._stop_lane):
+            requester.close()
+        self._chunks.close()
+        self._frames.close()
+        self._context.term()
+        self._on_close()
+
+    @property
+    def _state_feed(self) -> StateFeed:
+        assert self._feed is not None, "the constructor connects"
+        return self._feed
+
+    def _connect(self, connect_ms: int) -> Welcome:
+        self._chunks.connect(self._endpoints.chunks)
+        feed = self._feed = StateFeed(self._context, self._endpoints.state, self._session)
+        hello = Hello(self._session, next(self._sequence), VERSION, computer_id())
+        deadline_ns = time.monotonic_ns() + connect_ms * NS_PER_MS
+        answer: Ack | Welcome | None = None
+        while answer is None:
+            if dead := self._alive():
+                raise _gone(dead)
+            try:
+                answer = self._commands.ask(hello, "connecting", min(connect_ms, 500))
+            except MemrtError:
+                if time.monotonic_ns() >= deadline_ns:
+                    raise
+        if isinstance(answer, Ack):
+            raise MemrtError(
+                "the robot refused the session", expected="a free robot", found=answer.error, fix="end the other client"
+            )
+        self._heartbeat.start()
+        if not feed.wait_first(connect_ms / 1000):
+            raise _gone("it answers, but publishes no state")
+        return answer
+
+    def _command(self, kind: CommandKind, lane: Requester | None = None) -> None:
+        if dead := self._alive():
+            raise _gone(dead)
+        with self._lock:
+            command = Command(self._session, next(self._sequence), kind, self._stops)
+        answer = (lane or self._commands).ask(command, f"robot command `{kind}`")
+        if isinstance(answer, Ack):
+            with self._lock:
+                if self._newest_ack is None or answer.after_state >= self._newest_ack.after_state:
+                    self._newest_ack = answer
+        if isinstance(answer, Ack) and answer.error:
+            raise MemrtError(
+                f"the robot refused `{kind}`",
+                expected=f"a robot that can {kind}",
+                found=answer.error,
+                fix="look at the robot; begin a new run if it is in fault",
+            )
+
+    def _clock(self) -> ClockEstimate | None:
+        return SAME_CLOCK if self._same_computer else self._heartbeat.estimate
+
+    def _link_fault(self) -> str:
+        if dead := self._alive():
+            return dead
+        snapshot = self._state_feed.snapshot
+        silence_ns = time.monotonic_ns() - snapshot.received_ns
+        if snapshot.state is not None and silence_ns > STATE_LOST_NS:
+            return f"nothing was heard from the robot's node for {silence_ns / NS_PER_MS:.0f} ms"
+        return ""
+
+
+def _gone(reason: str) -> MemrtError:
+    return MemrtError(
+        "the robot's node is gone", expected="a running node", found=reason, fix="start the run again; see its log"
+    )

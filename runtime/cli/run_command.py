@@ -1,0 +1,86 @@
+"""`memrt run`: a policy drives a robot, in real time or in lock-step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memrt.runtime.cli.eval_command import Precision
+from memrt.runtime.cli.extras import needs_extra
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("run")(run_policy)
+
+
+def run_policy(
+    *,
+    robot: Annotated[str, typer.Option(help="A packaged robot, or a robot YAML.")] = "sim",
+    task: Annotated[str, typer.Option(help="The simulator's task.")] = "PickXtimes",
+    policy: Annotated[
+        str | None, typer.Option(help="A packaged policy, or a policy YAML.", show_default="am_grounded")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle folder.", show_default="the policy's reference bundle")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Which reference bundle, when --bundle is not given.")] = (
+        Precision.INT8
+    ),
+    goal: Annotated[str | None, typer.Option(help="What to do.", show_default="the task's own goal")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the scene and of the policy's noise.")] = 0,
+    lockstep: Annotated[
+        bool, typer.Option("--lockstep", help="Simulated time waits for the policy: the same seed, the same actions.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Load, connect, warm up, check, print the plan; nothing moves.")
+    ] = False,
+    speed: Annotated[float, typer.Option(help="Slow the robot down: 0.3 moves at 30 %.")] = 1.0,
+    duration: Annotated[float | None, typer.Option(min=0.1, help="End after this many seconds.")] = None,
+    video: Annotated[Path | None, typer.Option(help="Write an MP4 of the front camera.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Computing threads of each policy.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
+) -> None:
+    """Let a policy drive a robot until the task is decided.
+
+    Keys: space stops the arm, r resumes, h goes home, q quits. Without a terminal the run ends at its first hold.
+
+    Exit status: 0 when the run came to its end, whatever the outcome; 1 when a fault or a hold ended it; 2 when
+    something was refused before it began.
+
+    Examples:
+
+        memrt run --robot sim
+
+        memrt run --robot sim --seed 7 --video run.mp4 --trace run.json
+
+        memrt run --robot sim --lockstep --json > run.json
+
+        memrt run --robot sim --dry-run --bundle my_bundle
+    """
+    with needs_extra("cpu"):
+        from memrt.runtime.cli.run_session import RunOptions, run
+
+    options = RunOptions(
+        robot=robot,
+        task=task,
+        policy=policy,
+        bundle=bundle,
+        precision=precision.value,
+        goal=goal,
+        seed=seed,
+        lockstep=lockstep,
+        dry_run=dry_run,
+        speed=speed,
+        duration=duration,
+        video=video,
+        trace=trace,
+        threads=threads,
+        as_json=as_json,
+    )
+    status = run(options)
+    if status:
+        raise typer.Exit(status)

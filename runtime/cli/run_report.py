@@ -1,0 +1,104 @@
+"""What `memrt run` prints at the end: the outcome and a latency table, or one JSON object; or a dry run's plan."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from memrt.runtime.bundle import Bundle
+from memrt.runtime.live_status import latency_table
+from memrt.runtime.loop.record import RunRecord
+from memrt.runtime.loop.scheduler import feasible
+from memrt.runtime.loop.settings import LoopSettings
+
+_STYLES = {"success": "bold green", "failure": "bold red", "fault": "bold red", "held": "bold yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a dry run found out."""
+
+    bundle: Bundle
+    settings: LoopSettings
+    goal: str
+    first_subgoal: str
+    robot: str
+    timed: RunRecord
+    robot_values: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        settings = self.settings
+        low = self.timed.latencies["low level"].summary()
+        latency_ms = low.p50_ms if low else 0.0
+        delay = -(-int(latency_ms * 1e6) // settings.paced_dt_ns)
+        return {
+            "dry_run": True,
+            **_about(self.bundle, self.robot),
+            "goal": self.goal,
+            "first_subgoal": self.first_subgoal,
+            "cameras": list(settings.cameras),
+            "control_hz": 1e9 / settings.dt_ns,
+            "speed": settings.speed,
+            "horizon": settings.horizon,
+            "execute": settings.execute,
+            "high_level_period_s": settings.every_steps * settings.paced_dt_ns / 1e9,
+            "delay_steps": delay,
+            "feasible": feasible(delay, settings.execute, settings.horizon),
+            "latency_ms": self.timed.to_dict()["latency_ms"],
+            "robot_values": dict(self.robot_values),
+        }
+
+
+def report_plan(plan: Plan, as_json: bool) -> None:
+    """Print a dry run's findings."""
+    values = plan.to_dict()
+    if as_json:
+        print(json.dumps(values))
+        return
+    console = Console()
+    for name in ("policy", "precision", "robot", "goal", "first_subgoal", "cameras", "control_hz", "speed"):
+        shown = ", ".join(values[name]) if isinstance(values[name], list) else values[name]
+        console.print(f"{name.replace('_', ' '):>14}  {shown}", markup=False, highlight=False)
+    rates = f"{values['execute']} of {values['horizon']} actions executed, {values['delay_steps']} late on arrival"
+    verdict = "chunks can follow each other without a gap" if values["feasible"] else "TOO SLOW: the arm will pause"
+    console.print(f"{'chunks':>14}  {rates}: {verdict}", markup=False, highlight=False)
+    console.print(latency_table(plan.timed))
+    console.print("Everything is ready; nothing has moved.")
+
+
+def report_run(record: RunRecord, bundle: Bundle, robot: str, task: str, as_json: bool) -> None:
+    """Print how a run ended."""
+    if as_json:
+        print(json.dumps({**_about(bundle, robot), "task": task, **record.to_dict()}))
+        return
+    console = Console()
+    line = Text(record.status.replace("_", " "), style=_STYLES.get(record.status, "bold"))
+    line.append(f"  {record.reason}" if record.reason else "", style="not bold")
+    line.append(f"  ({record.duration_ns / 1e9:.1f} s, {record.counts['chunks']} chunks)", style="dim not bold")
+    console.print(line)
+    console.print(latency_table(record))
+    if record.mode == "realtime":
+        late = record.robot.get("control lateness p99 [ms]")
+        lateness = f"control lateness p99 {late:.2f} ms, " if isinstance(late, float) else ""
+        starved = f"{record.starved_ns / 1e6:.0f} ms" if record.starved_ns else "none"
+        console.print(f"{lateness}chunk starvation: {starved}", highlight=False)
+
+
+def _about(bundle: Bundle, robot: str) -> dict[str, Any]:
+    return {
+        "robot": robot,
+        "policy": bundle.policy.name,
+        "precision": bundle.manifest.precision,
+        "bundle": str(bundle.path),
+        "versions": {name: version(name) for name in ("memrt", "numpy", "onnxruntime")},
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "device": "cpu"},
+    }

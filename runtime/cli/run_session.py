@@ -1,0 +1,250 @@
+"""What `memrt run` does: check, load, connect, warm up, run, report."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memrt.runtime.bundle import Bundle, load_bundle
+from memrt.runtime.cli.default_bundle import find_bundle
+from memrt.runtime.cli.extras import needs_extra
+from memrt.runtime.cli.keys import Keys
+from memrt.runtime.cli.run_display import Display
+from memrt.runtime.cli.run_report import Plan, report_plan, report_run
+from memrt.runtime.cli.run_video import VideoThread, video_texts
+from memrt.runtime.clock import MonotonicClock
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.loop.lockstep import StepView, run_lockstep
+from memrt.runtime.loop.protocols import HighLevel, LowLevel
+from memrt.runtime.loop.realtime import LoopStatus, RealtimeLoop, warm_up
+from memrt.runtime.loop.record import RunRecord
+from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.policy.high_level import HighLevelPolicy
+from memrt.runtime.policy.low_level import LowLevelPolicy
+from memrt.runtime.trace import Trace
+from memrt.runtime.types import RobotMode
+from memrt.runtime.video import VideoWriter
+
+if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
+    from memrt.robot_io.config import RobotConfig
+    from memrt.robot_io.link import LinkRobot
+
+RAN, BROKEN_OFF = 0, 1  # exit statuses; a refusal is 2, see the CLI's main
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options of `memrt run`, see its help."""
+
+    robot: str
+    task: str
+    policy: str | None
+    bundle: Path | None
+    precision: str
+    goal: str | None
+    seed: int
+    lockstep: bool
+    dry_run: bool
+    speed: float
+    duration: float | None
+    video: Path | None
+    trace: Path | None
+    threads: int
+    as_json: bool
+
+
+def run(options: RunOptions) -> int:
+    """Run as asked; the exit status. Raises MemrtError for everything that can be refused before the robot moves."""
+    robot_config = _check_robot(options)
+    bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
+    settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
+    _check_policy(options, bundle, robot_config, settings)
+    with ExitStack() as stack:
+        session = _Session(options, bundle, settings, stack)
+        if options.lockstep:
+            return session.run_lockstep()
+        return session.run_realtime(robot_config)
+
+
+class _Session:
+    """What both modes share: policies, display, video, trace; everything is closed by `stack`."""
+
+    def __init__(self, options: RunOptions, bundle: Bundle, settings: LoopSettings, stack: ExitStack) -> None:
+        self._options, self._bundle, self._settings, self._stack = options, bundle, settings, stack
+        self._trace = Trace() if options.trace else None
+        if options.trace and not options.trace.absolute().parent.is_dir():
+            raise MemrtError(
+                f"trace {options.trace}",
+                expected="a file in a folder that exists",
+                found=f"no folder {options.trace.absolute().parent}",
+                fix="create the folder, or correct --trace",
+            )
+
+    def run_lockstep(self) -> int:
+        """The simulator in this process; its time waits for the policies."""
+        from memrt.sim.env import TabletopEnv
+        from memrt.sim.oracle import OracleHighLevel
+
+        options, settings, policy = self._options, self._settings, self._bundle.policy
+        env = self._stack.enter_context(TabletopEnv(options.task, options.seed, speed=options.speed))
+        high_level, low_level = self._open_policies()
+        if policy.high_level.source == "oracle":
+            high_level = OracleHighLevel(env, policy.memory.subgoal_style)
+        goal = options.goal or env.goal
+        if options.dry_run:
+            return self._dry_run(high_level, low_level, goal, env.observe, {})
+        video = self._open_video()
+        display = self._stack.enter_context(Display(options.as_json))
+
+        def on_step(view: StepView) -> None:
+            status = LoopStatus(
+                goal, view.subgoal, view.state, RobotMode.RUNNING, "", view.record.duration_ns / 1e9, view.record
+            )
+            display.show(status, {})
+            if video is not None:
+                camera = policy.high_level.camera
+                video.add(env.observe().frames[camera].image, video_texts(status))
+
+        record = run_lockstep(env, high_level, low_level, goal, settings, on_step=on_step, trace=self._trace)
+        return self._finish(record)
+
+    def run_realtime(self, robot_config: RobotConfig) -> int:
+        """The robot behind its link; policies in threads; an operator at the keys."""
+        options, settings = self._options, self._settings
+        robot = self._connect(robot_config, before_connecting=self._open_policies)
+        high_level, low_level = self._policies
+        goal = options.goal or robot.goal
+        if not goal:
+            raise MemrtError("goal", expected="what the robot shall do", found="nothing", fix="give --goal")
+        if options.dry_run:
+            return self._dry_run(high_level, low_level, goal, robot.observe, robot.statistics)
+        warm_up(high_level, low_level, goal, robot.observe(), settings)
+        video = self._open_video()
+        keys = self._stack.enter_context(Keys())
+        loop = RealtimeLoop(
+            robot, high_level, low_level, goal, settings, trace=self._trace, end_on_hold=not keys.available
+        )
+        display = self._stack.enter_context(Display(options.as_json, keys.available))
+        if video is not None:
+            camera = self._bundle.policy.high_level.camera
+            self._stack.enter_context(VideoThread(video, robot, loop, camera))
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signal_number, lambda number, frame: loop.quit())
+
+        def on_tick(running: RealtimeLoop) -> None:
+            _obey(running, keys.pressed(), display)
+            display.show(running.status(), robot.statistics)
+
+        return self._finish(loop.run(options.duration, on_tick))
+
+    def _open_policies(self) -> tuple[HighLevel | None, LowLevel]:
+        bundle, threads = self._bundle, self._options.threads
+        high_level: HighLevel | None = None
+        if bundle.policy.high_level.source == "vlm":
+            high_level = self._closing(HighLevelPolicy(bundle, threads=threads))
+        low_level: LowLevel = self._closing(LowLevelPolicy(bundle, threads=threads))
+        self._policies = (high_level, low_level)
+        return self._policies
+
+    def _closing(self, policy: Any) -> Any:
+        self._stack.callback(policy.close)
+        return policy
+
+    def _connect(self, config: RobotConfig, before_connecting: Any) -> LinkRobot:
+        """Start the node, load the policies while it starts, then connect: loading would starve a heartbeat."""
+        from memrt.robot_io.link import LinkRobot
+        from memrt.robot_io.process import NodeProcess
+
+        options, link = self._options, config.link
+        if link.endpoint is not None:
+            before_connecting()
+            robot = LinkRobot(link.endpoint, connect_ms=round(link.connect_ms))
+        else:
+            arguments = ["--task", options.task, "--seed", str(options.seed), "--speed", str(options.speed)]
+            arguments += ["--brake-after-ms", str(link.brake_after_ms), "--fault-after-ms", str(link.fault_after_ms)]
+            node = NodeProcess("memrt.sim.node", arguments)
+            self._stack.callback(node.close)
+            before_connecting()
+            robot = LinkRobot(node.endpoint, alive=node.alive, connect_ms=round(link.connect_ms))
+        self._stack.callback(robot.close)
+        return robot
+
+    def _open_video(self) -> VideoWriter | None:
+        if self._options.video is None:
+            return None
+        order = self._bundle.policy.memory.coordinate_order
+        return self._stack.enter_context(VideoWriter(self._options.video, order))
+
+    def _dry_run(self, high_level: HighLevel | None, low_level: LowLevel, goal: str, observe: Any, robot: Any) -> int:
+        clock = MonotonicClock()
+        observation = observe()
+        warm_up(high_level, low_level, goal, observation, self._settings)
+        timed = RunRecord("realtime", goal, self._options.seed)
+        subgoal_text = goal
+        for call in range(3):
+            start_ns = clock.now_ns()
+            if high_level is not None:
+                subgoal_text = high_level.call(goal, observation, high_level.initial()).subgoal
+                timed.latency("high level", clock.now_ns() - start_ns)
+            from memrt.runtime.types import Subgoal
+
+            start_ns = clock.now_ns()
+            noise = low_level.noise(self._settings.seed, call)
+            low_level.act(observation, Subgoal(subgoal_text, 1, observation.t_ns), goal, noise)
+            timed.latency("low level", clock.now_ns() - start_ns)
+        plan = Plan(self._bundle, self._settings, goal, subgoal_text, self._options.robot, timed, dict(robot))
+        report_plan(plan, self._options.as_json)
+        return RAN
+
+    def _finish(self, record: RunRecord) -> int:
+        self._stack.close()  # the display and the video are done before the report is printed
+        if self._trace is not None and self._options.trace is not None:
+            self._trace.write(self._options.trace)
+        report_run(record, self._bundle, self._options.robot, self._options.task, self._options.as_json)
+        return BROKEN_OFF if record.status in ("fault", "held") else RAN
+
+
+def _obey(loop: RealtimeLoop, key: str, display: Display) -> None:
+    try:
+        if key == " ":
+            loop.stop()
+        elif key == "r":
+            loop.resume()
+        elif key == "h":
+            loop.home()
+        elif key == "q":
+            loop.quit()
+    except MemrtError as error:  # a refused key is the operator's to read, not the end of the run
+        display.note(str(error))
+
+
+def _check_robot(options: RunOptions) -> RobotConfig:
+    from memrt.robot_io.config import load_robot
+
+    robot_config = load_robot(options.robot)
+    with needs_extra("sim"):
+        from memrt.sim.tasks import make_task
+
+    make_task(options.task, options.seed)
+    return robot_config
+
+
+def _check_policy(options: RunOptions, bundle: Bundle, robot: RobotConfig, settings: LoopSettings) -> None:
+    missing = set(settings.cameras) - set(robot.cameras)
+    if missing:
+        raise MemrtError(
+            f"policy `{bundle.policy.name}` on robot `{robot.name}`",
+            expected=f"the cameras {', '.join(settings.cameras)}",
+            found=f"the robot has {', '.join(robot.cameras)}",
+            fix="choose a policy for these cameras, or add them to the robot's YAML",
+        )
+    if bundle.policy.high_level.source == "oracle" and not options.lockstep:
+        raise MemrtError(
+            f"policy `{bundle.policy.name}`",
+            expected="a high level that sees pixels",
+            found="the simulator's oracle, which only lock-step can ask",
+            fix="add --lockstep, or choose another policy",
+        )

@@ -1,0 +1,86 @@
+"""The live display of a run: what the robot is asked, what the policy remembers, how fast and late everything is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from memrt.runtime.loop.realtime import LoopStatus
+from memrt.runtime.loop.record import RunRecord
+from memrt.runtime.types import RobotMode
+
+STAGES_SHOWN = ("high level", "low level", "observation to chunk")
+KEYS = "space stops · r resumes · h goes home · q quits"
+_MODE_STYLES = {
+    RobotMode.RUNNING: "bold green",
+    RobotMode.STOPPED: "bold yellow",
+    RobotMode.DISARMED: "yellow",
+    RobotMode.FAULT: "bold red",
+}
+
+
+def render_status(status: LoopStatus, robot: Mapping[str, Any], keys: bool) -> RenderableType:
+    """The panel for one glance. `robot` holds the node's own figures, `keys` says whether an operator can press any."""
+    lines = Table.grid(padding=(0, 1))
+    lines.add_column(style="dim", justify="right", min_width=9)
+    lines.add_column(overflow="fold")
+    lines.add_row("goal", Text(status.goal))
+    lines.add_row("subgoal", Text(status.subgoal.text if status.subgoal else "…", style="bold cyan"))
+    for name, text in memory_texts(status.memory):
+        lines.add_row(name, Text(text, style="magenta"))
+    mode = Text(status.mode.value, style=_MODE_STYLES[status.mode])
+    if status.hold_reason:
+        mode.append(f"  {status.hold_reason}", style="yellow")
+    lines.add_row("robot", mode)
+    title = f"memrt · {status.elapsed_s:5.1f} s"
+    parts: list[RenderableType] = [lines, _rates(status.record, robot)]
+    if keys:
+        parts.append(Text(KEYS, style="dim"))
+    return Panel(Group(*parts), title=title, title_align="left", border_style="blue")
+
+
+def memory_texts(memory: Any) -> list[tuple[str, str]]:
+    """What a policy remembers, as (name, text), empty parts left out; nothing for a policy that keeps nothing."""
+    texts = [("memory", getattr(memory, "action_memory", "")), ("places", getattr(memory, "spatial_memory", ""))]
+    history = getattr(memory, "history", ())
+    if history:
+        texts.append(("history", "; ".join(history[-3:])))
+    return [(name, text) for name, text in texts if text]
+
+
+def latency_table(record: RunRecord) -> Table:
+    """Calls, rate and latency percentiles of every stage."""
+    table = Table(title="latency [ms]", title_justify="left", header_style="dim", box=None, pad_edge=False)
+    for column in ("stage", "calls", "per s", "p50", "p90", "p99", "max"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage, series in sorted(record.latencies.items()):
+        summary = series.summary()
+        if summary is None:
+            continue
+        figures = (summary.p50_ms, summary.p90_ms, summary.p99_ms, summary.max_ms)
+        rate = f"{record.rate_hz(stage):.2f}"
+        table.add_row(stage, str(summary.count), rate, *(f"{figure:.1f}" for figure in figures))
+    return table
+
+
+def _rates(record: RunRecord, robot: Mapping[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for stage in STAGES_SHOWN:
+        series = record.latencies.get(stage)
+        summary = series.summary() if series else None
+        if series is not None and summary is not None:
+            rate = "" if stage == "observation to chunk" else f"{record.rate_hz(stage):.2f}/s"
+            table.add_row(Text(stage, style="dim"), rate, f"{series.last_ms:.0f} ms", f"p99 {summary.p99_ms:.0f} ms")
+    late = robot.get("control lateness p99 [ms]")
+    if isinstance(late, int | float):
+        worst = robot.get("control lateness max [ms]", late)
+        table.add_row(Text("control lateness", style="dim"), "", f"p99 {late:.2f} ms", f"max {worst:.2f} ms")
+    troubles = {name: count for name, count in record.counts.items() if count and name not in ("chunks", "subgoals")}
+    if troubles:
+        table.add_row(Text("counted", style="dim"), ", ".join(f"{name} {n}" for name, n in sorted(troubles.items())))
+    return table
