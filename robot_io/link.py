@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import zmq
 
@@ -44,7 +44,7 @@ CHUNK_QUEUE = 4  # chunks are timed: more than a few waiting would all be late
 class TaskOutcome:
     """How the task stands, as the node reports it; "running" where the robot cannot tell."""
 
-    status: str
+    status: Literal["running", "success", "failure"]
     reason: str
 
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import zmq
 
@@ -69,7 +69,7 @@ class Driver(Protocol):
     def fault(self) -> str: ...
 
     @property
-    def outcome(self) -> tuple[str, str]: ...
+    def outcome(self) -> tuple[Literal["running", "success", "failure"], str]: ...
 
     def proprioception(self) -> tuple[int, FloatArray]: ...
 

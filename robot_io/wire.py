@@ -119,7 +119,7 @@ class State(Message, tag="state", frozen=True):
     remaining_ns: Time
     revision: Sequence
     refused_in_a_row: Sequence
-    outcome: Text
+    outcome: Literal["running", "success", "failure"]
     reason: Text
     fault: Text
 

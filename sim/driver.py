@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import mujoco
 import numpy as np
@@ -41,9 +42,8 @@ class SimDriver:
         self._counts: Counter[str] = Counter()
         self._home_until_ns = 0
         self._speed = speed
-        self._physics_steps_per_control = round(
-            PHYSICS_STEPS_PER_CONTROL / speed
-        )  # a slow run has as many control steps
+        # A slow run is as many control steps long as a fast one: the episode's cap counts those.
+        self._physics_steps_per_control = round(PHYSICS_STEPS_PER_CONTROL / speed)
         self._rings = {
             camera: FrameRing.create(f"{ring_prefix}-{camera}", RING_SLOTS, IMAGE_SIZE, IMAGE_SIZE, 3)
             for camera in CAMERAS
@@ -87,7 +87,7 @@ class SimDriver:
         return self._errors[0] if self._errors else ""
 
     @property
-    def outcome(self) -> tuple[str, str]:
+    def outcome(self) -> tuple[Literal["running", "success", "failure"], str]:
         """The task's status and reason."""
         outcome = self._env.outcome
         return outcome.status, outcome.reason
@@ -163,9 +163,9 @@ class SimDriver:
         for ring in self._rings.values():
             ring.close()
 
-    def _guard(self, work: object) -> None:
+    def _guard(self, work: Callable[[], None]) -> None:
         try:
-            work()  # type: ignore[operator]
+            work()
         except Exception as error:
             self._errors.append(f"{threading.current_thread().name}: {error}")
             self._drawn.set()

@@ -7,6 +7,7 @@ import sys
 import termios
 import tty
 from types import TracebackType
+from typing import Any
 
 
 class Keys:
@@ -14,7 +15,7 @@ class Keys:
 
     def __init__(self) -> None:
         self.available = sys.stdin.isatty()
-        self._before: list[object] | None = None
+        self._before: list[Any] | None = None
 
     def pressed(self) -> str:
         """The next key pressed, or "" when there is none."""

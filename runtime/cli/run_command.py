@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from memrt.runtime.cli.eval_command import Precision
-from memrt.runtime.cli.extras import needs_extra
 
 
 def register(app: typer.Typer) -> None:
@@ -61,8 +60,7 @@ def run_policy(
 
         memrt run --robot sim --dry-run --bundle my_bundle
     """
-    with needs_extra("cpu"):
-        from memrt.runtime.cli.run_session import RunOptions, run
+    from memrt.runtime.cli.run_session import RunOptions, run
 
     options = RunOptions(
         robot=robot,

@@ -22,10 +22,8 @@ from memrt.runtime.loop.protocols import HighLevel, LowLevel
 from memrt.runtime.loop.realtime import LoopStatus, RealtimeLoop, warm_up
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.settings import LoopSettings
-from memrt.runtime.policy.high_level import HighLevelPolicy
-from memrt.runtime.policy.low_level import LowLevelPolicy
 from memrt.runtime.trace import Trace
-from memrt.runtime.types import RobotMode
+from memrt.runtime.types import RobotMode, Subgoal
 from memrt.runtime.video import VideoWriter
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
@@ -141,6 +139,10 @@ class _Session:
         return self._finish(loop.run(options.duration, on_tick))
 
     def _open_policies(self) -> tuple[HighLevel | None, LowLevel]:
+        with needs_extra("cpu"):
+            from memrt.runtime.policy.high_level import HighLevelPolicy
+            from memrt.runtime.policy.low_level import LowLevelPolicy
+
         bundle, threads = self._bundle, self._options.threads
         high_level: HighLevel | None = None
         if bundle.policy.high_level.source == "vlm":
@@ -189,8 +191,6 @@ class _Session:
             if high_level is not None:
                 subgoal_text = high_level.call(goal, observation, high_level.initial()).subgoal
                 timed.latency("high level", clock.now_ns() - start_ns)
-            from memrt.runtime.types import Subgoal
-
             start_ns = clock.now_ns()
             noise = low_level.noise(self._settings.seed, call)
             low_level.act(observation, Subgoal(subgoal_text, 1, observation.t_ns), goal, noise)
