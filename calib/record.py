@@ -34,10 +34,10 @@ HELD_OUT = 0.04  # the last share of the episodes, by number: those that the ref
 class Counts:
     """How many samples of each level and role to draw."""
 
-    low_level: int = 48
-    low_level_gate: int = 24
-    high_level: int = 24
-    high_level_gate: int = 16
+    low_level: int = 96
+    low_level_gate: int = 48
+    high_level: int = 64
+    high_level_gate: int = 48
 
 
 def record_calibration_set(

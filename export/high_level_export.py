@@ -130,9 +130,10 @@ def engine_answers(folder: Path, chats: Sequence[Chat], threads: int = 1) -> lis
 
 
 def torch_answers(
-    model: Qwen3VLForConditionalGeneration, tokenizer: Tokenizer, config: VlmConfig, chats: Sequence[Chat]
+    model: Qwen3VLForConditionalGeneration, folder: Path, chats: Sequence[Chat]
 ) -> list[NDArray[np.int64]]:
-    """The same of transformers' own forward, which shares no code with the exported graphs."""
+    """The same of transformers' own forward, which shares no code with the exported graphs in `folder`."""
+    config, tokenizer = read_vlm_config(folder / "config.json"), Tokenizer.from_file(str(folder / "tokenizer.json"))
     answers = []
     rows, columns = config.visual_grid
     merge = int(model.config.vision_config.spatial_merge_size)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from memrt.runtime.errors import MemrtError
 from numpy.typing import NDArray
+
+from memrt.runtime.errors import MemrtError
 
 Tensors = Mapping[str, NDArray[Any]]
 

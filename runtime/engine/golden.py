@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from memrt.runtime.engine.agreement import Agreement, compare
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import Engine
-from numpy.typing import NDArray
 
 Sample = dict[str, NDArray[Any]]
 

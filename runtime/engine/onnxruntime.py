@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import TensorSpec
-from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

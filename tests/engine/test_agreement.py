@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memrt.runtime.engine.agreement import compare
 from memrt.runtime.engine.golden import read_golden, reproduce
 from memrt.runtime.errors import MemrtError

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from memrt.runtime.engine import open_engine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import TensorSpec
