@@ -1,0 +1,72 @@
+"""The high-level policy: memory asks, the VLM answers, memory takes the answer in. Holds no state of the episode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memrt.runtime.bundle import Bundle
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.memory import MemoryState, build_memory
+from memrt.runtime.policy.vlm_session import VlmSession
+from memrt.runtime.types import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class HighLevelResult:
+    """One call's outcome. `held`: the reply named no subgoal, so `subgoal` is the last one. Times are durations."""
+
+    state: MemoryState
+    subgoal: str
+    held: bool
+    reply: str
+    prefill_ns: int
+    decode_ns: int
+    vision_ns: int
+    new_tokens: int
+    reused_tokens: int
+
+
+class HighLevelPolicy:
+    """A bundle's VLM behind its memory. Implements the loop's `HighLevel`; one thread owns it."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        """Open the bundle's `hl` engines with `threads` computing threads.
+
+        Raises MemrtError when the bundle's high level is an oracle or its files do not belong together.
+        """
+        self._settings = bundle.policy.high_level
+        self.memory = build_memory(bundle.policy.memory)
+        self._session = VlmSession.open(bundle.file("hl/config.json").parent, threads)
+
+    def initial(self) -> MemoryState:
+        """The memory at the start of an episode."""
+        return self.memory.initial()
+
+    def call(self, goal: str, observation: Observation, state: MemoryState) -> HighLevelResult:
+        """The next subgoal and memory, from the goal, the newest frame of the policy's camera and the last memory."""
+        frame = observation.frames.get(self._settings.camera)
+        if frame is None:
+            raise MemrtError(
+                "high-level observation",
+                expected=f"a frame of camera `{self._settings.camera}`",
+                found=", ".join(sorted(observation.frames)) or "no frames",
+                fix="attach the camera, or name another in the policy's high_level.camera",
+            )
+        request = self.memory.request(state, goal)
+        reply = self._session.generate(request.system, request.user, [frame.image], self._settings.max_new_tokens)
+        update = self.memory.update(state, reply.text, goal)
+        return HighLevelResult(
+            state=update.state,
+            subgoal=update.subgoal,
+            held=update.held,
+            reply=reply.text,
+            prefill_ns=reply.prefill_ns,
+            decode_ns=reply.decode_ns,
+            vision_ns=reply.vision_ns,
+            new_tokens=reply.new_tokens,
+            reused_tokens=reply.reused_tokens,
+        )
+
+    def close(self) -> None:
+        """Release the engines."""
+        self._session.close()

@@ -1,0 +1,210 @@
+"""Runs an exported Qwen3-VL: one chat turn with images in, greedy text out.
+
+What was computed is not computed again: vision features are kept per frame content, and the K/V rows of the longest
+prefix shared with the previous call stay in the cache. Both change the time of a call, never its answer. A session
+belongs to one thread; its memory is bounded by the cache's capacity and by `MAX_FRAMES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from memrt.runtime.engine import open_engine
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.chat import render_chat
+from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
+from memrt.runtime.policy.prefix_cache import PrefixCache, row_keys
+from memrt.runtime.policy.vlm_config import VlmConfig, read_vlm_config
+from memrt.runtime.types import Engine, ImageArray
+
+MAX_FRAMES = 32  # vision features kept: MemER's 8 keyframes and 8 recent frames twice over
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer. `stopped` is False when the token budget ran out; times are durations in nanoseconds."""
+
+    text: str
+    new_tokens: int
+    prompt_tokens: int
+    reused_tokens: int
+    stopped: bool
+    vision_ns: int
+    prefill_ns: int
+    decode_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _FrameFeatures:
+    """`tokens` fp32 [64, width] and `deepstack` fp32 [deepstack layers, 64, width] of one frame."""
+
+    tokens: NDArray[np.float32]
+    deepstack: NDArray[np.float32]
+
+
+class VlmSession:
+    """Engines, embedding table, tokenizer and caches of one exported VLM."""
+
+    def __init__(
+        self, config: VlmConfig, tokenizer: Tokenizer, embedding: NDArray[np.float32], vision: Engine, decoder: Engine
+    ) -> None:
+        """`embedding` is fp32 [vocabulary, width], usually memory-mapped."""
+        if embedding.shape != (config.vocabulary, config.width):
+            raise MemrtError(
+                "embedding table",
+                expected=f"[{config.vocabulary}, {config.width}]",
+                found=list(embedding.shape),
+                fix="export the policy again: its files do not belong together",
+            )
+        self.config = config
+        self._tokenizer, self._embedding, self._vision, self._decoder = tokenizer, embedding, vision, decoder
+        self._image_token = self._token_id(config.image_token)
+        self._stop = frozenset(self._token_id(token) for token in config.stop_tokens)
+        self._rotary = RotaryTable(config.head_dim, config.rope_theta, config.mrope_section)
+        self._cache = PrefixCache.empty(config.layers, config.kv_heads, config.capacity, config.head_dim)
+        self._frames: OrderedDict[int, _FrameFeatures] = OrderedDict()
+        self._no_deepstack = np.zeros((config.deepstack_layers, 1, config.width), np.float32)
+
+    @staticmethod
+    def open(folder: Path, threads: int = 1) -> VlmSession:
+        """Open the `hl` folder of a bundle, with `threads` computing threads."""
+        embedding: NDArray[np.float32] = np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False)
+        return VlmSession(
+            read_vlm_config(folder / "config.json"),
+            Tokenizer.from_file(str(folder / "tokenizer.json")),
+            embedding,
+            open_engine(folder / "vision.onnx", threads=threads),
+            open_engine(folder / "decoder.onnx", threads=threads),
+        )
+
+    def generate(self, system: str, user: str, images: Sequence[ImageArray], max_new_tokens: int) -> Generation:
+        """Greedy answer to one user turn; `images` uint8 [size, size, 3] fill the `<image>` placeholders in order.
+
+        Raises MemrtError for a wrong image shape, control tokens in the texts, or a prompt that leaves no room for
+        `max_new_tokens` in the cache.
+        """
+        started = time.monotonic_ns()
+        features = [self._features(image) for image in images]
+        seen = time.monotonic_ns()
+        prompt = render_chat(system, user, [self.config.visual_tokens] * len(images))
+        ids = np.asarray(self._tokenizer.encode(prompt, add_special_tokens=False).ids, dtype=np.int64)
+        self._check_room(len(ids), max_new_tokens)
+        positions = mrope_positions(ids.tolist(), self._image_token, [self.config.visual_grid] * len(images))
+        identity, embeddings, deepstack = self._embed(ids, positions, features)
+        reused = self._cache.keep_common_prefix(identity)
+        token = self._run(identity[reused:], embeddings[reused:], deepstack[:, reused:])
+        prefilled = time.monotonic_ns()
+        reply, stopped = self._continue(token, len(ids), rope_delta(positions), max_new_tokens)
+        return Generation(
+            text=self._tokenizer.decode(reply, skip_special_tokens=False),
+            new_tokens=len(reply) + stopped,
+            prompt_tokens=len(ids),
+            reused_tokens=reused,
+            stopped=stopped,
+            vision_ns=seen - started,
+            prefill_ns=prefilled - seen,
+            decode_ns=time.monotonic_ns() - prefilled,
+        )
+
+    def forget(self) -> None:
+        """Drop all cached features and K/V rows; the next call is computed from nothing."""
+        self._cache.clear()
+        self._frames.clear()
+
+    def close(self) -> None:
+        """Release the engines."""
+        self._vision.close()
+        self._decoder.close()
+
+    def _continue(self, token: int, index: int, delta: int, budget: int) -> tuple[list[int], bool]:
+        """Decode from `token`, the first of the reply, which stands at `index`; its stop token is not returned."""
+        reply: list[int] = []
+        while token not in self._stop:
+            reply.append(token)
+            if len(reply) == budget:
+                return reply, False
+            ids = np.asarray([token], dtype=np.int64)
+            positions = np.full((3, 1), index + delta, dtype=np.int64)
+            identity = row_keys(ids, positions, np.zeros(1, dtype=np.int64), 0)
+            token = self._run(identity, np.asarray(self._embedding[ids], np.float32), self._no_deepstack)
+            index += 1
+        return reply, True
+
+    def _run(self, identity: NDArray[np.int64], embeddings: NDArray[np.float32], deepstack: NDArray[np.float32]) -> int:
+        """Compute and keep the rows of `identity`; returns the most likely next token."""
+        cos, sin = self._rotary(identity[:, 3:].T)
+        outputs = self._decoder.run(
+            {
+                "embeddings": np.ascontiguousarray(embeddings),
+                "deepstack": np.ascontiguousarray(deepstack),
+                "cos": cos,
+                "sin": sin,
+                "keys": self._cache.keys,
+                "values": self._cache.values,
+                "past_length": np.asarray([self._cache.length], dtype=np.int64),
+            }
+        )
+        self._cache.append(identity, outputs["new_keys"], outputs["new_values"])
+        return int(outputs["logits"][0].argmax())
+
+    def _embed(
+        self, ids: NDArray[np.int64], positions: NDArray[np.int64], features: Sequence[tuple[int, _FrameFeatures]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """Identity [tokens, 6], embeddings [tokens, width] and dense deepstack [layers, tokens, width] of a prompt."""
+        embeddings = np.asarray(self._embedding[ids], dtype=np.float32)
+        deepstack = np.zeros((self.config.deepstack_layers, len(ids), self.config.width), np.float32)
+        frames = np.zeros(len(ids), dtype=np.int64)
+        slots = np.flatnonzero(ids == self._image_token).reshape(len(features), -1)
+        for where, (content, frame) in zip(slots, features, strict=True):
+            embeddings[where] = frame.tokens
+            deepstack[:, where] = frame.deepstack
+            frames[where] = content
+        rows, columns = self.config.visual_grid
+        return row_keys(ids, positions, frames, rows << 16 | columns), embeddings, deepstack
+
+    def _features(self, image: ImageArray) -> tuple[int, _FrameFeatures]:
+        """Content id (never 0) and vision features of one frame, from the cache where it has been seen."""
+        size = self.config.image_size
+        if image.shape != (size, size, 3) or image.dtype != np.uint8:
+            raise MemrtError(
+                "camera image",
+                expected=f"uint8 [{size}, {size}, 3]",
+                found=f"{image.dtype} {list(image.shape)}",
+                fix="set the camera to the policy's high_level.image_size",
+            )
+        pixels = np.ascontiguousarray(image)
+        content = int.from_bytes(hashlib.blake2b(pixels.data, digest_size=7).digest(), "little") + 1
+        cached = self._frames.get(content)
+        if cached is None:
+            outputs = self._vision.run({"image": pixels})
+            cached = self._frames[content] = _FrameFeatures(outputs["tokens"], outputs["deepstack"])
+            if len(self._frames) > MAX_FRAMES:
+                self._frames.popitem(last=False)
+        self._frames.move_to_end(content)
+        return content, cached
+
+    def _check_room(self, prompt_tokens: int, max_new_tokens: int) -> None:
+        if prompt_tokens + max_new_tokens > self._cache.capacity:
+            raise MemrtError(
+                "prompt too long",
+                expected=f"at most {self._cache.capacity - max_new_tokens} tokens beside {max_new_tokens} new ones",
+                found=prompt_tokens,
+                fix="shorten the goal or the memory, or export the policy with a larger cache",
+            )
+
+    def _token_id(self, token: str) -> int:
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise MemrtError(
+                "tokenizer", expected=f"the control token {token}", found="none", fix="export the policy again"
+            )
+        return int(found)

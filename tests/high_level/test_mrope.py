@@ -1,0 +1,74 @@
+"""Positions, rotary tables and prefix identity."""
+
+import numpy as np
+import pytest
+import tiny_qwen as tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
+from memrt.runtime.policy.prefix_cache import KEY_COLUMNS, PrefixCache
+
+IMAGE = 7
+GRIDS = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=3)
+
+
+def _prompt(grids: list[tuple[int, int]], texts: list[int]) -> list[int]:
+    ids: list[int] = []
+    for number, length in enumerate(texts):
+        ids += [1] * length
+        if number < len(grids):
+            rows, columns = grids[number]
+            ids += [IMAGE] * (rows * columns)
+    return ids
+
+
+@given(GRIDS, st.data())
+def test_positions_match_transformers(grids: list[tuple[int, int]], data: st.DataObject) -> None:
+    texts = [data.draw(st.integers(1, 5)) for _ in range(len(grids) + 1)]  # text between images, as in Qwen's format
+    ids = _prompt(grids, texts)
+    ours = mrope_positions(ids, IMAGE, grids)
+    tokens = torch.tensor([ids])
+    thw = torch.tensor([[1, rows * 2, columns * 2] for rows, columns in grids]) if grids else None
+    expected, delta = tiny.model().model.get_rope_index(
+        tokens, mm_token_type_ids=(tokens == IMAGE).int(), image_grid_thw=thw
+    )
+    np.testing.assert_array_equal(ours, expected[:, 0].numpy())
+    assert rope_delta(ours) == int(delta)
+
+
+def test_a_run_of_placeholders_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(MemrtError, match="visual tokens"):
+        mrope_positions([1, IMAGE, IMAGE, 1], IMAGE, [(2, 2)])
+
+
+def test_rotary_table_matches_transformers() -> None:
+    settings = tiny.model().config.text_config.rope_parameters
+    positions = np.random.default_rng(0).integers(0, 700, (3, 50))
+    cos, sin = RotaryTable(32, settings["rope_theta"], settings["mrope_section"])(positions)
+    expected = tiny.model().model.language_model.rotary_emb(torch.zeros(1), torch.from_numpy(positions)[:, None])
+    np.testing.assert_allclose(cos, expected[0][0, :, :16], atol=1e-6)
+    np.testing.assert_allclose(sin, expected[1][0, :, :16], atol=1e-6)
+
+
+def _rows(values: list[int]) -> np.ndarray:
+    return np.asarray(values, dtype=np.int64)[:, None].repeat(KEY_COLUMNS, axis=1)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=8))
+def test_kept_rows_are_exactly_the_common_prefix(prompts: list[list[int]]) -> None:
+    cache = PrefixCache.empty(1, 1, 16, 2)
+    held: list[int] = []
+    for prompt in prompts:
+        reused = cache.keep_common_prefix(_rows(prompt))
+        common = 0
+        while common < min(len(held), len(prompt) - 1) and held[common] == prompt[common]:
+            common += 1
+        assert reused == common == cache.length
+        new = np.asarray(prompt[reused:], dtype=np.float32).reshape(1, 1, -1, 1).repeat(2, axis=3)
+        cache.append(_rows(prompt[reused:]), new, -new)
+        held = prompt
+        np.testing.assert_array_equal(cache.keys[0, 0, : len(prompt), 0], np.float32(prompt))
+        np.testing.assert_array_equal(cache.values[0, 0, : len(prompt), 1], -np.float32(prompt))

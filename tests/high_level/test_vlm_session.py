@@ -1,0 +1,128 @@
+"""The session on exported graphs says what transformers says; caches change the time of a call, never its answer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_qwen as tiny
+import torch
+
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.chat import render_chat
+from memrt.runtime.policy.vlm_session import MAX_FRAMES, VlmSession
+
+SYSTEM = "You are a helpful assistant."
+QUESTIONS = ["<image>Describe the scene.", "The task goal is: pick up the red cube\n<image>What next?", "Now <image>"]
+BUDGET = 24
+
+
+@pytest.fixture
+def session(exported: Path) -> VlmSession:
+    return VlmSession.open(exported)
+
+
+def _transformers_answer(user: str, seed: int) -> str:
+    pixels, grid = tiny.qwen_pixels(tiny.image(seed))
+    ids = torch.tensor([tiny.tokenizer().encode(render_chat(SYSTEM, user, [64]), add_special_tokens=False).ids])
+    model = tiny.model()
+    stops = [tiny.tokenizer().token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
+    with torch.no_grad():
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == model.config.image_token_id).int(),
+            pixel_values=pixels,
+            image_grid_thw=grid,
+            max_new_tokens=BUDGET,
+            do_sample=False,
+            eos_token_id=stops,
+            pad_token_id=stops[1],
+        )
+    reply = [token for token in output[0, ids.shape[1] :].tolist() if token not in stops]
+    return str(tiny.tokenizer().decode(reply, skip_special_tokens=False))
+
+
+def test_greedy_text_matches_transformers(session: VlmSession) -> None:
+    answers = []
+    for seed, user in enumerate(QUESTIONS):
+        answer = session.generate(SYSTEM, user, [tiny.image(seed)], BUDGET)
+        assert answer.text == _transformers_answer(user, seed)
+        answers.append(answer.text)
+    assert len(set(answers)) == len(answers)  # the tiny model's answers depend on what it is asked
+
+
+def test_reuse_gives_the_answer_of_a_cold_call(exported: Path, session: VlmSession) -> None:
+    calls = [(0, 0), (0, 0), (1, 0), (0, 1), (1, 1), (1, 2), (1, 1)]  # (image, question): repeats and changes
+    reused = []
+    for seed, question in calls:
+        warm = session.generate(SYSTEM, QUESTIONS[question], [tiny.image(seed)], BUDGET)
+        cold = VlmSession.open(exported).generate(SYSTEM, QUESTIONS[question], [tiny.image(seed)], BUDGET)
+        assert cold.reused_tokens == 0
+        assert warm.text == cold.text
+        assert warm.prompt_tokens == cold.prompt_tokens
+        reused.append(warm.reused_tokens)
+    prompt = render_chat(SYSTEM, QUESTIONS[0], [64])
+    before_image = len(tiny.tokenizer().encode(prompt[: prompt.index("<|image_pad|>")], add_special_tokens=False).ids)
+    assert reused[1] == len(tiny.tokenizer().encode(prompt, add_special_tokens=False).ids) - 1  # all but the last
+    assert reused[2] == before_image  # same ids, another frame: nothing from the image on may be reused
+    assert 0 < reused[3] < before_image
+
+
+def test_a_failed_call_leaves_a_usable_session(session: VlmSession) -> None:
+    good = session.generate(SYSTEM, QUESTIONS[0], [tiny.image(0)], BUDGET)
+    decoder = session._decoder
+
+    class Failing:
+        def run(self, feeds: object) -> dict[str, np.ndarray]:
+            raise RuntimeError("engine failed")
+
+    session._decoder = Failing()  # type: ignore[assignment]
+    with pytest.raises(RuntimeError):
+        session.generate(SYSTEM, QUESTIONS[1], [tiny.image(1)], BUDGET)
+    session._decoder = decoder
+    assert session.generate(SYSTEM, QUESTIONS[0], [tiny.image(0)], BUDGET).text == good.text
+
+
+def test_frames_are_seen_once_and_kept_within_bounds(session: VlmSession) -> None:
+    vision, seen = session._vision, []
+
+    class Counting:
+        def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            seen.append(1)
+            return vision.run(feeds)
+
+    session._vision = Counting()  # type: ignore[assignment]
+    for _ in range(3):
+        session.generate(SYSTEM, QUESTIONS[0], [tiny.image(5)], 1)
+    assert len(seen) == 1
+    for seed in range(MAX_FRAMES + 3):
+        session._features(tiny.image(100 + seed))
+    assert len(session._frames) == MAX_FRAMES
+
+
+def test_the_token_budget_ends_a_reply(session: VlmSession) -> None:
+    answer = session.generate(SYSTEM, QUESTIONS[1], [tiny.image(1)], 3)
+    assert answer.new_tokens <= 3
+    long = session.generate(SYSTEM, QUESTIONS[1], [tiny.image(1)], BUDGET)
+    assert long.text.startswith(answer.text)
+
+
+def test_two_images_in_one_prompt(exported: Path) -> None:
+    def ask(*seeds: int) -> str:
+        images = [tiny.image(seed) for seed in seeds]
+        return VlmSession.open(exported).generate("", "<image>x<image>", images, 8).text
+
+    with pytest.raises(MemrtError, match="too long"):
+        VlmSession.open(exported).generate(SYSTEM, "<image><image>", [tiny.image(0), tiny.image(1)], BUDGET)
+    assert ask(0, 1) == ask(0, 1)
+
+
+@pytest.mark.parametrize("shape", [(128, 128, 3), (256, 256, 4)])
+def test_images_of_another_shape_are_refused(session: VlmSession, shape: tuple[int, ...]) -> None:
+    with pytest.raises(MemrtError, match="camera image"):
+        session.generate(SYSTEM, QUESTIONS[0], [np.zeros(shape, np.uint8)], BUDGET)
+
+
+def test_a_prompt_beyond_the_cache_is_refused(session: VlmSession) -> None:
+    with pytest.raises(MemrtError, match="prompt too long"):
+        session.generate(SYSTEM, "<image>" + "cube " * 100, [tiny.image(0)], BUDGET)

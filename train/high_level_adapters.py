@@ -1,0 +1,150 @@
+"""Train one LoRA adapter: `python -m memrt.train.high_level_adapters POLICY --base MODEL --calls DATA --out RUN …`.
+
+The report's recipe (section 4.3): rank 16, alpha 32, on the query, key, value, output, gate, up and down projections of
+the language model; vision tower and aligner frozen. Targets are the recorded subgoals and the memories that
+`memory_labels` writes. All adapters, the memoryless one included, see the same frames in the same order, for the same
+number of steps; only what they are shown of the past and asked to keep differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+
+from memrt.runtime.config import load_policy
+from memrt.runtime.memory import build_memory
+from memrt.train.high_level_data import Calls, ExampleSource, batches
+from memrt.train.high_level_features import FeatureCache, compute_features
+from memrt.train.high_level_forward import TrainingForward
+from memrt.train.high_level_loop import Loop, Schedule
+from memrt.train.high_level_model import WEIGHTS, load_model
+from memrt.train.high_level_text import Example, ExampleEncoder
+from memrt.train.memory_labels import label_pair
+from memrt.train.text_tokenizer import reference_tokenizer
+
+RANK, ALPHA = 16, 32  # report, section 4.3
+TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+SETTLED_SHARE = 0.2  # calls shown with the memory already up to date: HL calls need not meet the transitions
+JITTER_PX = 2  # of coordinates inside a shown memory, so that the policy does not lean on exact ones
+_COORDINATE = re.compile(r"<(\d+), (\d+)>")
+
+
+def call_example(policy: str, record: Mapping[str, object], index: int, rng: random.Random | None) -> Example:
+    """The chat of one recorded call as `policy` has it. `rng` varies what is remembered; None leaves it as recorded."""
+    settings = load_policy(policy).memory
+    memory = build_memory(settings)
+    style = settings.subgoal_style
+    goal, subgoal = str(record["goal"]), str(record[f"subgoal_{style}"])
+    state, reply = memory.initial(), subgoal
+    draw = (rng.random(), rng.random()) if rng else (1.0, 1.0)  # drawn for every policy, so that frames stay in step
+    if settings.kind == "language":
+        segment, previous = int(str(record["segment"])), int(str(record["previous_segment"]))
+        if draw[0] < SETTLED_SHARE:
+            previous = segment
+        history = [str(text) for text in record[f"history_{style}"]]  # type: ignore[attr-defined]
+        before, after = label_pair(goal, history, subgoal, previous, style)
+        if rng is not None:
+            before, after = _jitter(before, after, random.Random(draw[1]))
+        state, reply = replace(state, action_memory=before), f"{subgoal}\n<mem>{after}</mem>"
+    request = memory.request(state, goal)
+    return Example(index, request.system, request.user, reply)
+
+
+def _jitter(before: str, after: str, rng: random.Random) -> tuple[str, str]:
+    """Move each coordinate that `before` mentions by up to JITTER_PX, in both texts alike: a memory is carried over."""
+    for coordinate in sorted({match[0] for match in _COORDINATE.finditer(before)}):
+        row, col = (int(value) + rng.randint(-JITTER_PX, JITTER_PX) for value in coordinate[1:-1].split(", "))
+        moved = f"<{min(max(row, 0), 255)}, {min(max(col, 0), 255)}>"
+        before, after = before.replace(coordinate, moved), after.replace(coordinate, moved)
+    return before, after
+
+
+def call_source(policy: str, calls: Calls, indices: Sequence[int]) -> ExampleSource:
+    """Draws recorded calls as `policy` has them."""
+
+    def draw(rng: random.Random) -> Example:
+        index = rng.choice(indices)
+        return call_example(policy, calls.records[index], index, rng)
+
+    return draw
+
+
+def adapter_losses(
+    forward: TrainingForward,
+    features: FeatureCache,
+    source: ExampleSource,
+    encoder: ExampleEncoder,
+    batch: int,
+    seed: int,
+    first: int,
+) -> Callable[[int], Mapping[str, Tensor]]:
+    """The loss function of one adapter, starting with batch number `first`."""
+    rows = batches(source, encoder, batch, seed, first)
+
+    def losses(_: int) -> Mapping[str, Tensor]:
+        texts, indices = encoder.collate(next(rows))
+        token, correct = forward.token_losses(texts, forward.decode(texts, features.select(indices)))
+        return {"loss": token.mean(), "token_accuracy": correct.float().mean()}
+
+    return losses
+
+
+def lora_model(base: Path) -> PeftModel:
+    """The frozen base with fresh adapter weights."""
+    settings = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, bias="none", target_modules=TARGETS)
+    wrapped = get_peft_model(load_model(base).train(), settings)
+    assert isinstance(wrapped, PeftModel)
+    return wrapped
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train one adapter."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("policy", help="name or path of the policy whose memory the adapter serves")
+    parser.add_argument("--base", type=Path, required=True, help="base model folder")
+    parser.add_argument("--calls", type=Path, required=True, help="recorded high_level folder")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; the adapter goes to OUT/POLICY")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    name = load_policy(options.policy).name
+    wrapped = lora_model(options.base)
+    forward = TrainingForward(wrapped.get_base_model())  # type: ignore[arg-type]
+    encoder = ExampleEncoder(reference_tokenizer())
+    calls = Calls.load(options.calls)
+    digest = hashlib.sha256((options.base / WEIGHTS).read_bytes()).hexdigest()
+    features = compute_features(
+        forward, calls.images, options.out / "vision_features.npy", f"{digest} {len(calls.records)}"
+    )
+    folder = options.out / name
+    schedule = Schedule(options.steps, options.rate, warmup=50, decay=0.4)
+    loop = Loop(wrapped, schedule, folder / "state", folder / "log.jsonl", name)
+    source = call_source(options.policy, calls, calls.split()[0])
+    loop.run(adapter_losses(forward, features, source, encoder, options.batch, options.seed, loop.step))
+    save_adapter(wrapped, folder / "adapter")
+
+
+def save_adapter(wrapped: PeftModel, folder: Path) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json` as peft reads them, without this machine's paths."""
+    wrapped.peft_config["default"].base_model_name_or_path = "high_level_base"
+    wrapped.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's model card template says nothing
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Training forward of the high-level policy: the model's own parameters, batched for few cores.
+
+transformers' forward loops over images in attention, runs the patch embedding as a 3-D convolution over two equal
+frames and builds masks per call. Here the vision tower runs over a batch of equal grids, the patch embedding is one
+matrix product over the sum of both frames' weights, the causal mask is implicit (padding stands on the right, where
+nothing real can see it), several texts may share one image, and the vocabulary is only scored where a target stands.
+`tests/high_level/test_training_forward.py` holds it to transformers' forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import Qwen3VLForConditionalGeneration
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
+
+from memrt.train.high_level_model import GRID, IMAGE_SIZE, MERGE, PATCH, VISUAL_TOKENS
+
+IGNORE = -100
+
+
+@dataclass(frozen=True, slots=True)
+class VisionFeatures:
+    """`tokens` [images, 64, width] and one deepstack feature of the same shape per injected decoder layer."""
+
+    tokens: Tensor
+    deepstack: tuple[Tensor, ...]
+
+    def select(self, index: Tensor) -> VisionFeatures:
+        """Features of the images named by `index`, one per text."""
+        return VisionFeatures(self.tokens[index], tuple(feature[index] for feature in self.deepstack))
+
+
+@dataclass(frozen=True, slots=True)
+class TextBatch:
+    """Texts padded on the right.
+
+    `ids` int64 [texts, length]; `positions` int64 [3, texts, length] (temporal, row, column); `image` int64 [texts]
+    names each text's image, -1 for none; `image_start` int64 [texts] is where its 64 placeholders begin;
+    `targets` int64 [texts, length] holds the token to predict at each position, IGNORE where none is asked.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    image: Tensor
+    image_start: Tensor
+    targets: Tensor
+
+
+def patches(images: Tensor) -> Tensor:
+    """uint8 [n, 256, 256, 3] to fp32 [n, 256 patches, 768] in (-1, 1), in Qwen's order: 2x2 blocks, then c, y, x."""
+    n = images.shape[0]
+    scaled = images.float().mul_(2.0 / 255.0).sub_(1.0)
+    blocks = scaled.view(n, GRID // MERGE, MERGE, PATCH, GRID // MERGE, MERGE, PATCH, 3)
+    return blocks.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(n, GRID * GRID, 3 * PATCH * PATCH)
+
+
+def _rms_norm(x: Tensor, norm: torch.nn.Module) -> Tensor:
+    weight: Tensor = norm.weight  # type: ignore[assignment]
+    return F.rms_norm(x, (x.shape[-1],), weight, norm.variance_epsilon)  # type: ignore[arg-type]
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class TrainingForward:
+    """Vision and decoder passes over `model`'s parameters; tables that depend on the grid only are kept."""
+
+    def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
+        self.model = model
+        visual = model.model.visual
+        device = visual.pos_embed.weight.device
+        grid = torch.tensor([[1, GRID, GRID]])
+        index, weight = get_vision_interpolation_indices_and_weights(
+            grid,
+            num_grid_per_side=visual.num_grid_per_side,
+            mode="bilinear",
+            align_corners=True,
+            spatial_merge_size=MERGE,
+        )
+        self._position_index, self._position_weight = index.to(device), weight.to(device)
+        self.identity_grid = bool(((weight == 1).sum(-1) == 1).all() and (weight.sum(-1) == 1).all())
+        where = get_vision_position_ids(grid, MERGE).to(device)
+        cos, sin = visual.rotary_pos_emb(visual.pos_embed.weight, where)
+        half = cos.shape[-1] // 2
+        self._vision_cos, self._vision_sin = cos[:, :half], sin[:, :half]
+
+    def vision(self, images: Tensor) -> VisionFeatures:
+        """uint8 [n, 256, 256, 3] to merged tokens and deepstack features."""
+        if images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
+            raise ValueError(f"images must be [n, {IMAGE_SIZE}, {IMAGE_SIZE}, 3], got {tuple(images.shape)}")
+        visual = self.model.model.visual
+        projection = visual.patch_embed.proj
+        weight = projection.weight.sum(2).flatten(1)  # both frames of an image are equal
+        x = F.linear(patches(images), weight, projection.bias)
+        x = x + (visual.pos_embed(self._position_index) * self._position_weight[..., None]).sum(1)
+        features: list[Tensor] = []
+        n, tokens, width = x.shape
+        for number, block in enumerate(visual.blocks):
+            attention = block.attn
+            qkv = attention.qkv(block.norm1(x)).view(n, tokens, 3, attention.num_heads, attention.head_dim)
+            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            query = _rotate(query, self._vision_cos, self._vision_sin)
+            key = _rotate(key, self._vision_cos, self._vision_sin)
+            mixed = F.scaled_dot_product_attention(query, key, value)
+            x = x + attention.proj(mixed.transpose(1, 2).reshape(n, tokens, width))
+            x = x + block.mlp(block.norm2(x))
+            if number in visual.deepstack_visual_indexes:
+                merger = visual.deepstack_merger_list[list(visual.deepstack_visual_indexes).index(number)]
+                features.append(merger(x).view(n, VISUAL_TOKENS, -1))
+        return VisionFeatures(visual.merger(x).view(n, VISUAL_TOKENS, -1), tuple(features))
+
+    def decode(self, batch: TextBatch, vision: VisionFeatures | None) -> Tensor:
+        """Hidden states [texts, length, width] after the last norm. `vision` holds one row per image of the batch."""
+        text = self.model.model.language_model
+        x = text.embed_tokens(batch.ids)
+        rows, length, width = x.shape
+        deepstack: tuple[Tensor, ...] = ()
+        slots = torch.empty(0, dtype=torch.long)
+        if vision is not None:
+            with_image = (batch.image >= 0).nonzero()[:, 0]
+            chosen = vision.select(batch.image[with_image])
+            start = with_image * length + batch.image_start[with_image]
+            slots = (start[:, None] + torch.arange(VISUAL_TOKENS, device=start.device)).flatten()
+            x = x.view(-1, width).index_copy(0, slots, chosen.tokens.reshape(-1, width)).view(rows, length, width)
+            deepstack = chosen.deepstack
+        cos, sin = text.rotary_emb(x, batch.positions)
+        half = cos.shape[-1] // 2
+        cos, sin = cos[:, None, :, :half], sin[:, None, :, :half]
+        for number, layer in enumerate(text.layers):
+            attention = layer.self_attn
+            normed = _rms_norm(x, layer.input_layernorm)
+            shape = (rows, length, -1, attention.head_dim)
+            query = _rms_norm(attention.q_proj(normed).view(shape), attention.q_norm).transpose(1, 2)
+            key = _rms_norm(attention.k_proj(normed).view(shape), attention.k_norm).transpose(1, 2)
+            value = attention.v_proj(normed).view(shape).transpose(1, 2)
+            mixed = F.scaled_dot_product_attention(
+                _rotate(query, cos, sin), _rotate(key, cos, sin), value, is_causal=True, enable_gqa=True
+            )
+            x = x + attention.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
+            normed = _rms_norm(x, layer.post_attention_layernorm)
+            x = x + layer.mlp(normed)
+            if number < len(deepstack):
+                feature = deepstack[number].reshape(-1, width)
+                x = x.view(-1, width).index_add(0, slots, feature).view(rows, length, width)
+        return _rms_norm(x, text.norm)
+
+    def token_losses(self, batch: TextBatch, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of every asked token, and whether it is the most likely one; both [asked tokens]."""
+        asked = (batch.targets != IGNORE).flatten().nonzero()[:, 0]
+        logits = self.model.lm_head(hidden.flatten(0, 1)[asked])
+        wanted = batch.targets.flatten()[asked]
+        return F.cross_entropy(logits, wanted, reduction="none"), logits.argmax(-1) == wanted

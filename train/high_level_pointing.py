@@ -1,0 +1,105 @@
+"""Dense supervision of the vision tower: a throw-away head that points at every object from the visual tokens.
+
+A released VLM's vision tower has seen a billion images. The reference one starts from nothing, and the loss of a few
+dozen text tokens per image teaches it slowly; asking all 64 visual tokens which object's centre they hold, where inside
+their 32-pixel cell, and which digits its pixel is spelled with, teaches it within minutes. The head is not part of the
+policy and never leaves training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memrt.train.high_level_model import GRID, IMAGE_SIZE, MERGE
+
+OBJECTS = ("red cube", "green cube", "blue cube", "target", "button", "gripper")
+GRIPPER_STATES = ("open", "closed", "holding")
+_SIDE = GRID // MERGE
+_CELL = IMAGE_SIZE // _SIDE
+_POINT = re.compile(r"^(?P<name>[a-z ]+?) <(?P<row>\d+), (?P<col>\d+)>(?: (?P<state>\w+))?")
+ABSENT = _SIDE * _SIDE  # class of an object that is not in the scene
+_DIGITS = 6  # three of the row, three of the column
+OFFSET_WEIGHT, STATE_WEIGHT, DIGIT_WEIGHT = 4.0, 0.3, 0.5  # beside the cell's cross-entropy
+
+
+def parse_scene(scene: str) -> tuple[dict[str, tuple[int, int]], str]:
+    """Pixels (row, col) by object name, and the gripper's state, of a description like "red cube <120, 88>; …"."""
+    points: dict[str, tuple[int, int]] = {}
+    state = GRIPPER_STATES[0]
+    for part in scene.split("; "):
+        found = _POINT.match(part)
+        if found is None:
+            raise ValueError(f"not an object with its pixel: {part!r}")
+        points[found["name"]] = (int(found["row"]), int(found["col"]))
+        state = found["state"] or state
+    return points, state
+
+
+def pointing_targets(scenes: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Cell int64 [n, objects] (ABSENT when missing), offset in it fp32 [n, objects, 2], gripper state int64 [n]."""
+    cells = torch.full((len(scenes), len(OBJECTS)), ABSENT)
+    offsets = torch.zeros(len(scenes), len(OBJECTS), 2)
+    states = torch.zeros(len(scenes), dtype=torch.long)
+    for number, scene in enumerate(scenes):
+        points, state = parse_scene(scene)
+        states[number] = GRIPPER_STATES.index(state)
+        for name, (row, col) in points.items():
+            index = OBJECTS.index(name)
+            cells[number, index] = (row // _CELL) * _SIDE + col // _CELL
+            offsets[number, index] = torch.tensor([row % _CELL, col % _CELL]) / _CELL
+    return cells, offsets, states
+
+
+class PointingHead(nn.Module):
+    """Linear read-outs of the merged visual tokens [n, 64, width]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.cell = nn.Linear(width, len(OBJECTS))
+        self.absent = nn.Linear(width, len(OBJECTS))
+        self.offset = nn.Linear(width, len(OBJECTS) * 2)
+        self.digits = nn.Linear(width, len(OBJECTS) * _DIGITS * 10)
+        self.state = nn.Linear(width, len(GRIPPER_STATES))
+
+    def loss(self, tokens: Tensor, scenes: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The mean loss, and the mean distance [pixels] between pointed and true positions of visible objects."""
+        cell, offset, state = (target.to(tokens.device) for target in pointing_targets(scenes))
+        x = self.norm(tokens)
+        cells = torch.cat([self.cell(x).transpose(1, 2), self.absent(x.mean(1))[..., None]], dim=-1)
+        offsets = self.offset(x).unflatten(-1, (len(OBJECTS), 2)).transpose(1, 2)
+        image, thing = (cell != ABSENT).nonzero(as_tuple=True)
+        true_cell, true_offset = cell[image, thing], offset[image, thing]
+        digits = self.digits(x[image, true_cell]).unflatten(-1, (len(OBJECTS), _DIGITS, 10))
+        spelled = digits[torch.arange(len(thing)), thing]
+        loss = F.cross_entropy(cells.flatten(0, 1), cell.flatten())
+        loss = loss + OFFSET_WEIGHT * F.smooth_l1_loss(offsets[image, thing, true_cell], true_offset, beta=0.05)
+        loss = loss + DIGIT_WEIGHT * F.cross_entropy(spelled.flatten(0, 1), _spell(true_cell, true_offset).flatten())
+        loss = loss + STATE_WEIGHT * F.cross_entropy(self.state(self._at_gripper(x, cells)), state)
+        with torch.no_grad():
+            guess = cells[image, thing, :-1].argmax(-1)
+            found = _pixels(guess, offsets[image, thing, guess])
+            error = (found - _pixels(true_cell, true_offset)).norm(dim=-1).mean()
+        return loss, error
+
+    @staticmethod
+    def _at_gripper(x: Tensor, cells: Tensor) -> Tensor:
+        """Features where the gripper is pointed at: its state is read there. [n, width]"""
+        where = cells[:, OBJECTS.index("gripper"), :-1].softmax(-1)
+        return (where[:, None] @ x)[:, 0]
+
+
+def _pixels(cell: Tensor, offset: Tensor) -> Tensor:
+    corner = torch.stack([cell // _SIDE, cell % _SIDE], dim=-1)
+    return (corner + offset) * _CELL
+
+
+def _spell(cell: Tensor, offset: Tensor) -> Tensor:
+    """Decimal digits of the row, then of the column: int64 [n, 6]."""
+    pixels = _pixels(cell, offset).round().long()
+    return torch.stack([pixels // 100, pixels // 10 % 10, pixels % 10], dim=-1).flatten(1)
