@@ -232,7 +232,7 @@ class RealtimeLoop:
         if oldest_ns is None:
             oldest_ns = self._started_ns
         if camera_state(now_ns, oldest_ns, settings) == "lost":
-            return f"a camera is lost: no frame for {(now_ns - oldest_ns) / NS_PER_S:.1f} s"
+            return f"a camera is lost: no new picture for {(now_ns - oldest_ns) / NS_PER_S:.1f} s"
         with shared.lock:
             expired = self._has_high_level and shared.board.expired(now_ns, settings.subgoal_time_to_live_ns)
         if expired:

@@ -143,7 +143,7 @@ class LowLevelWorker:
             oldest_frame_ns=oldest_ns,
         )
         if oldest_ns is not None and camera_state(now_ns, oldest_ns, settings) == "lost":
-            shared.ask_hold(f"a camera gave no new picture for {(now_ns - oldest_ns) / NS_PER_S:.1f} s")
+            shared.ask_hold(f"a camera is lost: no new picture for {(now_ns - oldest_ns) / NS_PER_S:.1f} s")
         if decision.action == "wait" or subgoal is None:
             return decision.t_ns
         noise = self._low_level.noise(settings.seed, self._calls)
