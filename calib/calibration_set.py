@@ -192,7 +192,8 @@ def check_document(document: Document, source: str) -> None:
         if len(samples) > MAX_SAMPLES:
             refuse(f"at most {MAX_SAMPLES} {level} samples", len(samples), "record fewer samples")
     episodes: dict[str, set[int]] = {role: set() for role in ROLES}
-    for sample in (*document.low_level, *document.high_level):
+    recorded: list[LowLevelSample | HighLevelSample] = [*document.low_level, *document.high_level]
+    for sample in recorded:
         episodes[sample.role].add(sample.episode)
     if shared := episodes["calibration"] & episodes["gate"]:
         refuse("no episode in both roles", f"episode {min(shared)} in calibration and gate")

@@ -129,7 +129,15 @@ class _LowLevel:
         names = (*CAMERAS, "proprioception", "episode", "goal", "subgoal_simple", "subgoal_grounded")
         arrays = {name: _array(folder / f"{name}.npy") for name in names}
         texts = json.loads((folder / "texts.json").read_text())
-        return _LowLevel({camera: arrays[camera] for camera in CAMERAS}, *(arrays[name] for name in names[2:]), texts)
+        return _LowLevel(
+            images={camera: arrays[camera] for camera in CAMERAS},
+            proprioception=arrays["proprioception"],
+            episodes=arrays["episode"],
+            goal=arrays["goal"],
+            subgoal_simple=arrays["subgoal_simple"],
+            subgoal_grounded=arrays["subgoal_grounded"],
+            texts=texts,
+        )
 
     def sample(self, i: int, role: Role, files: dict[str, str]) -> LowLevelSample:
         return LowLevelSample(

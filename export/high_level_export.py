@@ -106,7 +106,13 @@ class ForcedSession:
 def answer_ids(chat: Chat, tokenizer: Tokenizer, config: VlmConfig) -> list[int]:
     """Token ids of the recorded reply and the token that ends it."""
     ids = tokenizer.encode(chat.reply, add_special_tokens=False).ids
-    return [*ids, int(tokenizer.token_to_id(config.stop_tokens[0]))]
+    return [*ids, _token(tokenizer, config.stop_tokens[0])]
+
+
+def _token(tokenizer: Tokenizer, text: str) -> int:
+    found = tokenizer.token_to_id(text)
+    assert found is not None  # VlmSession refuses a tokenizer without its control tokens
+    return int(found)
 
 
 def tap(folder: Path, chats: Sequence[Chat], work: Path, threads: int = 1) -> dict[str, FeedStore]:
@@ -136,9 +142,10 @@ def torch_answers(
     config, tokenizer = read_vlm_config(folder / "config.json"), Tokenizer.from_file(str(folder / "tokenizer.json"))
     answers = []
     rows, columns = config.visual_grid
-    merge = int(model.config.vision_config.spatial_merge_size)
+    settings: Any = model.config.vision_config
+    merge = int(settings.spatial_merge_size)
     grid = torch.tensor([[1, rows * merge, columns * merge]])
-    image_token = int(tokenizer.token_to_id(config.image_token))
+    image_token = _token(tokenizer, config.image_token)
     for chat in chats:
         prompt = render_chat(chat.system, chat.user, [config.visual_tokens])
         ids = tokenizer.encode(prompt, add_special_tokens=False).ids
@@ -157,7 +164,7 @@ def torch_answers(
 
 def pixel_values(image: NDArray[np.uint8], model: Qwen3VLForConditionalGeneration) -> Tensor:
     """An image as Qwen's processor hands it over: patches in blocks of merge x merge, each (channel, frame, y, x)."""
-    settings = model.config.vision_config
+    settings: Any = model.config.vision_config
     patch, merge, frames = int(settings.patch_size), int(settings.spatial_merge_size), int(settings.temporal_patch_size)
     scaled = torch.from_numpy(image.copy()).float() * (2.0 / 255.0) - 1.0  # mean and deviation 0.5
     rows, columns = image.shape[0] // (patch * merge), image.shape[1] // (patch * merge)

@@ -74,11 +74,11 @@ def merge_adapter(model: nn.Module, folder: Path) -> nn.Module:
     info = inspect_adapter(folder)
     _check_targets(model, folder)
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
+        adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError, KeyError) as error:
         raise _refusal(folder, "an adapter of this base model", error, "name the base it was trained on") from error
     _check_arrived(adapted, folder)
-    merged: nn.Module = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]
+    merged: nn.Module = adapted.merge_and_unload(safe_merge=True)
     leftover = [name for name, _ in merged.named_parameters() if "lora_" in name]
     if leftover:
         raise _refusal(folder, f"{len(info.modules)} merged modules", f"{leftover[0]} unmerged", "update peft")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from memrt.calib.calibration_set import CalibrationSet, load_calibration_set, reference_set
+from memrt.calib.calibration_set import ROLES, CalibrationSet, load_calibration_set, reference_set
 from memrt.export.engine_build import Part, build_engine, canonicalise_file
 from memrt.export.gates import ANSWERS, CHAIN, answer_agreement, gate
 from memrt.export.target import Target, load_target
@@ -115,7 +115,7 @@ class _Export:
         for name in ("vision", "decoder"):
             canonicalise_file(staging / "hl" / f"{name}.onnx")
         model = load_vlm(weights, adapter)
-        recorded = {role: chats(self._recorded, self._policy.memory, role) for role in ("calibration", "gate")}  # type: ignore[arg-type]
+        recorded = {role: chats(self._recorded, self._policy.memory, role) for role in ROLES}
         answers = high_level_export.torch_answers(model, staging / "hl", recorded["gate"])
         self._progress(f"high level: reading {sum(map(len, recorded.values()))} recorded calls")
         taps = {
@@ -133,7 +133,7 @@ class _Export:
         weights = self._weights["low_level"]
         self._progress(f"low level: exporting {weights.name}")
         export = LowLevelExport(self._policy, weights, staging / "ll", self._recorded, self._threads)
-        samples = {role: self._recorded.low_level(role) for role in ("calibration", "gate")}  # type: ignore[arg-type]
+        samples = {role: self._recorded.low_level(role) for role in ROLES}
         chunks = export.torch_chunks(samples["gate"])
         self._progress(f"low level: reading {sum(map(len, samples.values()))} recorded observations")
         taps = {role: export.tap(chosen, work / "ll" / role) for role, chosen in samples.items()}

@@ -82,4 +82,4 @@ def _agreement_of(name: str, reference: NDArray[Any], candidate: NDArray[Any]) -
     norm_a, norm_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))
     if norm_a == 0.0 or norm_b == 0.0:  # no direction: equal, or as different as can be
         return (1.0, 0.0) if norm_a == norm_b else (-1.0, float("inf") if norm_a == 0.0 else 1.0)
-    return float(min(1.0, a @ b / (norm_a * norm_b))), float(np.linalg.norm(b - a) / norm_a)
+    return min(1.0, float(a @ b) / (norm_a * norm_b)), float(np.linalg.norm(b - a)) / norm_a
