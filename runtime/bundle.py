@@ -105,6 +105,7 @@ def write_bundle(
     _write_durably(staging / MANIFEST, manifest_bytes(manifest))
     load_bundle(staging, verify=False)  # what would be refused on the robot is refused here
     destination.parent.mkdir(parents=True, exist_ok=True)
+    staging.chmod(0o755)  # temporary folders are the owner's alone; a robot's service runs as another user
     if destination.exists():
         _exchange(staging, destination)
         shutil.rmtree(staging)

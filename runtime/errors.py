@@ -13,3 +13,11 @@ class MemrtError(Exception):
         self.fix = fix
         line = f"{what}: expected {expected}, found {found}. Fix: {fix}"
         super().__init__(" ".join(line.split()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild it by keyword, so that a refusal in a worker process reaches the user as the refusal it is."""
+        return _rebuild, (self.what, str(self.expected), str(self.found), self.fix)
+
+
+def _rebuild(what: str, expected: str, found: str, fix: str) -> MemrtError:
+    return MemrtError(what, expected=expected, found=found, fix=fix)
