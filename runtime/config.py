@@ -13,6 +13,7 @@ from string import Formatter
 from typing import Annotated, Any, Literal
 
 import msgspec
+
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.strict_config import FieldError, convert, nearest, read_yaml
 from memrt.runtime.types import PROPRIOCEPTION_DIM

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import msgspec
+
 from memrt.runtime.config import PolicyConfig, policy_to_dict
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.strict_config import convert

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from memrt.runtime.bundle import Bundle, EngineRecord, TensorRecord, load_bundle, write_bundle
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError

@@ -3,6 +3,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
 from memrt.runtime.config import MemoryConfig, load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import Memory, build_memory

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memrt.runtime.memory.parser import Reply, format_reply, parse_reply
 
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memrt.runtime.config import MemoryConfig, load_policy
 from memrt.runtime.memory import MemoryState, build_memory
 

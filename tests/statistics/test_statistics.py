@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memrt.runtime.statistics import Z95, median, paired_difference95, percentile, wilson95
 
 

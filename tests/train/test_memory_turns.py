@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+
 from memrt.runtime.config import load_policy
 from memrt.runtime.memory import build_memory
 from memrt.train.memory_labels import INITIAL_MEMORY
