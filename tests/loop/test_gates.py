@@ -42,7 +42,9 @@ def test_a_camera_is_stale_after_100_ms_and_lost_after_500(age_ms, state):
 
 
 def test_the_oldest_needed_frame_counts_and_a_missing_one_is_no_frame():
-    observation = Observation(9, np.zeros(8), {"front": frame(1, 5, 0), "wrist": frame(1, 3, 0), "side": frame(1, 1, 0)})
+    observation = Observation(
+        9, np.zeros(8), {"front": frame(1, 5, 0), "wrist": frame(1, 3, 0), "side": frame(1, 1, 0)}
+    )
     assert oldest_frame_ns(observation, ("front", "wrist")) == 3
     assert oldest_frame_ns(observation, ("front", "top")) is None
     assert oldest_frame_ns(observation, ()) == 9

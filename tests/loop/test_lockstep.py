@@ -74,7 +74,13 @@ def test_every_control_step_is_shown_and_traced():
     seen, trace = [], Trace()
     robot = KinematicRobot(VirtualClock(), swings=1)
     record = run_lockstep(
-        robot, SwingHighLevel(), SwingLowLevel(), "swing", settings(), on_step=lambda view: seen.append(view.step), trace=trace
+        robot,
+        SwingHighLevel(),
+        SwingLowLevel(),
+        "swing",
+        settings(),
+        on_step=lambda view: seen.append(view.step),
+        trace=trace,
     )
     assert seen == list(range(1, record.steps + 1))
     names = [(event.track, event.name) for event in trace.events()]

@@ -122,7 +122,11 @@ def test_a_stale_camera_starts_no_inference_and_a_lost_one_holds_until_resumed()
     ("fault", "words", "counted"),
     [
         (lambda bench: setattr(bench.low_level, "spoil", np.nan), "3 chunks in a row rejected", ("rejected chunks", 3)),
-        (lambda bench: setattr(bench.low_level, "spoil", 40.0), "robot refused 3 chunks in a row", ("rejected chunks", 0)),
+        (
+            lambda bench: setattr(bench.low_level, "spoil", 40.0),
+            "robot refused 3 chunks in a row",
+            ("rejected chunks", 0),
+        ),
     ],
 )
 def test_three_bad_chunks_in_a_row_hold(fault, words, counted):

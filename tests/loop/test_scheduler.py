@@ -70,7 +70,9 @@ def test_pacing_stretches_time_about_the_observation_and_changes_no_action(t_obs
 
 
 @given(times, st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 400_000_000), st.booleans())
-def test_the_low_level_is_called_only_with_a_subgoal_and_a_fresh_new_frame(now_ns, frame_age, chunk_age, latency, known):
+def test_the_low_level_is_called_only_with_a_subgoal_and_a_fresh_new_frame(
+    now_ns, frame_age, chunk_age, latency, known
+):
     frame_ns = now_ns - frame_age
     playing = PlayingChunk(now_ns - chunk_age, now_ns - chunk_age + 16 * DT, 1)
     decision = decide_low_level(

@@ -1,0 +1,207 @@
+"""Client and node over real sockets: commands are acknowledged, chunks arrive, bad messages change nothing."""
+
+import time
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+from arm_driver import HOME, Rig, eventually
+
+from memrt.robot_io.session import Watchdog
+from memrt.robot_io.wire import Ack, Command, Endpoints, Hello, Published, State, Welcome, encode
+from memrt.runtime.clock import NS_PER_MS, NS_PER_S
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.types import ActionChunk, RobotMode
+
+DT_NS = 50 * NS_PER_MS
+
+
+@pytest.fixture
+def rig(tmp_path):
+    made = Rig(tmp_path)
+    yield made
+    made.close()
+
+
+def chunk(first_joint: float, revision: int = 1, dt_ns: int = DT_NS) -> ActionChunk:
+    actions = np.tile(np.append(HOME, 1.0), (16, 1))
+    actions[:, 0] = np.linspace(0, first_joint, 16)
+    return ActionChunk(actions, time.monotonic_ns() + 2 * DT_NS, dt_ns, revision)
+
+
+def test_a_session_from_arming_to_a_stop_that_is_at_rest(rig):
+    robot = rig.client()
+    assert (robot.mode, robot.goal) == (RobotMode.DISARMED, "hold still")
+    robot.arm()
+    assert robot.mode is RobotMode.RUNNING
+    robot.send(chunk(2.0, dt_ns=10 * DT_NS))  # takes 8 s
+    assert eventually(lambda: rig.driver.proprioception()[1][0] > 0.1)
+    robot.stop()
+    assert robot.mode is RobotMode.STOPPED
+    assert rig.driver.at_rest()
+    stopped_at = rig.driver.proprioception()[1][0]
+    assert 0.1 < stopped_at < 2.0
+    robot.send(chunk(-0.3))
+    assert eventually(lambda: robot.statistics.get("chunks while not running") == 1)
+    assert rig.driver.proprioception()[1][0] == stopped_at
+    robot.resume()
+    assert robot.mode is RobotMode.RUNNING
+
+
+def test_a_chunk_arrives_as_it_was_sent(rig):
+    robot = rig.client()
+    robot.arm()
+    sent = chunk(0.2, revision=9)
+    robot.send(sent)
+    assert eventually(lambda: rig.driver.pushed)
+    actions, t0_ns, dt_ns, revision = rig.driver.pushed[0]
+    assert np.array_equal(actions, sent.actions)
+    assert (t0_ns, dt_ns, revision) == (sent.t0_ns, sent.dt_ns, 9)
+
+
+def test_an_observation_pairs_the_frame_with_the_proprioception_of_its_time(rig):
+    robot = rig.client()
+    robot.arm()
+    robot.send(chunk(0.4))
+    assert eventually(lambda: rig.driver.proprioception()[1][0] > 0.1)
+    rig.driver.take_picture(3)
+    taken_at = rig.driver.proprioception()[1][0]
+    assert eventually(lambda: robot.observe().frames["front"].index == 3)
+    time.sleep(0.1)  # the arm goes on; the observation stays with its frame
+    observation = robot.observe()
+    assert observation.t_ns == observation.frames["front"].t_ns
+    assert (observation.frames["front"].image == 3).all()
+    assert observation.proprioception[0] == pytest.approx(taken_at, abs=0.05)
+
+
+def test_the_limits_refuse_a_chunk_and_the_client_learns_it(rig):
+    robot = rig.client()
+    robot.arm()
+    wild = chunk(0.0)
+    wild.actions[:, 3] = 10.0
+    for count in (1, 2):
+        robot.send(wild)
+        assert eventually(lambda count=count: robot.refused_in_a_row == count)
+    robot.send(chunk(0.1))
+    assert eventually(lambda: robot.refused_in_a_row == 0)
+
+
+def test_home_needs_a_stopped_robot(rig):
+    robot = rig.client()
+    robot.arm()
+    with pytest.raises(MemrtError, match="stop the robot first"):
+        robot.home()
+    robot.stop()
+    robot.home()
+    assert rig.driver.homed == 1
+
+
+def test_a_second_client_is_refused_while_the_first_lives(rig):
+    rig.client()
+    with pytest.raises(MemrtError, match="another client"):
+        rig.client()
+
+
+def test_nobody_there_is_one_clear_refusal(tmp_path):
+    from memrt.robot_io.link import LinkRobot
+
+    with pytest.raises(MemrtError, match="no answer from the robot"):
+        LinkRobot(f"ipc://{tmp_path}/nobody", connect_ms=200)
+
+
+def test_a_fault_of_the_driver_stops_everything_and_is_named(rig):
+    robot = rig.client()
+    robot.arm()
+    rig.driver.fault = "joint 3 reflex"
+    assert eventually(lambda: robot.mode is RobotMode.FAULT)
+    assert robot.fault_reason == "joint 3 reflex"
+    for refused in (robot.resume, robot.arm):
+        with pytest.raises(MemrtError, match="joint 3 reflex"):
+            refused()
+
+
+class Raw:
+    """A client that writes its own bytes."""
+
+    def __init__(self, endpoint: str) -> None:
+        addresses = Endpoints.of(endpoint)
+        self.context = zmq.Context()
+        self.control, self.chunks = self.context.socket(zmq.DEALER), self.context.socket(zmq.PUSH)
+        self.control.connect(addresses.control)
+        self.chunks.connect(addresses.chunks)
+
+    def ask(self, data: bytes):
+        self.control.send(data)
+        assert self.control.poll(20_000)
+        return msgspec.msgpack.decode(self.control.recv(), type=Ack | Welcome)
+
+    def close(self) -> None:
+        self.context.destroy(linger=0)
+
+
+@pytest.fixture
+def raw(rig):
+    made = Raw(rig.endpoint)
+    yield made
+    made.close()
+
+
+def test_a_repeated_command_is_answered_again_and_done_once(rig, raw):
+    assert isinstance(raw.ask(encode(Hello(5, 1, 1, "here"))), Welcome)
+    first = raw.ask(encode(Command(5, 2, "home", 0)))
+    again = raw.ask(encode(Command(5, 2, "home", 0)))
+    assert first == again
+    assert rig.driver.homed == 1
+
+
+def test_malformed_foreign_and_duplicate_messages_change_nothing(rig, raw):
+    assert isinstance(raw.ask(encode(Hello(5, 1, 1, "here"))), Welcome)
+    assert raw.ask(encode(Command(5, 2, "arm", 0))).error == ""
+    for junk in (b"", b"\xff\xfe", b"\x00" * 70_000, msgspec.msgpack.encode(["command", 5, 9, "arm"])):
+        raw.control.send(junk)
+        raw.chunks.send(junk)
+    raw.control.send_multipart([b"two", b"frames"])
+    assert "say hello first" in raw.ask(encode(Command(6, 1, "stop", 1))).error
+    good = msgspec.msgpack.encode(
+        ["chunk", 5, 1, 1, time.monotonic_ns() + NS_PER_S, DT_NS, np.append(HOME, 1.0).tobytes()]
+    )
+    raw.chunks.send(good)
+    raw.chunks.send(good)
+    raw.chunks.send(msgspec.msgpack.encode(["chunk", 6, 2, 1, 0, DT_NS, b""]))
+    raw.chunks.send(msgspec.msgpack.encode(["chunk", 5, 2, 1, time.monotonic_ns(), DT_NS, b"odd"]))
+    assert eventually(lambda: rig.node._counts["chunks refused"] == 1)
+    assert len(rig.driver.pushed) == 1
+    assert rig.node._chunk_order.dropped == {"duplicate": 1}
+    assert rig.node._control_in.dropped["oversized"] == rig.node._chunks_in.dropped["oversized"] == 1
+    assert raw.ask(encode(Command(5, 3, "arm", 0))).mode == "running"
+
+
+def test_another_version_is_refused_in_words(raw):
+    answer = raw.ask(encode(Hello(5, 1, 2, "here")))
+    assert isinstance(answer, Ack)
+    assert "version 1" in answer.error
+
+
+def test_silence_brakes_the_arm_and_then_ends_the_session(tmp_path):
+    rig = Rig(tmp_path, Watchdog(50 * NS_PER_MS, 200 * NS_PER_MS))
+    raw, listener = Raw(rig.endpoint), zmq.Context()
+    try:
+        state = listener.socket(zmq.SUB)
+        state.connect(Endpoints.of(rig.endpoint).state)
+        state.subscribe(b"")
+        raw.ask(encode(Hello(5, 1, 1, "here")))
+        raw.ask(encode(Command(5, 2, "arm", 0)))  # and then not one heartbeat
+        modes = []
+        while "fault" not in modes:
+            assert state.poll(20_000)
+            message = msgspec.msgpack.decode(state.recv(), type=Published)
+            if isinstance(message, State):
+                modes.append(message.mode)
+        assert "silent for" in message.fault
+        assert rig.driver.control.stopped
+        assert "say hello first" in raw.ask(encode(Command(5, 3, "resume", 0))).error
+    finally:
+        listener.destroy(linger=0)
+        raw.close()
+        rig.close()
