@@ -4,8 +4,8 @@ A folder that can be committed and looked at: `calibration.json` and one PNG per
 policy: a high-level sample keeps what was remembered before and after the call, and the policy's own prompt is built
 around it (`memrt.calib.chats`), so one set serves every policy of a task.
 
-Samples have a role. `calibration` samples come from training episodes and set ranges; `gate` samples come from
-held-out episodes and judge. No episode serves both.
+Samples have a role. `calibration` samples set ranges; `gate` samples, from episodes held out for it, judge. No episode
+serves both.
 """
 
 from __future__ import annotations

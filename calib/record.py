@@ -27,7 +27,9 @@ from memrt.calib.calibration_set import (
 from memrt.runtime.errors import MemrtError
 
 CAMERAS = ("front", "wrist")
-HELD_OUT = 0.04  # the last share of the episodes, by number: those that the reference policies are not trained on
+# The last share of the episodes, by number, judges and calibrates nothing; the reference high level is not trained on
+# them either (memrt.train.high_level_data).
+HELD_OUT = 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +47,18 @@ def record_calibration_set(
 ) -> CalibrationSet:
     """Draw samples from `dataset` (its `low_level` and `high_level` folders) and write them to `folder`.
 
-    `calibration` samples come from the training episodes, `gate` samples from the held-out ones. Subgoals take
+    `calibration` samples come from the first episodes, `gate` samples from the last, held-out ones. Subgoals take
     turns, so that rare phases (pressing the button) are as well covered as long ones.
     """
     counts = counts or Counts()
     root = Path(dataset)
     low, high = _LowLevel.open(root / "low_level"), _HighLevel.open(root / "high_level")
-    training, held_out = split_episodes(sorted({*low.episodes.tolist(), *(int(r["episode"]) for r in high.records)}))
+    measured, held_out = split_episodes(sorted({*low.episodes.tolist(), *(int(r["episode"]) for r in high.records)}))
     images: dict[str, NDArray[np.uint8]] = {}
     low_samples: list[LowLevelSample] = []
     high_samples: list[HighLevelSample] = []
     plan: list[tuple[Role, set[int], int, int]] = [
-        ("calibration", set(training), counts.low_level, counts.high_level),
+        ("calibration", set(measured), counts.low_level, counts.high_level),
         ("gate", set(held_out), counts.low_level_gate, counts.high_level_gate),
     ]
     for role, episodes, low_count, high_count in plan:
@@ -75,7 +77,7 @@ def record_calibration_set(
         schema_version=SCHEMA_VERSION,
         name=name,
         seed=seed,
-        splits={"calibration": _described("training", training), "gate": _described("held-out", held_out)},
+        splits={"calibration": _described(measured), "gate": _described(held_out)},
         low_level=tuple(low_samples),
         high_level=tuple(high_samples),
         files={},
@@ -84,10 +86,10 @@ def record_calibration_set(
 
 
 def split_episodes(episodes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(training, held-out) episodes; at least one is held out. Raises `MemrtError` below two episodes."""
+    """(calibration, held-out) episodes; at least one is held out. Raises `MemrtError` below two episodes."""
     if len(episodes) < 2:
         raise MemrtError(
-            "calibration needs training and held-out episodes",
+            "calibration needs episodes to measure and episodes to judge",
             expected="at least 2 episodes",
             found=len(episodes),
             fix="record more episodes",
@@ -202,5 +204,5 @@ def _remembered(record: dict[str, Any], style: Any) -> Remembered:
     return Remembered(subgoal=subgoal, history=tuple(filter(None, answered)), memory_before=before, memory_after=after)
 
 
-def _described(name: str, episodes: Sequence[int]) -> str:
-    return f"{name}: {len(episodes)} episodes, {episodes[0]} to {episodes[-1]}"
+def _described(episodes: Sequence[int]) -> str:
+    return f"{len(episodes)} episodes, {episodes[0]} to {episodes[-1]}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
+from memrt.export.merge import merge_adapter
 from memrt.export.vlm_modules import DecoderGraph, VisionGraph
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.chat import END_OF_TEXT, IMAGE_PAD, TURN_END
@@ -38,9 +39,7 @@ def load_vlm(weights_dir: Path, adapter_dir: Path | None) -> Qwen3VLForCondition
         str(weights_dir), dtype=torch.float32, attn_implementation="sdpa"
     )
     if adapter_dir is not None:
-        from peft import PeftModel
-
-        merged = PeftModel.from_pretrained(model, str(adapter_dir)).merge_and_unload()  # type: ignore[no-untyped-call]
+        merged = merge_adapter(model, adapter_dir)
         assert isinstance(merged, Qwen3VLForConditionalGeneration)
         model = merged
     return model.eval()
