@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from memrt.runtime.errors import MemrtError
 from numpy.typing import NDArray
 from PIL import Image
+
+from memrt.runtime.errors import MemrtError
 
 # openpi adds it to the quantile range so that a dimension which never moves does not divide by zero.
 QUANTILE_EPSILON = 1e-6
@@ -214,16 +215,3 @@ def _reference(state: NDArray[Any], mask: Sequence[bool]) -> Float64Array:
             fix="set low_level.delta_mask in the policy's YAML",
         )
     return np.where(np.asarray(mask, dtype=bool), values, 0.0)[..., None, :]
-
-
-def images_by_camera(frames: Mapping[str, NDArray[np.uint8]], cameras: Sequence[str], size: int) -> Float32Array:
-    """Pick the policy's cameras in order: float32 [cameras, size, size, 3] in [-1, 1]; a missing camera is refused."""
-    missing = [camera for camera in cameras if camera not in frames]
-    if missing:
-        raise MemrtError(
-            "observation",
-            expected=f"frames of {list(cameras)}",
-            found=f"only {sorted(frames)}",
-            fix=f"attach the camera(s) {missing} or use a policy without them",
-        )
-    return np.stack([normalise_image(resize_with_pad(frames[camera], size)) for camera in cameras])

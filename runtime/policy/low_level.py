@@ -1,0 +1,145 @@
+"""The low-level policy: an observation and a subgoal become a timed chunk of joint targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memrt.runtime.bundle import Bundle
+from memrt.runtime.config import LowLevelConfig
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.low_level_config import LowLevelModel
+from memrt.runtime.policy.low_level_session import Denoised, LowLevelSession
+from memrt.runtime.policy.noise import chunk_noise
+from memrt.runtime.policy.preprocess import (
+    NormStats,
+    discretise_state,
+    prompt_uses_state,
+    resize_with_pad,
+    to_absolute,
+)
+from memrt.runtime.policy.prompt_tokens import PromptTokens
+from memrt.runtime.types import PROPRIOCEPTION_DIM, ActionChunk, Observation, Subgoal
+
+NS_PER_S = 1_000_000_000
+
+Denoise = Callable[[list[NDArray[np.uint8]], NDArray[np.int64], NDArray[np.float32]], Denoised]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowLevelResult:
+    """One call's chunk; the times are durations."""
+
+    chunk: ActionChunk
+    vision_ns: int
+    prefix_ns: int
+    step_ns: int
+
+
+class LowLevelInterface:
+    """Everything around the network: images, prompt, normalisation, timing. Pure; shared by all ways to run it."""
+
+    def __init__(self, settings: LowLevelConfig, model: LowLevelModel, tokens: PromptTokens, stats: NormStats) -> None:
+        """Raises MemrtError when the policy's settings are not those the weights were built for."""
+        for name, wanted, built in (
+            ("image_size", settings.image_size, model.image_size),
+            ("horizon", settings.horizon, model.horizon),
+            ("denoise_steps", settings.denoise_steps, model.denoise_steps),
+            ("number of cameras", len(settings.cameras), min(len(settings.cameras), model.max_views)),
+            ("action dimensions", PROPRIOCEPTION_DIM, min(PROPRIOCEPTION_DIM, model.action_dim)),
+            ("norm stats of actions", PROPRIOCEPTION_DIM, stats.actions.dimensions),
+            ("norm stats of the state", PROPRIOCEPTION_DIM, stats.state.dimensions),
+        ):
+            if wanted != built:
+                raise MemrtError(
+                    f"low-level policy, {name}",
+                    expected=f"{wanted} (the policy's settings)",
+                    found=f"{built} (its weights)",
+                    fix="correct the policy's low_level block, or name the weights that belong to it",
+                )
+        self._settings, self._tokens, self._stats = settings, tokens, stats
+        self._dt_ns = round(NS_PER_S / settings.control_hz)
+        self._uses_state = prompt_uses_state(settings.prompt)
+
+    def images(self, observation: Observation) -> list[NDArray[np.uint8]]:
+        """uint8 [S, S, 3] per camera of the policy, in its order. Raises MemrtError for a camera without a frame."""
+        settings, frames = self._settings, observation.frames
+        if missing := [camera for camera in settings.cameras if camera not in frames]:
+            raise MemrtError(
+                "low-level observation",
+                expected=f"frames of {', '.join(settings.cameras)}",
+                found=f"no frame of {', '.join(missing)}",
+                fix="attach the camera, or use a policy that was trained without it",
+            )
+        return [resize_with_pad(frames[camera].image, settings.image_size) for camera in settings.cameras]
+
+    def prompt(self, observation: Observation, subgoal: str, goal: str) -> NDArray[np.int64]:
+        """Token ids of the policy's template."""
+        state = np.empty(0, np.int64)
+        if self._uses_state:
+            state = discretise_state(self._stats.state.normalise(observation.proprioception))
+        settings = self._settings
+        return self._tokens.prompt(
+            settings.prompt, goal=goal, subgoal=subgoal, state=state, lower_case=settings.lower_case
+        )
+
+    def chunk(self, normalised: NDArray[np.float32], observation: Observation, revision: int) -> ActionChunk:
+        """Normalised model output [horizon, ≥ 8] → absolute joint targets for t + dt, t + 2 dt, ..."""
+        own = self._stats.actions.unnormalise(normalised[:, :PROPRIOCEPTION_DIM])
+        actions = to_absolute(own, observation.proprioception, self._settings.delta_mask)
+        actions[:, -1] = actions[:, -1].clip(0.0, 1.0)  # an opening; a network may overshoot it by a percent
+        return ActionChunk(actions, observation.t_ns + self._dt_ns, self._dt_ns, revision)
+
+    def act(
+        self, denoise: Denoise, observation: Observation, subgoal: Subgoal, goal: str, noise: NDArray[np.float32]
+    ) -> LowLevelResult:
+        """One call; `denoise` is the network."""
+        tokens = self.prompt(observation, subgoal.text, goal)
+        result = denoise(self.images(observation), tokens, noise)
+        chunk = self.chunk(result.actions, observation, subgoal.revision)
+        return LowLevelResult(chunk, result.vision_ns, result.prefix_ns, result.step_ns)
+
+
+class LowLevelPolicy:
+    """A bundle's action expert. Implements the loop's `LowLevel`; one thread owns it."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        """Open the bundle's `ll` engines with `threads` computing threads.
+
+        Raises MemrtError when its files do not belong together.
+        """
+        self._open(bundle.policy.low_level, bundle.file("ll/config.json").parent, threads)
+
+    @classmethod
+    def from_folder(cls, settings: LowLevelConfig, folder: Path, threads: int = 1) -> LowLevelPolicy:
+        """The same from an `ll` folder that is not in a bundle yet."""
+        policy = cls.__new__(cls)
+        policy._open(settings, folder, threads)
+        return policy
+
+    def _open(self, settings: LowLevelConfig, folder: Path, threads: int) -> None:
+        self.session = LowLevelSession.open(folder, threads)
+        model = self.session.model
+        tokens = PromptTokens.open(
+            folder / "tokenizer.json", model.bos_token, min(model.max_token_len, settings.max_token_len)
+        )
+        self.interface = LowLevelInterface(settings, model, tokens, NormStats.load(folder / "norm_stats.json"))
+
+    def noise(self, seed: int, call_index: int) -> NDArray[np.float32]:
+        """The starting noise of one call, float32 [horizon, action_dim]; a pure function of its arguments."""
+        return chunk_noise(seed, call_index, self.session.model.horizon, self.session.model.action_dim)
+
+    def act(self, observation: Observation, subgoal: Subgoal, goal: str, noise: NDArray[np.float32]) -> LowLevelResult:
+        """The chunk that follows `subgoal` from `observation`; the same noise gives the same chunk.
+
+        Raises MemrtError when a camera of the policy has no frame.
+        """
+        return self.interface.act(self.session.denoise, observation, subgoal, goal, noise)
+
+    def close(self) -> None:
+        """Release the engines."""
+        self.session.close()

@@ -1,0 +1,150 @@
+"""One π0.5 call over its three engines: every view once, the prefix once, then the denoise steps on its K/V.
+
+Nothing is computed for what is not there: missing views and padding are left out, and the adaptive norms, which depend
+on the flow time only, come from a table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memrt.runtime.engine import open_engine
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.low_level_config import LowLevelModel, read_low_level_model
+from memrt.runtime.types import Engine
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Denoised:
+    """Normalised actions float32 [horizon, action_dim], and how long each stage took."""
+
+    actions: Float32Array
+    vision_ns: int
+    prefix_ns: int
+    step_ns: int
+
+
+class LowLevelSession:
+    """The engines of one bundle's `ll`. Not re-entrant; one thread owns it."""
+
+    def __init__(
+        self,
+        model: LowLevelModel,
+        embedding: Float32Array,
+        modulation: Float32Array,
+        *,
+        vision: Engine,
+        prefix: Engine,
+        step: Engine,
+    ) -> None:
+        """`embedding` [vocabulary, width] is scaled already; `modulation` [steps, 2·layers + 1, 3, expert width].
+
+        Raises MemrtError when the tables are not the model's.
+        """
+        _expect("ll/embed.npy", embedding, (embedding.shape[0], model.width))
+        _expect("ll/modulation.npy", modulation, (model.denoise_steps, model.modulation_rows, 3, model.expert_width))
+        self.model = model
+        self._embedding, self._modulation = embedding, modulation
+        self._vision, self._prefix, self._step = vision, prefix, step
+        self._row = np.empty_like(modulation[0])
+        self._x = np.empty((1, model.horizon, model.action_dim), np.float32)
+        self._velocity = np.empty_like(self._x)
+        self._horizon = np.arange(model.horizon, dtype=np.int64)
+
+    @classmethod
+    def open(cls, folder: Path, threads: int = 1) -> LowLevelSession:
+        """Open `vision.onnx`, `prefix.onnx`, `step.onnx` and the tables in `folder`."""
+        model = read_low_level_model(folder / "config.json")
+        engines = {name: open_engine(folder / f"{name}.onnx", threads=threads) for name in ("vision", "prefix", "step")}
+        return cls(model, *read_tables(folder), **engines)
+
+    def denoise(self, images: Sequence[NDArray[np.uint8]], tokens: NDArray[np.int64], noise: Float32Array) -> Denoised:
+        """One chunk from uint8 [S, S, 3] images (the views that are there), token ids [T] and noise [horizon, dim].
+
+        x is accumulated in float32 whatever the engines compute in. Raises MemrtError for arrays that do not fit.
+        """
+        model = self.model
+        if noise.shape != self._x.shape[1:]:
+            raise MemrtError(
+                "noise of a low-level call",
+                expected=list(self._x.shape[1:]),
+                found=list(noise.shape),
+                fix="draw it with the policy's noise()",
+            )
+        start_ns = time.monotonic_ns()
+        views = [self._vision.run({"image": image})["tokens"][0] for image in images]
+        vision_ns = time.monotonic_ns()
+        embeddings = np.concatenate((*views, self._embedding[tokens]))[None]
+        positions = np.arange(embeddings.shape[1], dtype=np.int64)
+        cache = self._prefix.run({"embeddings": embeddings, "positions": positions})
+        prefix_ns = time.monotonic_ns()
+        self._x[0] = noise
+        step = self._bind_step(cache["keys"], cache["values"], self._horizon + embeddings.shape[1])
+        for row in self._modulation:
+            self._row[...] = row
+            step()
+            self._velocity *= np.float32(-1.0 / model.denoise_steps)
+            self._x += self._velocity
+        end_ns = time.monotonic_ns()
+        return Denoised(self._x[0].copy(), vision_ns - start_ns, prefix_ns - vision_ns, end_ns - prefix_ns)
+
+    def close(self) -> None:
+        """Release the engines."""
+        for engine in (self._vision, self._prefix, self._step):
+            engine.close()
+
+    def _bind_step(self, keys: Float32Array, values: Float32Array, positions: NDArray[np.int64]) -> Callable[[], None]:
+        """A call that reads x and the modulation row in place and writes the velocity in place.
+
+        Engines with fixed memory (`bind`) allocate nothing inside the loop; any other engine of the protocol works.
+        """
+        feeds: dict[str, NDArray[Any]] = {
+            "x": self._x,
+            "modulation": self._row,
+            "positions": positions,
+            "keys": keys,
+            "values": values,
+        }
+        bind = getattr(self._step, "bind", None)
+        if bind is not None:
+            run: Callable[[], None] = bind(feeds, {"velocity": self._velocity}).run
+            return run
+
+        def call() -> None:
+            self._velocity[...] = self._step.run(feeds)["velocity"]
+
+        return call
+
+
+def read_tables(folder: Path) -> tuple[Float32Array, Float32Array]:
+    """The embedding table (memory-mapped: it is the largest part of a real model) and the modulation table."""
+    try:
+        embedding = np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False)
+        modulation = np.load(folder / "modulation.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise MemrtError(
+            f"tables of the action expert in {folder}",
+            expected="embed.npy and modulation.npy",
+            found=error,
+            fix="export the policy again",
+        ) from error
+    return embedding, modulation
+
+
+def _expect(name: str, array: Float32Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape or array.dtype != np.float32:
+        raise MemrtError(
+            name,
+            expected=f"float32 {list(shape)}",
+            found=f"{array.dtype} {list(array.shape)}",
+            fix="export the policy again: the table belongs to another model",
+        )
