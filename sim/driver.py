@@ -172,6 +172,8 @@ class SimDriver:
 
     def _run_physics(self) -> None:
         env, steps = self._env, 0
+        with self._lock:
+            self._t_ns = time.monotonic_ns()
         while not self._quit.is_set():
             behind_ns = time.monotonic_ns() - self._t_ns
             if behind_ns < PHYSICS_DT_NS:

@@ -8,7 +8,7 @@ import signal
 import sys
 from types import FrameType
 
-from memrt.robot_io.computer import die_with_parent
+from memrt.robot_io.computer import die_with_parent, outrank
 from memrt.robot_io.node import RobotNode
 from memrt.robot_io.session import Watchdog
 from memrt.runtime.clock import NS_PER_MS
@@ -16,12 +16,15 @@ from memrt.runtime.errors import MemrtError
 from memrt.sim.driver import SimDriver
 from memrt.sim.env import TabletopEnv
 
+NICE = -10  # where permitted: a robot's side of the link goes before the policies that share its computer
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve one seeded episode until SIGTERM or the death of `--parent`; 2 and one line on stderr for wrong input."""
     options = _parse(arguments)
     if options.parent:
         die_with_parent(options.parent)
+    outrank(NICE)
     try:
         watchdog = Watchdog(round(options.brake_after_ms * NS_PER_MS), round(options.fault_after_ms * NS_PER_MS))
         with TabletopEnv(options.task, options.seed) as env:

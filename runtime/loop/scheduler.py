@@ -77,7 +77,7 @@ def decide_low_level(
 ) -> Decision:
     """Whether to compute a chunk now. `oldest_frame_ns` is the time of the least recent frame the policy needs.
 
-    The next chunk is due so early that it arrives when `execute` actions of the playing one are done.
+    Chunks are computed from observations `execute` steps apart, or closer where the delay would else leave a gap.
     """
     if subgoal is None:
         return Decision("wait", now_ns + POLL_NS, "no subgoal yet")
@@ -85,7 +85,8 @@ def decide_low_level(
     if playing is not None:
         outdated = settings.on_new_subgoal == "discard" and playing.subgoal_revision != subgoal.revision
         if not outdated:
-            due_ns = playing.t_obs_ns + settings.execute * settings.paced_dt_ns - latency_ns
+            delay = math.ceil(latency_ns / settings.paced_dt_ns)
+            due_ns = playing.t_obs_ns + min(settings.execute, settings.horizon - delay) * settings.paced_dt_ns
     if due_ns > now_ns:
         return Decision("wait", due_ns, "the playing chunk suffices")
     if oldest_frame_ns is None:

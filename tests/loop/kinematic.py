@@ -1,4 +1,4 @@
-"""A kinematic arm behind the real seam, with a task that needs a count: swing left and right a given number of times."""
+"""A kinematic arm behind the real seam, with a task that needs a count: swing left and right so many times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Outcome:
 
 
 class KinematicRobot:
-    """Joints follow the seam's commands exactly. Time is the clock's; the picture shows the first joint as brightness."""
+    """Joints follow the seam's commands exactly. Time is the clock's; the picture shows the first joint as a grey."""
 
     def __init__(self, clock: Clock, swings: int = 2, refusals_raise: bool = False) -> None:
         self.clock, self.swings_left, self.refusals_raise = clock, swings, refusals_raise

@@ -119,22 +119,15 @@ def test_a_stale_camera_starts_no_inference_and_a_lost_one_holds_until_resumed()
 
 
 @pytest.mark.parametrize(
-    ("fault", "words", "counted"),
-    [
-        (lambda bench: setattr(bench.low_level, "spoil", np.nan), "3 chunks in a row rejected", ("rejected chunks", 3)),
-        (
-            lambda bench: setattr(bench.low_level, "spoil", 40.0),
-            "robot refused 3 chunks in a row",
-            ("rejected chunks", 0),
-        ),
-    ],
+    ("spoil", "words", "rejected"),
+    [(np.nan, "3 chunks in a row rejected", 3), (40.0, "the robot refused 3 chunks in a row", 0)],
 )
-def test_three_bad_chunks_in_a_row_hold(fault, words, counted):
+def test_three_bad_chunks_in_a_row_hold(spoil, words, rejected):
     bench = Bench()
-    fault(bench)
+    bench.low_level.spoil = spoil
     bench.run(3)
     assert words in bench.hold
-    assert bench.counts[counted[0]] == counted[1]
+    assert bench.counts["rejected chunks"] == rejected
 
 
 def test_five_chunks_that_came_too_late_hold():
