@@ -39,7 +39,7 @@ class StateFeed:
         self._lock = threading.Lock()
         self._history: deque[tuple[int, FloatArray]] = deque(maxlen=HISTORY)
         self._snapshot = Snapshot()
-        self._first = threading.Event()
+        self._complete = threading.Event()
         self._quit = threading.Event()
         self._socket = context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_TRANSPORT_BYTES)
@@ -55,8 +55,8 @@ class StateFeed:
             return self._snapshot
 
     def wait_first(self, timeout_s: float) -> bool:
-        """Whether a state has come in, after at most `timeout_s`."""
-        return self._first.wait(timeout_s)
+        """Whether a state and a report have come in, after at most `timeout_s`."""
+        return self._complete.wait(timeout_s)
 
     def proprioception_at(self, t_ns: int) -> FloatArray:
         """Float64 [8] at the node's time `t_ns`: between two states interpolated, outside them the nearest."""
@@ -90,6 +90,8 @@ class StateFeed:
                 with self._lock:
                     old = self._snapshot
                     self._snapshot = Snapshot(old.state, old.received_ns, {**message.values, **message.texts})
+                    if old.state is not None:
+                        self._complete.set()
         self._socket.close()
 
     def _take_state(self, state: State) -> None:
@@ -98,4 +100,3 @@ class StateFeed:
             if not self._history or state.t_ns > self._history[-1][0]:
                 self._history.append((state.t_ns, proprioception))
             self._snapshot = Snapshot(state, time.monotonic_ns(), self._snapshot.values)
-        self._first.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,16 @@ from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.keys import Keys
 from memrt.runtime.cli.run_display import Display
+from memrt.runtime.cli.run_policies import open_policies
 from memrt.runtime.cli.run_report import Plan, report_plan, report_run
 from memrt.runtime.cli.run_video import VideoThread, video_texts
-from memrt.runtime.clock import MonotonicClock
+from memrt.runtime.clock import NS_PER_S, MonotonicClock
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.lockstep import StepView, run_lockstep
 from memrt.runtime.loop.protocols import HighLevel, LowLevel
 from memrt.runtime.loop.realtime import LoopStatus, RealtimeLoop, warm_up
 from memrt.runtime.loop.record import RunRecord
-from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.loop.settings import LoopSettings, check_speed
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import RobotMode, Subgoal
 from memrt.runtime.video import VideoWriter
@@ -59,6 +60,9 @@ def run(options: RunOptions) -> int:
     robot_config = _check_robot(options)
     bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
     settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
+    if options.duration is not None:
+        steps = max(1, round(options.duration * NS_PER_S / settings.dt_ns))
+        settings = replace(settings, cap_steps=min(settings.cap_steps, steps))
     _check_policy(options, bundle, robot_config, settings)
     with ExitStack() as stack:
         session = _Session(options, bundle, settings, stack)
@@ -99,7 +103,7 @@ class _Session:
 
         def on_step(view: StepView) -> None:
             status = LoopStatus(
-                goal, view.subgoal, view.state, RobotMode.RUNNING, "", view.record.duration_ns / 1e9, view.record
+                goal, view.subgoal, view.state, RobotMode.RUNNING, "", view.record.duration_ns / NS_PER_S, view.record
             )
             display.show(status, {})
             if video is not None:
@@ -112,8 +116,7 @@ class _Session:
     def run_realtime(self, robot_config: RobotConfig) -> int:
         """The robot behind its link; policies in threads; an operator at the keys."""
         options, settings = self._options, self._settings
-        robot = self._connect(robot_config, before_connecting=self._open_policies)
-        high_level, low_level = self._policies
+        robot, (high_level, low_level) = self._connect(robot_config)
         goal = options.goal or robot.goal
         if not goal:
             raise MemrtError("goal", expected="what the robot shall do", found="nothing", fix="give --goal")
@@ -139,40 +142,26 @@ class _Session:
         return self._finish(loop.run(options.duration, on_tick))
 
     def _open_policies(self) -> tuple[HighLevel | None, LowLevel]:
-        with needs_extra("cpu"):
-            from memrt.runtime.policy.high_level import HighLevelPolicy
-            from memrt.runtime.policy.low_level import LowLevelPolicy
+        return open_policies(self._bundle, self._options.threads, self._stack)
 
-        bundle, threads = self._bundle, self._options.threads
-        high_level: HighLevel | None = None
-        if bundle.policy.high_level.source == "vlm":
-            high_level = self._closing(HighLevelPolicy(bundle, threads=threads))
-        low_level: LowLevel = self._closing(LowLevelPolicy(bundle, threads=threads))
-        self._policies = (high_level, low_level)
-        return self._policies
-
-    def _closing(self, policy: Any) -> Any:
-        self._stack.callback(policy.close)
-        return policy
-
-    def _connect(self, config: RobotConfig, before_connecting: Any) -> LinkRobot:
-        """Start the node, load the policies while it starts, then connect: loading would starve a heartbeat."""
+    def _connect(self, config: RobotConfig) -> tuple[LinkRobot, tuple[HighLevel | None, LowLevel]]:
+        """Start the node, load the policies while it starts, then connect: loading would starve the heartbeat."""
         from memrt.robot_io.link import LinkRobot
         from memrt.robot_io.process import NodeProcess
 
         options, link = self._options, config.link
         if link.endpoint is not None:
-            before_connecting()
+            policies = self._open_policies()
             robot = LinkRobot(link.endpoint, connect_ms=round(link.connect_ms))
         else:
             arguments = ["--task", options.task, "--seed", str(options.seed), "--speed", str(options.speed)]
             arguments += ["--brake-after-ms", str(link.brake_after_ms), "--fault-after-ms", str(link.fault_after_ms)]
             node = NodeProcess("memrt.sim.node", arguments)
             self._stack.callback(node.close)
-            before_connecting()
+            policies = self._open_policies()
             robot = LinkRobot(node.endpoint, alive=node.alive, connect_ms=round(link.connect_ms))
         self._stack.callback(robot.close)
-        return robot
+        return robot, policies
 
     def _open_video(self) -> VideoWriter | None:
         if self._options.video is None:
@@ -224,6 +213,7 @@ def _obey(loop: RealtimeLoop, key: str, display: Display) -> None:
 def _check_robot(options: RunOptions) -> RobotConfig:
     from memrt.robot_io.config import load_robot
 
+    check_speed(options.speed)
     robot_config = load_robot(options.robot)
     with needs_extra("sim"):
         from memrt.sim.tasks import make_task

@@ -103,7 +103,7 @@ class _LockstepRun:
         if outcome.status != "running":
             record.status, record.reason = outcome.status, outcome.reason
         elif record.steps >= settings.cap_steps:
-            record.status, record.reason = "failure", f"not done after {settings.cap_steps} control steps"
+            record.status, record.reason = "time_over", f"not done after {settings.cap_steps} control steps"
 
     def _call_high_level(self) -> None:
         observation, record = self._observed(), self.record

@@ -42,10 +42,7 @@ class LoopSettings:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.execute > self.horizon:
             raise ValueError(f"execute ({self.execute}) exceeds the horizon ({self.horizon})")
-        if not 0.0 < self.speed <= 1.0:
-            raise MemrtError(
-                "speed", expected="a number above 0 and at most 1", found=self.speed, fix="give e.g. --speed 0.3"
-            )
+        check_speed(self.speed)
 
     @property
     def paced_dt_ns(self) -> int:
@@ -68,3 +65,9 @@ class LoopSettings:
             speed=speed,
             subgoal_time_to_live_ns=round(high.time_to_live_s * NS_PER_S),
         )
+
+
+def check_speed(speed: float) -> None:
+    """Raises MemrtError unless the robot is to move, and not faster than the policy was trained to."""
+    if not 0.0 < speed <= 1.0:
+        raise MemrtError("speed", expected="a number above 0 and at most 1", found=speed, fix="give e.g. --speed 0.3")

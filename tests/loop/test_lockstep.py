@@ -48,9 +48,9 @@ def test_without_a_high_level_the_goal_is_the_subgoal():
     assert {(subgoal.text, subgoal.revision) for subgoal in low_level.subgoals} == {("swing left", 1)}
 
 
-def test_the_cap_ends_a_run_as_a_failure():
+def test_the_cap_ends_a_run_undecided():
     record, _, _ = swing(swings=1000, cap_steps=50)
-    assert (record.status, record.steps) == ("failure", 50)
+    assert (record.status, record.steps) == ("time_over", 50)
 
 
 @pytest.mark.parametrize(("value", "words"), [(np.nan, "non-finite"), (40.0, "limits")])
