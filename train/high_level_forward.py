@@ -20,6 +20,8 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 from memrt.train.high_level_model import GRID, IMAGE_SIZE, MERGE, PATCH, VISUAL_TOKENS
 
 IGNORE = -100
+PROBED_LAYER = 1  # where training looks into the decoder: layer 0 gathers the object's name, layer 1 can look for it
+PROBED_HEADS = (0, 3)  # one query head of either K/V group
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,17 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     first, second = x[..., :half], x[..., half:]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def _attention_logits(query: Tensor, key: Tensor, where: Tensor) -> Tensor:
+    """Logits [n, probed heads, length] of `query` [texts, heads, length, dim] at `where` over `key` of their texts."""
+    heads, length, dim = query.shape[1:]
+    row, position = where // length, where % length
+    chosen = query[row, :, position][:, PROBED_HEADS]
+    seen = key[row][:, [head * key.shape[1] // heads for head in PROBED_HEADS]]
+    logits = (seen @ chosen[..., None])[..., 0] * dim**-0.5
+    hidden = torch.arange(length, device=where.device) > position[:, None]
+    return logits.masked_fill(hidden[:, None], float("-inf"))
 
 
 class TrainingForward:
@@ -118,6 +131,16 @@ class TrainingForward:
 
     def decode(self, batch: TextBatch, vision: VisionFeatures | None) -> Tensor:
         """Hidden states [texts, length, width] after the last norm. `vision` holds one row per image of the batch."""
+        return self.decode_probed(batch, vision, None)[0]
+
+    def decode_probed(
+        self, batch: TextBatch, vision: VisionFeatures | None, where: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `decode`; and what layer PROBED_LAYER makes of the positions `where` int64 [n] into texts x length.
+
+        That is the layer's output [n, width], and the attention logits [n, heads, length] of PROBED_HEADS, before the
+        softmax, with what a position cannot see at -inf.
+        """
         text = self.model.model.language_model
         x = text.embed_tokens(batch.ids)
         rows, length, width = x.shape
@@ -133,6 +156,7 @@ class TrainingForward:
         cos, sin = text.rotary_emb(x, batch.positions)
         half = cos.shape[-1] // 2
         cos, sin = cos[:, None, :, :half], sin[:, None, :, :half]
+        probe = x.new_zeros(0, width), x.new_zeros(0, len(PROBED_HEADS), length)
         for number, layer in enumerate(text.layers):
             attention = layer.self_attn
             normed = _rms_norm(x, layer.input_layernorm)
@@ -140,16 +164,17 @@ class TrainingForward:
             query = _rms_norm(attention.q_proj(normed).view(shape), attention.q_norm).transpose(1, 2)
             key = _rms_norm(attention.k_proj(normed).view(shape), attention.k_norm).transpose(1, 2)
             value = attention.v_proj(normed).view(shape).transpose(1, 2)
-            mixed = F.scaled_dot_product_attention(
-                _rotate(query, cos, sin), _rotate(key, cos, sin), value, is_causal=True, enable_gqa=True
-            )
+            query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
             x = x + attention.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
             normed = _rms_norm(x, layer.post_attention_layernorm)
             x = x + layer.mlp(normed)
             if number < len(deepstack):
                 feature = deepstack[number].reshape(-1, width)
                 x = x.view(-1, width).index_add(0, slots, feature).view(rows, length, width)
-        return _rms_norm(x, text.norm)
+            if number == PROBED_LAYER and where is not None:
+                probe = x.view(-1, width)[where], _attention_logits(query, key, where)
+        return _rms_norm(x, text.norm), *probe
 
     def token_losses(self, batch: TextBatch, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of every asked token, and whether it is the most likely one; both [asked tokens]."""

@@ -56,7 +56,7 @@ class Loop:
 
     def run(self, losses: Callable[[int], Mapping[str, Tensor]]) -> None:
         """Call `losses(step)` until the schedule ends; its "loss" is minimised, the other entries are logged."""
-        sums: dict[str, float] = {}
+        sums: dict[str, list[float]] = {}
         started = saved = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as progress:
@@ -66,10 +66,11 @@ class Loop:
                 self._descend(values["loss"])
                 self.step += 1
                 for name, value in values.items():
-                    sums[name] = sums.get(name, 0.0) + float(value.detach()) / LOG_EVERY
+                    sums.setdefault(name, []).append(float(value.detach()))
                 if self.step % LOG_EVERY == 0:
-                    self._write_log(sums, (time.monotonic() - started) / LOG_EVERY)
-                    progress.update(bar, completed=self.step, description=f"{self._stage} loss {sums['loss']:.3f}")
+                    means = {name: sum(numbers) / len(numbers) for name, numbers in sums.items()}
+                    self._write_log(means, (time.monotonic() - started) / LOG_EVERY)
+                    progress.update(bar, completed=self.step, description=f"{self._stage} loss {means['loss']:.3f}")
                     sums, started = {}, time.monotonic()
                 if time.monotonic() - saved > SAVE_EVERY_S:
                     self.save()

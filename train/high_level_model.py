@@ -9,6 +9,7 @@ embeddings. Only the widths and depths are small, so that two CPU cores can trai
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ TEMPORAL_PATCH = 2  # Qwen3-VL: an image counts as two equal frames
 GRID = IMAGE_SIZE // PATCH  # patches per side
 VISUAL_TOKENS = (GRID // MERGE) ** 2  # 64, as in the paper's setting
 WEIGHTS = "model.safetensors"
+POSITION_SCALE = 0.3  # of the waves the vision tower's positions start from
 TIED = "lm_head.weight"  # shares storage with the embedding, as in Qwen3-VL-4B: not written twice
 
 
@@ -81,22 +83,52 @@ def high_level_config(tokenizer: Tokenizer) -> Qwen3VLConfig:
     )
 
 
+def position_waves(side: int, width: int) -> torch.Tensor:
+    """Sines and cosines of row and column, fp32 [side * side, width], from half a wave per image up to eight."""
+    waves = 0.5 * 16 ** torch.linspace(0, 1, width // 4)
+    angle = 2 * math.pi / side * torch.arange(side)[:, None] * waves
+    along = torch.cat([angle.sin(), angle.cos()], dim=-1)
+    return torch.cat([along.repeat_interleave(side, 0), along.repeat(side, 1)], dim=-1)
+
+
 def build_model(config: Qwen3VLConfig, seed: int) -> Qwen3VLForConditionalGeneration:
-    """A freshly initialised fp32 model; the same seed gives the same weights."""
+    """A freshly initialised fp32 model; the same seed gives the same weights.
+
+    The vision tower's learned positions start as waves: from noise, the columns of a table that looks the same
+    everywhere would take longer to learn than everything else.
+    """
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    positions = model.model.visual.pos_embed.weight
+    with torch.no_grad():
+        positions.add_(POSITION_SCALE * position_waves(math.isqrt(positions.shape[0]), positions.shape[1]))
     model.tie_weights()
     return model.float()
 
 
 def save_model(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
-    """Write `config.json` and `model.safetensors` the way transformers reads them."""
+    """Write `config.json`, `preprocessor_config.json` and `model.safetensors` the way transformers reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
     config["architectures"] = ["Qwen3VLForConditionalGeneration"]
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    processor = json.dumps(image_processor_config(), indent=2, sort_keys=True)
+    (folder / "preprocessor_config.json").write_text(processor + "\n")
     weights = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items() if name != TIED}
     save_file(weights, str(folder / WEIGHTS), metadata={"format": "pt"})
+
+
+def image_processor_config() -> dict[str, Any]:
+    """What transformers' Qwen2-VL image processor has to do for this model: no resizing, pixels to [-1, 1]."""
+    return {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "do_resize": False,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "merge_size": MERGE,
+        "patch_size": PATCH,
+        "temporal_patch_size": TEMPORAL_PATCH,
+    }
 
 
 def load_model(folder: Path) -> Qwen3VLForConditionalGeneration:

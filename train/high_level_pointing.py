@@ -24,7 +24,8 @@ _CELL = IMAGE_SIZE // _SIDE
 _POINT = re.compile(r"^(?P<name>[a-z ]+?) <(?P<row>\d+), (?P<col>\d+)>(?: (?P<state>\w+))?")
 ABSENT = _SIDE * _SIDE  # class of an object that is not in the scene
 _DIGITS = 6  # three of the row, three of the column
-OFFSET_WEIGHT, STATE_WEIGHT, DIGIT_WEIGHT = 4.0, 0.3, 0.5  # beside the cell's cross-entropy
+READING_WEIGHT, LOOKING_WEIGHT = 3.0, 0.3  # of the decoder's help beside the text loss
+OFFSET_WEIGHT, STATE_WEIGHT, DIGIT_WEIGHT, PLACE_WEIGHT = 4.0, 0.3, 0.5, 8.0  # beside the cell's cross-entropy
 
 
 def parse_scene(scene: str) -> tuple[dict[str, tuple[int, int]], str]:
@@ -55,6 +56,30 @@ def pointing_targets(scenes: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     return cells, offsets, states
 
 
+class CoordinateHead(nn.Module):
+    """Helps the decoder to look before it spells: at each opening bracket, where is the object, and at which pixel?
+
+    Spelling digit by digit tells a decoder that starts from nothing very late where it should have looked. So its
+    probed heads are asked to attend to the visual token that holds the pixel, and the layer's output to contain it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.pixel = nn.Linear(width, 2)
+
+    def loss(self, hidden: Tensor, logits: Tensor, image_start: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """`hidden` [n, width] and `logits` [n, heads, length] as probed; the image starts at `image_start` int64 [n].
+
+        `pixels` fp32 [n, 2] are (row, column). Returns the loss, and the mean error [pixels] per axis of the reading.
+        """
+        error = (self.pixel(self.norm(hidden)) - pixels / IMAGE_SIZE).abs().mean()
+        cell = (pixels // _CELL).long()
+        token = image_start + cell[:, 0] * _SIDE + cell[:, 1]
+        looking = F.cross_entropy(logits.flatten(0, 1), token.repeat_interleave(logits.shape[1]))
+        return READING_WEIGHT * error + LOOKING_WEIGHT * looking, error.detach() * IMAGE_SIZE
+
+
 class PointingHead(nn.Module):
     """Linear read-outs of the merged visual tokens [n, 64, width]."""
 
@@ -65,6 +90,7 @@ class PointingHead(nn.Module):
         self.absent = nn.Linear(width, len(OBJECTS))
         self.offset = nn.Linear(width, len(OBJECTS) * 2)
         self.digits = nn.Linear(width, len(OBJECTS) * _DIGITS * 10)
+        self.place = nn.Linear(width, 2)
         self.state = nn.Linear(width, len(GRIPPER_STATES))
 
     def loss(self, tokens: Tensor, scenes: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -80,6 +106,9 @@ class PointingHead(nn.Module):
         loss = F.cross_entropy(cells.flatten(0, 1), cell.flatten())
         loss = loss + OFFSET_WEIGHT * F.smooth_l1_loss(offsets[image, thing, true_cell], true_offset, beta=0.05)
         loss = loss + DIGIT_WEIGHT * F.cross_entropy(spelled.flatten(0, 1), _spell(true_cell, true_offset).flatten())
+        # The decoder's rotary positions tell it where to look but leave no trace in what it reads there: the token
+        # itself has to say in which row and column of the image it stands.
+        loss = loss + PLACE_WEIGHT * F.smooth_l1_loss(self.place(x), _places().to(x).expand(len(x), -1, -1), beta=0.02)
         loss = loss + STATE_WEIGHT * F.cross_entropy(self.state(self._at_gripper(x, cells)), state)
         with torch.no_grad():
             guess = cells[image, thing, :-1].argmax(-1)
@@ -97,6 +126,12 @@ class PointingHead(nn.Module):
 def _pixels(cell: Tensor, offset: Tensor) -> Tensor:
     corner = torch.stack([cell // _SIDE, cell % _SIDE], dim=-1)
     return (corner + offset) * _CELL
+
+
+def _places() -> Tensor:
+    """Row and column of every visual token, in image sides: fp32 [64, 2]."""
+    index = torch.arange(_SIDE) / _SIDE
+    return torch.stack(torch.meshgrid(index, index, indexing="ij"), dim=-1).flatten(0, 1)
 
 
 def _spell(cell: Tensor, offset: Tensor) -> Tensor:

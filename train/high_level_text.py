@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from memrt.train.high_level_forward import IGNORE, TextBatch
 from memrt.train.high_level_model import GRID, MERGE, VISUAL_TOKENS
 
 _SIDE = GRID // MERGE
+_PIXEL = re.compile(r" <(\d+), (\d+)>")
 _ROUND = 8  # lengths are rounded up to a multiple of this, so that few shapes occur
 
 
@@ -48,6 +50,7 @@ class ExampleEncoder:
         self._image_token = int(tokenizer.token_to_id("<|image_pad|>"))
         self.pad = int(tokenizer.token_to_id("<|endoftext|>"))
         self.stop = int(tokenizer.token_to_id(TURN_END))
+        self._bracket = int(tokenizer.encode(" <1", add_special_tokens=False).ids[0])
 
     def prompt(self, system: str, user: str) -> NDArray[np.int64]:
         """Token ids of a prompt with at most one image, int64 [length]."""
@@ -65,6 +68,17 @@ class ExampleEncoder:
         start = int(np.argmax(ids == self._image_token)) if has_image else 0
         positions = mrope_positions(ids.tolist(), self._image_token, grids)
         return Encoded(ids, positions, example.image, start, len(prompt))
+
+    def coordinates(self, rows: Sequence[Encoded], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where replies about an image open a coordinate, int64 [n] in texts x `length`; its pixel, fp32 [n, 2]."""
+        where, pixels = [], []
+        for number, row in enumerate(rows):
+            for opening in np.flatnonzero(row.ids == self._bracket):
+                found = _PIXEL.match(self._tokenizer.decode(row.ids[opening : opening + 10].tolist()))
+                if row.image >= 0 and opening >= row.reply_start and found:
+                    where.append(number * length + int(opening))
+                    pixels.append((float(found[1]), float(found[2])))
+        return torch.tensor(where, dtype=torch.long), torch.tensor(pixels).reshape(-1, 2)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text up to the first stop token."""

@@ -19,7 +19,7 @@ from memrt.train.high_level_stages import STAGES, Frames, StageModule, stage_los
 from memrt.train.high_level_text import ExampleEncoder
 from memrt.train.text_tokenizer import reference_tokenizer, save_tokenizer
 
-POINTING = "pointing.safetensors"  # the throw-away head, kept beside the weights for the next stage
+POINTING = "pointing.safetensors"  # the throw-away heads, kept beside the weights for the next stage
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     module = StageModule(model.train())
     if options.weights and (options.weights / POINTING).exists():
-        module.head.load_state_dict(load_file(str(options.weights / POINTING)), strict=False)
+        module.load_state_dict(load_file(str(options.weights / POINTING)), strict=False)
     frames = None
     if options.scenes:
         frames = Frames(Scenes.load(options.scenes), Calls.load(options.calls) if options.calls else None)
@@ -58,12 +58,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     save_model(model, folder / "model")
     save_tokenizer(tokenizer, folder / "model")
-    save_file(module.head.state_dict(), str(folder / "model" / POINTING))
+    heads = {name: value for name, value in module.state_dict().items() if not name.startswith("model.")}
+    save_file(heads, str(folder / "model" / POINTING))
 
 
 def _trained_part(module: StageModule, stage: str) -> StageModule:
     """Leave out of the optimiser what the stage does not touch."""
     if stage == "language":
+        module.model.model.visual.requires_grad_(False)
+        module.head.requires_grad_(False)
+    if stage == "decoder":
         module.model.model.visual.requires_grad_(False)
         module.head.requires_grad_(False)
     if stage == "vision":

@@ -1,0 +1,195 @@
+"""The training stages run, resume exactly, and leave checkpoints that the exporter reads."""
+
+import itertools
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_qwen as tiny
+import torch
+from safetensors.torch import load_file
+
+from memrt.export.vlm_graphs import load_vlm
+from memrt.runtime.memory.parser import parse_reply
+from memrt.train import high_level_adapters, high_level_train
+from memrt.train.high_level_adapters import call_example
+from memrt.train.high_level_data import batches, random_text, repeat_source
+from memrt.train.high_level_loop import Schedule
+from memrt.train.high_level_memory_text import memory_text_source
+from memrt.train.high_level_metrics import score
+from memrt.train.high_level_pointing import OBJECTS, parse_scene
+from memrt.train.high_level_text import ExampleEncoder
+
+SCENE = "red cube <120, 88>; target <140, 75>; button <60, 100>; gripper <90, 101> holding the red cube"
+GOAL = "pick up the red cube and place it on the target, repeating this action two times, then press the button to stop"
+PICKS = ["pick up the red cube <120, 88> for the first time", "pick up the red cube <140, 75> for the second time"]
+PLACE = "place the red cube onto the target <140, 75>"
+
+
+def _simple(text: str) -> str:
+    return text.replace(" <120, 88>", "").replace(" <140, 75>", "")
+
+
+def _record(episode: int, step: int, subgoals: list[str], previous: int) -> dict[str, object]:
+    *history, current = subgoals
+    return {
+        "episode": episode,
+        "step": step,
+        "goal": GOAL,
+        "subgoal_grounded": current,
+        "subgoal_simple": _simple(current),
+        "history_grounded": history,
+        "history_simple": [_simple(text) for text in history],
+        "segment": len(history),
+        "previous_segment": previous,
+        "scene": SCENE,
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    images = np.stack([tiny.image(seed) for seed in range(8)])
+    for name in ("grounding", "high_level"):
+        (root / name).mkdir()
+        np.save(root / name / "front.npy", images)
+    (root / "grounding" / "scenes.jsonl").write_text("".join(json.dumps({"scene": SCENE}) + "\n" for _ in images))
+    records = [
+        _record(episode, step, [PICKS[0], PLACE, PICKS[1]][: step + 1], step - 1)
+        for episode in range(2)
+        for step in range(3)
+    ]
+    (root / "high_level" / "samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return root
+
+
+def _train(stage: str, data: Path, out: Path, steps: int, weights: Path | None = None) -> Path:
+    arguments = [stage, "--out", str(out), "--steps", str(steps), "--batch", "2"]
+    arguments += ["--scenes", str(data / "grounding"), "--calls", str(data / "high_level")]
+    high_level_train.main(arguments + (["--weights", str(weights)] if weights else []))
+    return out / stage / "model"
+
+
+def test_stages_adapter_and_merge(data: Path, tmp_path: Path) -> None:
+    weights = None
+    for stage in high_level_train.STAGES:
+        weights = _train(stage, data, tmp_path, 1, weights)
+    assert weights is not None
+    arguments = ["--base", str(weights), "--calls", str(data / "high_level"), "--out", str(tmp_path)]
+    high_level_adapters.main(["am_grounded", *arguments, "--steps", "2", "--batch", "2"])
+    adapter = tmp_path / "am_grounded" / "adapter"
+    assert {path.name for path in adapter.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
+    assert str(tmp_path) not in (adapter / "adapter_config.json").read_text()
+    plain, merged = load_vlm(weights, None).state_dict(), load_vlm(weights, adapter).state_dict()
+    moved = {name for name, tensor in plain.items() if not torch.equal(tensor, merged[name])}
+    projections = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert moved
+    assert all("language_model.layers" in name and name.split(".")[-2] in projections for name in moved)
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = _train("language", data, tmp_path / "straight", 2)
+
+    descend = high_level_train.Loop._descend
+
+    def fail_at_one(loop: high_level_train.Loop, loss: torch.Tensor) -> None:
+        if loop.step == 1:
+            loop.save()
+            raise InterruptedError
+        descend(loop, loss)
+
+    monkeypatch.setattr(high_level_train.Loop, "_descend", fail_at_one)
+    with pytest.raises(InterruptedError):
+        _train("language", data, tmp_path / "resumed", 2)
+    monkeypatch.setattr(high_level_train.Loop, "_descend", descend)
+    resumed = _train("language", data, tmp_path / "resumed", 2)
+    one, other = (load_file(str(folder / "model.safetensors")) for folder in (straight, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_folder_of_another_stage_is_refused(data: Path, tmp_path: Path) -> None:
+    _train("language", data, tmp_path, 1)
+    (tmp_path / "vision").mkdir()
+    (tmp_path / "language" / "state").rename(tmp_path / "vision" / "state")
+    with pytest.raises(ValueError, match="holds stage language"):
+        _train("vision", data, tmp_path, 1)
+
+
+def test_am_chat_shows_the_memory_before_and_asks_for_the_memory_after() -> None:
+    example = call_example("am_grounded", _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1), 5, None)
+    assert example.image == 5
+    assert "<mem>I picked up the red cube once. I am holding it.</mem>" in example.user
+    reply = parse_reply(example.reply)
+    assert reply.subgoal == PICKS[1]
+    assert reply.action_memory == "I picked up the red cube once and placed it on the target <140, 75> once."
+
+
+def test_jitter_moves_a_carried_coordinate_in_both_memories_alike() -> None:
+    record = _record(0, 3, [PICKS[0], PLACE, PICKS[1], PLACE], 3)
+    seen = set()
+    for seed in range(40):
+        example = call_example("am_grounded", record, 0, random.Random(seed))
+        before = parse_reply("x\n" + example.user[example.user.index("<mem>") :]).action_memory
+        after = parse_reply(example.reply).action_memory
+        assert before == after  # nothing happened, so the memory is copied as it was shown
+        row, col = (int(value) for value in str(before).split("<")[1].split(">")[0].split(", "))
+        assert abs(row - 140) <= 2
+        assert abs(col - 75) <= 2
+        seen.add((row, col))
+    assert len(seen) > 5
+
+
+def test_memoryless_chat_shows_nothing_of_the_past() -> None:
+    example = call_example("memoryless", _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1), 0, random.Random(0))
+    assert example.reply == PICKS[1]
+    assert "mem>" not in example.user + example.reply
+
+
+def test_batches_depend_on_seed_and_number_only() -> None:
+    encoder = ExampleEncoder(tiny.tokenizer())
+    straight = batches(repeat_source(), encoder, 3, seed=1, first=0, pool=2)
+    expected = [next(straight) for _ in range(6)]
+    later = batches(repeat_source(), encoder, 3, seed=1, first=3, pool=2)
+    for rows in expected[3:]:
+        assert [row.ids.tolist() for row in rows] == [row.ids.tolist() for row in next(later)]
+
+
+def test_schedule_rises_holds_and_falls() -> None:
+    rates = [Schedule(100, 1.0, warmup=10, decay=0.5).rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert set(rates[10:50]) == {1.0}
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[51:99]))
+    assert rates[99] == pytest.approx(0.02)
+
+
+def test_scene_parsing() -> None:
+    points, state = parse_scene(SCENE)
+    assert points == {"red cube": (120, 88), "target": (140, 75), "button": (60, 100), "gripper": (90, 101)}
+    assert state == "holding"
+    assert set(points) < set(OBJECTS)
+
+
+def test_text_exercises_use_words_the_tokenizer_knows_whole() -> None:
+    rng = random.Random(0)
+    draw = memory_text_source()
+    examples = [draw(rng) for _ in range(50)]
+    text = " ".join([random_text(rng) for _ in range(50)] + [e.user + " " + e.reply for e in examples])
+    words = set(re.findall(r"[A-Za-z]+", text))
+    assert len(words) > 100
+    split = [w for w in words if min(len(tiny.tokenizer().encode(form).ids) for form in (w, f" {w}")) > 1]
+    assert split == []
+
+
+def test_score_sets_coordinates_aside_and_measures_them() -> None:
+    truth = "place the red cube onto the target <140, 75>\n<mem>I am holding it.</mem>"
+    near = "place the red cube onto the target <143, 79>\n<mem>I am holding it.</mem>"
+    other = "pick up the red cube <1, 1> for the first time\n<mem>No.</mem>"
+    result = score([near, other], [truth, truth])
+    assert result["subgoal_exact"] == 0.5
+    assert result["memory_exact"] == 0.5
+    assert score([near], [truth])["pixel_error_median"] == 5.0
