@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import cast
 
 import zmq
 
 from memrt.robot_io.computer import computer_id
+from memrt.robot_io.driver import Driver
 from memrt.robot_io.session import NodeSession, Reaction, Watchdog
 from memrt.robot_io.wire import (
     MAX_TEXT,
@@ -39,7 +39,7 @@ from memrt.robot_io.wire import (
     encode,
 )
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
-from memrt.runtime.types import ARM_JOINTS, FloatArray, RobotMode
+from memrt.runtime.types import ARM_JOINTS, RobotMode
 
 STATE_PERIOD_NS = 10 * NS_PER_MS  # 100 Hz
 REPORT_PERIOD_NS = 200 * NS_PER_MS
@@ -48,46 +48,6 @@ HELD_UP_NS = 20 * NS_PER_MS  # a round of this loop takes at most 10 ms of waiti
 DELIVERY_MS = 5
 REST_DEADLINE_NS = 2 * NS_PER_S  # an FR3 at full speed needs 0.5 s to come to rest
 SEND_QUEUE = 100  # messages to a client that does not read; beyond it they are dropped, never waited for
-
-
-class Driver(Protocol):
-    """What a robot has to offer to become a node. No method waits for the robot; times are CLOCK_MONOTONIC ns.
-
-    `push` returns "" or why the chunk was refused. After `brake` nothing is followed until `follow`; `go_home` is
-    called while braked and moves to the start posture by itself. `fault` is "" or why the robot cannot go on.
-    """
-
-    # ruff: noqa: D102 - the class docstring speaks for the members
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def goal(self) -> str: ...
-
-    @property
-    def rings(self) -> Mapping[str, str]: ...
-
-    @property
-    def fault(self) -> str: ...
-
-    @property
-    def outcome(self) -> tuple[Literal["running", "success", "failure"], str]: ...
-
-    def proprioception(self) -> tuple[int, FloatArray]: ...
-
-    def push(self, actions: FloatArray, t0_ns: int, dt_ns: int, revision: int) -> str: ...
-
-    def follow(self) -> None: ...
-
-    def brake(self) -> None: ...
-
-    def go_home(self) -> None: ...
-
-    def at_rest(self) -> bool: ...
-
-    def remaining_ns(self) -> int: ...
-
-    def report(self) -> tuple[dict[str, float], dict[str, str]]: ...
 
 
 @dataclass(slots=True)

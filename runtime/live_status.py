@@ -55,7 +55,7 @@ def memory_texts(memory: Any) -> list[tuple[str, str]]:
 
 def latency_table(record: RunRecord) -> Table:
     """Calls, rate and latency percentiles of every stage."""
-    table = Table(title="latency [ms]", title_justify="left", header_style="dim", box=None, pad_edge=False)
+    table = Table(title=Text("latency [ms]"), title_justify="left", header_style="dim", box=None, pad_edge=False)
     for column in ("stage", "calls", "per s", "p50", "p90", "p99", "max"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage, series in sorted(record.latencies.items()):

@@ -177,7 +177,7 @@ def test_lockstep_prints_one_json_object_and_repeats_itself(bundle, nodding, tmp
     assert (values["outcome"], values["steps"], values["policy"]) == ("time_over", 20, "am_grounded")
     assert values["latency_ms"]["low level"]["count"] == 3
     assert values["actions_sha256"] == json.loads(again.stdout)["actions_sha256"]
-    other = invoke("--bundle", bundle, "--lockstep", "--duration", 1, "--seed", 4, "--json")
+    other = invoke(*arguments, "--seed", 4)
     assert values["actions_sha256"] != json.loads(other.stdout)["actions_sha256"]
     assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
 
