@@ -127,12 +127,12 @@ class LinkRobot:
     @property
     def statistics(self) -> Mapping[str, Any]:
         """The node's newest report, and this side's own figures."""
-        clock = self._clock()
         ours = {
             "chunks not sent": self._chunks_unsent,
             "longest heartbeat gap [ms]": self._heartbeat.longest_gap_ns / NS_PER_MS,
-            "clock uncertainty [ms]": clock.uncertainty_ns / NS_PER_MS if clock else float("inf"),
         }
+        if clock := self._clock():
+            ours["clock uncertainty [ms]"] = clock.uncertainty_ns / NS_PER_MS
         return {**self._state_feed.snapshot.values, **ours}
 
     def observe(self) -> Observation:

@@ -2,7 +2,8 @@
 
 Modes: DISARMED --arm--> RUNNING --stop--> STOPPED --resume--> RUNNING; FAULT from anywhere, left only by the hello of a
 new session (into DISARMED), and never while the driver itself reports a fault. Silence is measured between receipts on
-the node's own clock, so no error of clock synchronisation can delay it.
+the node's own clock, so no error of clock synchronisation can delay it. It ends a session that was RUNNING; a robot
+that stands still waits for its client, until another one says hello.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class NodeSession:
         self._used: deque[int] = deque(maxlen=SESSIONS_REMEMBERED)
         self._heard_ns = 0
         self._stops = 0
+        self._ended = False  # by silence while RUNNING
         self.session: int | None = None
         self.mode = RobotMode.DISARMED
         self.fault = ""
@@ -59,24 +61,24 @@ class NodeSession:
         """Begin a session; "" or why not. A client that is still alive is never pushed out."""
         if hello.version != VERSION:
             return f"the node speaks version {VERSION} of the link, the client version {hello.version}"
-        if hello.session == self.session and not self._silent(now_ns):
+        if hello.session == self.session and not self._ended:
             return ""  # its first answer was lost
         if hello.session in self._used:
             return "this session has ended; begin a new one"
-        if self.session is not None and not self._silent(now_ns):
+        if self.session is not None and not self._ended and not self._silent(now_ns):
             return "another client commands this robot"
         self._used.append(hello.session)
         self.session = hello.session
         self._heard_ns = now_ns
-        self._stops = 0
+        self._stops, self._ended = 0, False
         self.braked_for_silence = False
         self.mode, self.fault = (RobotMode.FAULT, driver_fault) if driver_fault else (RobotMode.DISARMED, "")
         return ""
 
     def heard(self, session: int, now_ns: int) -> Reaction:
         """A message of the client came in; one of another session changes nothing."""
-        if session != self.session or self._silent(now_ns):
-            return Reaction.NOTHING
+        if session != self.session or self._ended or (self.mode is RobotMode.RUNNING and self._silent(now_ns)):
+            return Reaction.NOTHING  # too late for a robot that was running: `check` is about to end the session
         self._heard_ns = now_ns
         if self.braked_for_silence and self.mode is RobotMode.RUNNING:
             self.braked_for_silence = False
@@ -90,7 +92,8 @@ class NodeSession:
         if self.mode is not RobotMode.RUNNING:
             return Reaction.NOTHING
         silence_ns = now_ns - self._heard_ns
-        if silence_ns > self._watchdog.fault_after_ns:
+        if self._silent(now_ns):
+            self._ended = True
             return self._enter_fault(f"the link was silent for {silence_ns / NS_PER_MS:.0f} ms")
         if silence_ns > self._watchdog.brake_after_ns and not self.braked_for_silence:
             self.braked_for_silence = True
@@ -99,15 +102,18 @@ class NodeSession:
         return Reaction.NOTHING
 
     def command(self, command: Command, now_ns: int, *, at_rest: bool) -> tuple[str, Reaction]:
-        """("" or why it is refused, what the driver must do). Only the present session's commands count."""
-        if command.session != self.session or self._silent(now_ns):
+        """("" or why it is refused, what the driver must do). Only the present session's commands count.
+
+        Its stop counts even when it has ended.
+        """
+        if command.session != self.session:
             return "no such session; say hello first", Reaction.NOTHING
         if command.kind == "stop":
             self._stops = max(self._stops, command.stops)
             if self.mode is RobotMode.RUNNING:
                 self.mode = RobotMode.STOPPED
             return "", Reaction.BRAKE
-        refusal = self._refusal(command, at_rest)
+        refusal = self._refusal(command, now_ns, at_rest)
         if refusal:
             return refusal, Reaction.NOTHING
         if command.kind == "home":
@@ -118,8 +124,10 @@ class NodeSession:
         self.braked_for_silence = False
         return "", Reaction.FOLLOW
 
-    def _refusal(self, command: Command, at_rest: bool) -> str:
+    def _refusal(self, command: Command, now_ns: int, at_rest: bool) -> str:
         """Why a command that sets the robot in motion must not be carried out, or ""."""
+        if self._ended or (self.mode is RobotMode.RUNNING and self._silent(now_ns)):
+            return f"the session has ended: {self.fault or 'the link was silent'}"
         if self.mode is RobotMode.FAULT:
             return f"the robot is in fault: {self.fault}"
         if command.stops < self._stops:
@@ -138,8 +146,8 @@ class NodeSession:
         return session == self.session and self.mode is RobotMode.RUNNING and not self.braked_for_silence
 
     def _silent(self, now_ns: int) -> bool:
-        """A client this silent has lost its session, whatever the mode."""
-        return self.session is None or now_ns - self._heard_ns > self._watchdog.fault_after_ns
+        """Whether the client has been silent for longer than a running robot, or another client, waits."""
+        return now_ns - self._heard_ns > self._watchdog.fault_after_ns
 
     def _enter_fault(self, reason: str) -> Reaction:
         self.mode, self.fault = RobotMode.FAULT, reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ class VideoWriter:
                 fix="correct --video, or create the folder",
             )
         self._order = order
+        self.failure = ""
         self._font = ImageFont.load_default(FONT_PIXELS)
         self._frames: Generator[None, ImageArray, None] = imageio_ffmpeg.write_frames(
             str(path), (PICTURE, PICTURE + STRIP), fps=FPS, quality=6, macro_block_size=16, ffmpeg_log_level="error"
@@ -52,12 +54,21 @@ class VideoWriter:
         next(self._frames)
 
     def add(self, image: ImageArray, texts: Sequence[tuple[str, str]]) -> None:
-        """Append one frame: uint8 [height, width, 3] and (name, text) lines below. Blocks while ffmpeg is behind."""
-        self._frames.send(compose(image, texts, self._font, self._order))
+        """Append one frame: uint8 [height, width, 3] and (name, text) lines below. Blocks while ffmpeg is behind.
+
+        When ffmpeg fails, a full disk above all, recording ends and `failure` says so; the run goes on.
+        """
+        if self.failure:
+            return
+        try:
+            self._frames.send(compose(image, texts, self._font, self._order))
+        except (OSError, StopIteration) as error:
+            self.failure = f"the video ends early: {error or 'ffmpeg has stopped'}"
 
     def close(self) -> None:
         """Finish the file."""
-        self._frames.close()
+        with contextlib.suppress(OSError):  # its failure, if any, was noted when a frame could not be written
+            self._frames.close()
 
     def __enter__(self) -> VideoWriter:
         return self

@@ -42,6 +42,7 @@ class SimDriver:
         self._counts: Counter[str] = Counter()
         self._home_until_ns = 0
         self._speed = speed
+        self._range = SeamLimits.fr3(margin=0.0)
         # A slow run is as many control steps long as a fast one: the episode's cap counts those.
         self._physics_steps_per_control = round(PHYSICS_STEPS_PER_CONTROL / speed)
         self._rings = {
@@ -95,7 +96,9 @@ class SimDriver:
     def proprioception(self) -> tuple[int, NDArray[np.float64]]:
         """Time of the newest physics step, and measured joints [rad] and gripper opening, float64 [8]."""
         with self._lock:
-            return self._t_ns, self._env.proprioception()
+            t_ns, proprioception = self._t_ns, self._env.proprioception()
+        self._check_range(proprioception)
+        return t_ns, proprioception
 
     def push(self, actions: NDArray[np.float64], t0_ns: int, dt_ns: int, revision: int) -> str:
         """Hand a chunk to the control loop; "" or why it refuses."""
@@ -145,6 +148,7 @@ class SimDriver:
             "control lateness p50 [ms]": late["median"] / NS_PER_MS,
             "control lateness p99 [ms]": late["p99"] / NS_PER_MS,
             "control lateness max [ms]": late["max"] / NS_PER_MS,
+            "chunks refused by the control loop": stats["rejected"],
             "joint targets clamped": stats["clamped"],
             "actions late": stats["late_actions"],
             "frames": self._counts["frames"],
@@ -162,6 +166,13 @@ class SimDriver:
         self._control.shutdown()
         for ring in self._rings.values():
             ring.close()
+
+    def _check_range(self, proprioception: NDArray[np.float64]) -> None:
+        q = proprioception[:-1]
+        outside = np.flatnonzero((q < self._range.q_min) | (q > self._range.q_max))
+        if len(outside) and not self._errors:
+            joint = int(outside[0])
+            self._errors.append(f"joint {joint + 1} was measured at {q[joint]:.3f} rad, outside its range")
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import termios
@@ -21,7 +22,7 @@ class Keys:
         """The next key pressed, or "" when there is none."""
         if self._before is None or not select.select([sys.stdin], [], [], 0)[0]:
             return ""
-        return sys.stdin.read(1)
+        return os.read(sys.stdin.fileno(), 1).decode(errors="replace")  # unbuffered: the next key stays for select
 
     def __enter__(self) -> Keys:
         if self.available:

@@ -60,3 +60,8 @@ class Display:
         self._shown = now
         subgoal, hold = now
         self._console.print(f"{status.elapsed_s:6.1f} s  {hold or subgoal}", markup=False, highlight=False)
+
+
+def note(text: str) -> None:
+    """Say one thing on stderr, outside any display."""
+    Console(stderr=True).print(text, style="yellow", markup=False, highlight=False)

@@ -62,7 +62,7 @@ def report_plan(plan: Plan, as_json: bool) -> None:
     """Print a dry run's findings."""
     values = plan.to_dict()
     if as_json:
-        print(json.dumps(values))
+        print(json.dumps(values, allow_nan=False))
         return
     console = Console()
     for name in ("policy", "precision", "robot", "goal", "first_subgoal", "cameras", "control_hz", "speed"):
@@ -78,7 +78,7 @@ def report_plan(plan: Plan, as_json: bool) -> None:
 def report_run(record: RunRecord, bundle: Bundle, robot: str, task: str, as_json: bool) -> None:
     """Print how a run ended."""
     if as_json:
-        print(json.dumps({**_about(bundle, robot), "task": task, **record.to_dict()}))
+        print(json.dumps({**_about(bundle, robot), "task": task, **record.to_dict()}, allow_nan=False))
         return
     console = Console()
     line = Text(record.status.replace("_", " "), style=_STYLES.get(record.status, "bold"))

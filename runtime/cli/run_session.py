@@ -12,7 +12,7 @@ from memrt.runtime.bundle import Bundle, load_bundle
 from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.keys import Keys
-from memrt.runtime.cli.run_display import Display
+from memrt.runtime.cli.run_display import Display, note
 from memrt.runtime.cli.run_policies import open_policies
 from memrt.runtime.cli.run_report import Plan, report_plan, report_run
 from memrt.runtime.cli.run_video import VideoThread, video_texts
@@ -77,6 +77,7 @@ class _Session:
     def __init__(self, options: RunOptions, bundle: Bundle, settings: LoopSettings, stack: ExitStack) -> None:
         self._options, self._bundle, self._settings, self._stack = options, bundle, settings, stack
         self._trace = Trace() if options.trace else None
+        self._video: VideoWriter | None = None
         if options.trace and not options.trace.absolute().parent.is_dir():
             raise MemrtError(
                 f"trace {options.trace}",
@@ -133,7 +134,8 @@ class _Session:
             camera = self._bundle.policy.high_level.camera
             self._stack.enter_context(VideoThread(video, robot, loop, camera))
         for signal_number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signal_number, lambda number, frame: loop.quit())
+            before = signal.signal(signal_number, lambda number, frame: loop.quit())
+            self._stack.callback(signal.signal, signal_number, before)
 
         def on_tick(running: RealtimeLoop) -> None:
             _obey(running, keys.pressed(), display)
@@ -167,7 +169,8 @@ class _Session:
         if self._options.video is None:
             return None
         order = self._bundle.policy.memory.coordinate_order
-        return self._stack.enter_context(VideoWriter(self._options.video, order))
+        self._video = self._stack.enter_context(VideoWriter(self._options.video, order))
+        return self._video
 
     def _dry_run(self, high_level: HighLevel | None, low_level: LowLevel, goal: str, observe: Any, robot: Any) -> int:
         clock = MonotonicClock()
@@ -191,7 +194,12 @@ class _Session:
     def _finish(self, record: RunRecord) -> int:
         self._stack.close()  # the display and the video are done before the report is printed
         if self._trace is not None and self._options.trace is not None:
-            self._trace.write(self._options.trace)
+            try:
+                self._trace.write(self._options.trace)
+            except OSError as error:
+                note(f"no trace was written: {error}")
+        if self._video is not None and self._video.failure:
+            note(self._video.failure)
         report_run(record, self._bundle, self._options.robot, self._options.task, self._options.as_json)
         return BROKEN_OFF if record.status in ("fault", "held") else RAN
 

@@ -7,6 +7,7 @@ import threading
 import time
 from types import TracebackType
 
+from memrt.runtime.errors import MemrtError
 from memrt.runtime.live_status import memory_texts
 from memrt.runtime.loop.protocols import TaskRobot
 from memrt.runtime.loop.realtime import LoopStatus, RealtimeLoop
@@ -44,7 +45,10 @@ class VideoThread:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         next_s = time.monotonic()
         while not self._quit.wait(max(0.0, next_s - time.monotonic())):
-            frame = self._robot.observe().frames.get(self._camera)
+            try:
+                frame = self._robot.observe().frames.get(self._camera)
+            except MemrtError:  # the robot is gone; the loop says so
+                return
             if frame is not None:
                 self._video.add(frame.image, video_texts(self._loop.status()))
             next_s = max(next_s + 1 / FPS, time.monotonic() - 1.0)  # after a long stall, skip instead of racing

@@ -200,7 +200,7 @@ def test_silence_brakes_the_arm_and_then_ends_the_session(tmp_path):
                 modes.append(message.mode)
         assert "silent for" in message.fault
         assert rig.driver.control.stopped
-        assert "say hello first" in raw.ask(encode(Command(5, 3, "resume", 0))).error
+        assert "has ended" in raw.ask(encode(Command(5, 3, "resume", 0))).error
     finally:
         listener.destroy(linger=0)
         raw.close()

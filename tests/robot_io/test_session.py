@@ -26,6 +26,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.heard_ns = 0
         self.stops = 0
         self.driver_fault = ""
+        self.ended = False
         self.follows = False  # whether the driver was last told to follow
 
     def apply(self, reaction: Reaction) -> None:
@@ -45,27 +46,32 @@ class SessionMachine(RuleBasedStateMachine):
     def hello(self, fresh: bool, version: int) -> None:
         identity = self.next_id if fresh or self.client is None else self.client
         self.next_id += fresh
-        alive = self.client is not None and self.silent_ms() <= FAULT_MS
+        alive = self.client is not None and not self.ended and self.silent_ms() <= FAULT_MS
         error = self.session.hello(Hello(identity, 1, version, ""), self.now_ns, self.driver_fault)
-        if version != VERSION or (alive and identity != self.client) or (not alive and identity == self.client):
+        if version != VERSION or (alive and identity != self.client) or (self.ended and identity == self.client):
             assert error
         else:
             assert not error
             if identity != self.client:
                 self.client, self.heard_ns, self.stops = identity, self.now_ns, 0
-                self.follows = False  # the node brakes at every new session
+                self.follows = self.ended = False  # the node brakes at every new session
                 assert self.session.mode is (RobotMode.FAULT if self.driver_fault else RobotMode.DISARMED)
 
     @rule(ms=st.sampled_from([1, 10, 49, 60, 150, 250]))
     def time_passes(self, ms: int) -> None:
         self.now_ns += ms * NS_PER_MS
+        self.check()
+
+    def check(self) -> None:
+        was_running = self.session.mode is RobotMode.RUNNING and not self.driver_fault
         self.apply(self.session.check(self.now_ns, self.driver_fault))
+        if was_running and self.silent_ms() > FAULT_MS:
+            self.ended = True
 
     @rule(foreign=st.booleans())
     def heartbeat(self, foreign: bool) -> None:
-        alive = self.silent_ms() <= FAULT_MS
         self.apply(self.session.heard(10**9 if foreign else self.client, self.now_ns))
-        if alive and not foreign:
+        if not self.ended and not foreign:
             self.heard_ns = self.now_ns
 
     @rule(kind=st.sampled_from(["arm", "stop", "resume", "home"]), stale=st.integers(0, 2), at_rest=st.booleans())
@@ -79,11 +85,14 @@ class SessionMachine(RuleBasedStateMachine):
         )
         self.apply(reaction)
         if error:
+            assert kind != "stop"
             assert reaction is Reaction.NOTHING
             assert self.session.mode is mode
         elif kind == "stop":
             assert reaction is Reaction.BRAKE
             assert self.session.mode is not RobotMode.RUNNING
+        elif self.ended:
+            raise AssertionError("an ended session can only stop")
         elif kind in ("arm", "resume"):
             assert known == self.stops  # a stop asked for later than this command would have won
             assert self.session.mode is RobotMode.RUNNING
@@ -95,7 +104,7 @@ class SessionMachine(RuleBasedStateMachine):
     @rule()
     def driver_breaks(self) -> None:
         self.driver_fault = "reflex"
-        self.apply(self.session.check(self.now_ns, self.driver_fault))
+        self.check()
         assert self.session.mode is RobotMode.FAULT
 
     @rule()
@@ -115,7 +124,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def silence_has_stopped_the_arm(self) -> None:
-        self.apply(self.session.check(self.now_ns, self.driver_fault))
+        self.check()
         if self.client is not None and self.silent_ms() > BRAKE_MS:
             assert not self.follows
         if self.client is not None and self.silent_ms() > FAULT_MS:
@@ -146,10 +155,22 @@ def test_a_long_silence_is_a_fault_that_only_a_new_session_leaves():
     assert "silent for 201 ms" in session.fault
     assert session.heard(1, 202 * NS_PER_MS) is Reaction.NOTHING
     error, _ = session.command(Command(1, 3, "resume", 0), 203 * NS_PER_MS, at_rest=True)
-    assert "say hello first" in error
+    assert "has ended" in error
+    assert session.command(Command(1, 4, "stop", 1), 203 * NS_PER_MS, at_rest=True) == ("", Reaction.BRAKE)
     assert "has ended" in session.hello(Hello(1, 4, VERSION, ""), 204 * NS_PER_MS, "")
     assert session.hello(Hello(2, 1, VERSION, ""), 205 * NS_PER_MS, "") == ""
     assert session.mode is RobotMode.DISARMED
+
+
+def test_a_robot_that_stands_still_waits_for_a_silent_client_until_another_comes():
+    session = NodeSession(Watchdog())
+    session.hello(Hello(1, 1, VERSION, ""), 0, "")
+    assert session.command(Command(1, 2, "arm", 0), 900 * NS_PER_MS, at_rest=True) == ("", Reaction.FOLLOW)
+    session.command(Command(1, 3, "stop", 1), 901 * NS_PER_MS, at_rest=True)
+    assert "another client" in session.hello(Hello(2, 1, VERSION, ""), 100 * NS_PER_MS, "")
+    assert session.hello(Hello(2, 1, VERSION, ""), 2_000 * NS_PER_MS, "") == ""
+    error, _ = session.command(Command(1, 4, "resume", 1), 2_001 * NS_PER_MS, at_rest=True)
+    assert "say hello first" in error
 
 
 def test_the_brake_must_come_before_the_fault():
