@@ -113,21 +113,19 @@ class NodeSession:
             if self.mode is RobotMode.RUNNING:
                 self.mode = RobotMode.STOPPED
             return "", Reaction.BRAKE
-        refusal = self._refusal(command, now_ns, at_rest)
-        if refusal:
+        if self._ended or (self.mode is RobotMode.RUNNING and self._silent(now_ns)):
+            return f"the session has ended: {self.fault or 'the link was silent'}", Reaction.NOTHING
+        refusal = self._refusal(command, at_rest)
+        if refusal or self.mode is RobotMode.RUNNING:
             return refusal, Reaction.NOTHING
         if command.kind == "home":
             return "", Reaction.GO_HOME
-        if self.mode is RobotMode.RUNNING:
-            return "", Reaction.NOTHING
         self.mode = RobotMode.RUNNING
         self.braked_for_silence = False
         return "", Reaction.FOLLOW
 
-    def _refusal(self, command: Command, now_ns: int, at_rest: bool) -> str:
+    def _refusal(self, command: Command, at_rest: bool) -> str:
         """Why a command that sets the robot in motion must not be carried out, or ""."""
-        if self._ended or (self.mode is RobotMode.RUNNING and self._silent(now_ns)):
-            return f"the session has ended: {self.fault or 'the link was silent'}"
         if self.mode is RobotMode.FAULT:
             return f"the robot is in fault: {self.fault}"
         if command.stops < self._stops:
