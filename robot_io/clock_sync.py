@@ -56,9 +56,14 @@ class ClockSync:
         return ClockEstimate(offset_ns, (round_trip_ns + 1) // 2)
 
 
+def good_enough(estimate: ClockEstimate | None, limit_ns: int = ARM_LIMIT_NS) -> bool:
+    """Whether actions may be timed with the estimate."""
+    return estimate is not None and estimate.uncertainty_ns <= limit_ns
+
+
 def check_arm(estimate: ClockEstimate | None, limit_ns: int = ARM_LIMIT_NS) -> ClockEstimate:
     """The estimate, if it is good enough to time actions with. Raises MemrtError otherwise."""
-    if estimate is None or estimate.uncertainty_ns > limit_ns:
+    if estimate is None or not good_enough(estimate, limit_ns):
         found = "no round trip yet" if estimate is None else f"{estimate.uncertainty_ns / NS_PER_MS:.1f} ms"
         raise MemrtError(
             "the robot's clock is not known well enough to arm",

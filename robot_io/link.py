@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import zmq
 
-from memrt.robot_io.clock_sync import SAME_CLOCK, ClockEstimate, check_arm
+from memrt.robot_io.clock_sync import SAME_CLOCK, ClockEstimate, check_arm, good_enough
 from memrt.robot_io.computer import computer_id
 from memrt.robot_io.heartbeat import HeartbeatThread
 from memrt.robot_io.requests import Requester
@@ -166,8 +166,8 @@ class LinkRobot:
     def arm(self) -> None:
         """Let the robot follow chunks. Raises MemrtError when it refuses or its clock is not known well enough."""
         deadline_ns = time.monotonic_ns() + CONNECT_MS * NS_PER_MS
-        while self._clock() is None and time.monotonic_ns() < deadline_ns:
-            time.sleep(0.01)
+        while not good_enough(self._clock()) and time.monotonic_ns() < deadline_ns:
+            time.sleep(0.01)  # each heartbeat may bring a quicker round trip
         check_arm(self._clock())
         self._command("arm")
 

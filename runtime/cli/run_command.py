@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from memrt.runtime.cli.eval_command import Precision
+from memrt.runtime.cli.eval_command import EVALUATION_SEEDS_START, Precision
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,9 @@ def run_policy(
         Precision.INT8
     ),
     goal: Annotated[str | None, typer.Option(help="What to do.", show_default="the task's own goal")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the scene and of the policy's noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the scene and of the policy's noise; the default was never trained on.")
+    ] = EVALUATION_SEEDS_START,
     lockstep: Annotated[
         bool, typer.Option("--lockstep", help="Simulated time waits for the policy: the same seed, the same actions.")
     ] = False,

@@ -8,6 +8,7 @@ import pytest
 import zmq
 from arm_driver import HOME, Rig, eventually
 
+from memrt.robot_io import link
 from memrt.robot_io.session import Watchdog
 from memrt.robot_io.wire import Ack, Command, Endpoints, Hello, Published, State, Welcome, encode
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
@@ -101,6 +102,20 @@ def test_a_second_client_is_refused_while_the_first_lives(rig):
     rig.client()
     with pytest.raises(MemrtError, match="another client"):
         rig.client()
+
+
+def test_a_client_on_another_computer_times_its_chunks_by_the_heartbeats(rig, monkeypatch):
+    monkeypatch.setattr(link, "computer_id", lambda: "another")
+    robot = rig.client()
+    robot.arm()
+    assert robot.observe().frames == {}  # shared memory does not reach that far
+    estimate = robot._clock()
+    assert abs(estimate.offset_ns) <= estimate.uncertainty_ns  # in truth it is one clock
+    sent = chunk(0.2)
+    robot.send(sent)
+    assert eventually(lambda: rig.driver.pushed)
+    assert abs(rig.driver.pushed[0][1] - sent.t0_ns) <= 2 * 5 * NS_PER_MS
+    assert robot.statistics["clock uncertainty [ms]"] <= 5
 
 
 def test_nobody_there_is_one_clear_refusal(tmp_path):
