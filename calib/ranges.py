@@ -6,9 +6,10 @@ the interval:
 
 - `minmax`: everything ever seen; one outlier costs resolution for all other values.
 - `percentile`: the interval that holds the given share of all values on each side.
-- `mse`: the interval whose rounding plus clipping error, summed over the histogram, is smallest. Outliers of
-  transformer activations are few but carry signal, so clipping by a fixed share can be worse than the outlier itself;
-  this method weighs the two.
+- `mse`: the interval whose rounding plus clipping error, summed over the histogram, is smallest.
+
+The outliers of transformer activations are few but carry signal. Measured on the reference high level: clipping them,
+by either method, changes two to three times as many answer tokens as the coarser steps of `minmax` do.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ TENSORS_PER_PASS = 96
 class RangeMethod:
     """How to choose intervals; `percentile` (in percent, per side) is used by the method of that name only."""
 
-    name: Method = "mse"
+    name: Method = "minmax"
     percentile: float = 99.999
 
     def __post_init__(self) -> None:
@@ -74,6 +75,20 @@ def observe_ranges(
         for name in names:
             ranges[name] = choose_interval(*bounds[name], counts.get(name), method)
     return ranges
+
+
+def channel_maxima(
+    model: Any, tensors: Sequence[str], feeds: Sequence[Feeds], *, threads: int = 1
+) -> dict[str, NDArray[np.float32]]:
+    """Largest magnitude of each named tensor along its last axis over all feeds, float32 [channels]."""
+    maxima: dict[str, NDArray[np.float32]] = {}
+    for start in range(0, len(tensors), TENSORS_PER_PASS):
+        probe = _Probe(model, list(tensors[start : start + TENSORS_PER_PASS]), threads)
+        for feed in feeds:
+            for name, value in probe.values(feed).items():
+                seen = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0).astype(np.float32)
+                maxima[name] = np.maximum(maxima[name], seen) if name in maxima else seen
+    return maxima
 
 
 def choose_interval(
@@ -150,7 +165,7 @@ class _Probe:
         """True minimum and maximum over all feeds, widened to contain 0."""
         bounds: dict[str, tuple[float, float]] = {}
         for feed in feeds:
-            for name, value in self._values(feed).items():
+            for name, value in self.values(feed).items():
                 low, high = float(value.min(initial=0.0)), float(value.max(initial=0.0))
                 if not np.isfinite(low + high):
                     raise MemrtError(
@@ -169,13 +184,14 @@ class _Probe:
         """Counts int64 [HISTOGRAM_BINS] of each tensor's values between its bounds."""
         counts = {name: np.zeros(HISTOGRAM_BINS, np.int64) for name in bounds}
         for feed in feeds:
-            for name, value in self._values(feed).items():
+            for name, value in self.values(feed).items():
                 low, high = bounds[name]
                 if high > low:
                     counts[name] += np.histogram(value, bins=HISTOGRAM_BINS, range=(low, high))[0]
         return counts
 
-    def _values(self, feed: Feeds) -> dict[str, NDArray[Any]]:
+    def values(self, feed: Feeds) -> dict[str, NDArray[Any]]:
+        """The observed tensors of one feed."""
         values = {name: np.asarray(feed[name]) for name in self._from_feed}
         if self._session is not None:
             values.update(zip(self._names, self._session.run(self._names, dict(feed)), strict=True))

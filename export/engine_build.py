@@ -77,6 +77,7 @@ def build_engine(part: Part, staging: Path, precision: str, target: Target, *, t
             part.calibration,
             exclude=settings.keep_fp32.get(part.name, ()),
             method=settings.method,
+            smoothing=settings.smoothing,
             reduce_range=settings.reduce_range,
             threads=threads,
         )

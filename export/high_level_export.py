@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from memrt.calib.chats import Chat
 from memrt.export.engine_build import Part
 from memrt.export.taps import FeedStore, TappedEngine
+from memrt.export.torch_callable import torch_callable
 from memrt.export.vlm_graphs import (
     DECODER_INPUTS,
     DECODER_OUTPUTS,
@@ -187,16 +188,3 @@ def parts(
         Part(f"hl/{name}", f"hl/{name}.onnx", torch_callable(*module), calibration[name], gate[name])
         for name, module in modules.items()
     ]
-
-
-def torch_callable(module: nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
-    """`module` as a function from arrays by name to arrays by name."""
-    module.eval()
-
-    def run(feed: Mapping[str, Array]) -> dict[str, Array]:
-        with torch.no_grad():
-            values = module(*(torch.from_numpy(np.ascontiguousarray(feed[name])) for name in inputs))
-        tensors = (values,) if isinstance(values, Tensor) else values
-        return {name: np.asarray(value) for name, value in zip(outputs, tensors, strict=True)}
-
-    return run

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from memrt.calib.ranges import RangeMethod, observe_ranges
 from memrt.export.reproducible import canonicalise, graph_bytes, save_model
+from memrt.export.smooth import smooth
 from memrt.runtime.engine.onnxruntime import DISABLED_OPTIMIZERS, PROVIDER, session_options
 from memrt.runtime.errors import MemrtError
 
@@ -69,6 +70,7 @@ def quantise_int8(
     *,
     exclude: Sequence[str] = (),
     method: RangeMethod | None = None,
+    smoothing: float = 0.0,
     reduce_range: bool = False,
     weight_floor: float = QUANTISED_WEIGHT_FLOOR,
     threads: int = 1,
@@ -76,9 +78,9 @@ def quantise_int8(
     """Quantise the fp32 graph `onnx_in` to `onnx_out`; return `QuantisationReport.to_dict()`.
 
     `calibration` holds feeds of the graph; its dynamic dimensions may differ from feed to feed. `exclude` are node
-    name patterns that stay fp32. `reduce_range` keeps weights in 7 bits: for CPUs without VNNI, whose int16 sums of
-    two products saturate. Raises `MemrtError` when there is nothing to quantise or when the result fails its audit
-    (size, share of int8 weights, share that ONNX Runtime really fuses).
+    name patterns that stay fp32. `smoothing` is the α of `memrt.export.smooth`. `reduce_range` keeps weights in 7 bits:
+    for CPUs without VNNI, whose int16 sums of two products saturate. Raises `MemrtError` when there is nothing to
+    quantise or when the result fails its audit (size, share of int8 weights, share that ONNX Runtime really fuses).
     """
     import onnx
 
@@ -95,8 +97,12 @@ def quantise_int8(
             found=f"{len(products)} such nodes, all excluded",
             fix="export this engine as fp32, or narrow the exclude patterns",
         )
+    feeds = calibration if isinstance(calibration, Sequence) else list(calibration)
+    smooth(model, sorted(chosen), feeds, alpha=smoothing, threads=threads)
+    products = _weight_products(model)
+    chosen = {name: products[name] for name in chosen}
     activations = sorted({node.input[0] for node in chosen.values()})
-    ranges = observe_ranges(model, activations, list(calibration), method=method, threads=threads)
+    ranges = observe_ranges(model, activations, feeds, method=method, threads=threads)
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
     quantised = _insert_qdq(model, sorted(chosen), ranges, reduce_range)
     save_model(quantised, target)

@@ -18,6 +18,7 @@ Precision = Literal["fp32", "int8"]
 class Quantisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How int8 graphs are made for the target; `keep_fp32` holds node name patterns by engine."""
 
+    smoothing: Annotated[float, msgspec.Meta(ge=0, le=1)]
     ranges: Literal["minmax", "percentile", "mse"]
     percentile: Annotated[float, msgspec.Meta(gt=50, le=100)]
     reduce_range: bool

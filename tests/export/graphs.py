@@ -10,7 +10,7 @@ WIDTH = 32
 
 
 def tiny_graph(*, scopes: bool = True, seed: int = 0, width: int = WIDTH) -> onnx.ModelProto:
-    """y = out_proj(x + down(relu(up^T(x)))) on x [rows, width]; `up` is stored transposed, as torch stores it."""
+    """y = out_proj(x + down(tanh(up^T(x)))) on x [rows, width]; `up` is stored transposed, as torch stores it."""
     rng = np.random.default_rng(seed)
     weights = {
         "w_up": rng.normal(size=(4 * width, width)).astype(np.float32) / width**0.5,
@@ -21,7 +21,7 @@ def tiny_graph(*, scopes: bool = True, seed: int = 0, width: int = WIDTH) -> onn
     nodes = [
         helper.make_node("Transpose", ["w_up"], ["t"], name="node_t", perm=[1, 0]),
         helper.make_node("MatMul", ["x", "t"], ["a"], name="node_linear"),
-        helper.make_node("Relu", ["a"], ["r"], name="node_relu"),
+        helper.make_node("Tanh", ["a"], ["r"], name="node_tanh"),
         helper.make_node("MatMul", ["r", "w_down"], ["d"], name="node_linear_1"),
         helper.make_node("Add", ["x", "d"], ["s"], name="node_add"),
         helper.make_node("Gemm", ["s", "w_out", "b_out"], ["y"], name="node_linear_2"),

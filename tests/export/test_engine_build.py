@@ -26,7 +26,7 @@ def reference(feed: dict[str, np.ndarray], disturb: float = 0.0) -> dict[str, np
     """What `tiny_graph` computes, by hand."""
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in tiny_graph(width=WIDE).graph.initializer}
     x = feed["x"]
-    s = x + np.maximum(x @ weights["w_up"].T, 0) @ weights["w_down"]
+    s = x + np.tanh(x @ weights["w_up"].T) @ weights["w_down"]
     return {"y": (s @ weights["w_out"] + weights["b_out"]) * (1 + disturb)}
 
 

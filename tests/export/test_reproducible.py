@@ -21,7 +21,7 @@ def test_nodes_are_named_after_their_modules() -> None:
     canonicalise(model)
     assert [node.name for node in model.graph.node] == [
         "layers.0.up/MatMul",
-        "layers.0/Relu",
+        "layers.0/Tanh",
         "layers.0.down/MatMul",
         "layers.0/Add",
         "action_out_proj/Gemm",

@@ -1,0 +1,103 @@
+"""The low level's share of an export: its graphs, what its engines are fed, and its chunks beside the torch model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memrt.calib.calibration_set import CalibrationSet, LowLevelSample
+from memrt.calib.observations import observation_of, subgoal_text
+from memrt.export.engine_build import Part, canonicalise_file
+from memrt.export.pi05_graphs import INPUTS, OUTPUTS, export_pi05, graphs
+from memrt.export.taps import FeedStore, TappedEngine
+from memrt.export.torch_callable import torch_callable
+from memrt.runtime.config import PolicyConfig
+from memrt.runtime.engine import open_engine
+from memrt.runtime.policy.low_level_config import read_low_level_model
+from memrt.runtime.policy.low_level_session import Denoised, LowLevelSession, read_tables
+from memrt.train.pi05.policy import TorchLowLevel
+
+Denoise = Callable[[Sequence[NDArray[np.uint8]], NDArray[np.int64], NDArray[np.float32]], Denoised]
+
+# Which calls of one chunk are kept: every view, the prefix, and denoise steps from noise to action.
+TAPPED_STEPS = (0, 3, 6, 9)
+NOISE_SEED = 1  # the recorded chunks of gates; bundles are compared with another seed
+
+
+class LowLevelExport:
+    """The action expert of one policy, as torch module and as the graphs in `folder`, over the same samples."""
+
+    def __init__(
+        self, policy: PolicyConfig, weights: Path, folder: Path, recorded: CalibrationSet, threads: int = 1
+    ) -> None:
+        """Export the checkpoint `weights` to `folder`, fp32 and canonical."""
+        self._policy, self._folder, self._recorded, self._threads = policy, folder, recorded, threads
+        export_pi05(weights, folder, denoise_steps=policy.low_level.denoise_steps)
+        for name in INPUTS:
+            canonicalise_file(folder / f"{name}.onnx")
+        self._torch = TorchLowLevel(weights, policy.low_level, threads)
+
+    def torch_chunks(self, samples: Sequence[LowLevelSample]) -> list[dict[str, NDArray[np.float32]]]:
+        """Normalised action chunks {"actions": float32 [horizon, action_dim]} of the torch model."""
+        return [{"actions": chunk} for chunk in self._chunks(self._torch.denoise, samples)]
+
+    def engine_chunks(self, samples: Sequence[LowLevelSample]) -> list[dict[str, NDArray[np.float32]]]:
+        """The same from the engines that lie in the folder now."""
+        session = LowLevelSession.open(self._folder, self._threads)
+        try:
+            return [{"actions": chunk} for chunk in self._chunks(session.denoise, samples)]
+        finally:
+            session.close()
+
+    def tap(self, samples: Sequence[LowLevelSample], work: Path) -> dict[str, FeedStore]:
+        """What the engines are fed for `samples`, written below `work`."""
+        kept = {"vision": None, "prefix": None, "step": TAPPED_STEPS}
+        engines = {
+            name: TappedEngine(open_engine(self._folder / f"{name}.onnx", threads=self._threads), calls)
+            for name, calls in kept.items()
+        }
+        session = LowLevelSession(
+            read_low_level_model(self._folder / "config.json"), *read_tables(self._folder), **engines
+        )
+        stores = {name: FeedStore(work / name) for name in engines}
+        for name, engine in engines.items():
+            engine.store = stores[name]
+
+        def denoise(
+            images: Sequence[NDArray[np.uint8]], tokens: NDArray[np.int64], noise: NDArray[np.float32]
+        ) -> Denoised:
+            for engine in engines.values():
+                engine.begin()
+            return session.denoise(images, tokens, noise)
+
+        self._chunks(denoise, samples)
+        session.close()
+        return stores
+
+    def parts(self, calibration: Mapping[str, FeedStore], gate: Mapping[str, FeedStore]) -> list[Part]:
+        """The three engines of the low level, to be built."""
+        settings = read_low_level_model(self._folder / "config.json")
+        return [
+            Part(
+                name=f"ll/{name}",
+                file=f"ll/{name}.onnx",
+                reference=torch_callable(module, INPUTS[name], OUTPUTS[name]),
+                calibration=calibration[name],
+                gate=gate[name],
+            )
+            for name, module in graphs(self._torch.network, settings).items()
+        ]
+
+    def _chunks(self, denoise: Denoise, samples: Sequence[LowLevelSample]) -> list[NDArray[np.float32]]:
+        style = self._policy.memory.subgoal_style
+        chunks = []
+        for index, sample in enumerate(samples):
+            observation = observation_of(self._recorded, sample)
+            interface = self._torch.interface
+            tokens = interface.prompt(observation, subgoal_text(sample, style), sample.goal)
+            noise = self._torch.noise(NOISE_SEED, index)
+            chunks.append(denoise(interface.images(observation), tokens, noise).actions)
+        return chunks
