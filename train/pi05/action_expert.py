@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from memrt.train.pi05.config import GemmaConfig
-from memrt.train.pi05.gemma import GemmaAttention, GemmaMlp, KeyValue, attend, normalise, rotary_table
+from memrt.train.pi05.gemma import GemmaAttention, GemmaMlp, KeyValue, RotaryTable, attend, normalise, rotary_table
 
 
 class AdaptiveRmsNorm(nn.Module):
@@ -69,8 +69,14 @@ class ActionExpert(nn.Module):
         values [B, 1, P, d]; `allowed` is bool [B, 1, P] or None. Draws are independent noised copies of the same chunk:
         they share the prefix and do not see each other, which makes several flow times per image cheap in training.
         """
-        batch, draws, horizon, _ = x.shape
-        table = rotary_table(positions.repeat(1, draws), self.config.head_dim)
+        table = rotary_table(positions.repeat(1, x.shape[1]), self.config.head_dim)
+        return self.run(x, rows, table, prefix, allowed)
+
+    def run(
+        self, x: Tensor, rows: Tensor, table: RotaryTable, prefix: list[KeyValue], allowed: Tensor | None
+    ) -> Tensor:
+        """`forward` with the rotary table looked up already, for all draws."""
+        draws, horizon = x.shape[1:3]
         visible = self._visible(draws, horizon, prefix[0].keys.shape[2], allowed, x.device)
         for index, layer in enumerate(self.layers):
             attention, rows_attention, rows_mlp = layer.self_attn, rows[:, :, 2 * index], rows[:, :, 2 * index + 1]

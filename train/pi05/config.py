@@ -118,7 +118,7 @@ def reference(vocabulary: int, horizon: int = 16, *, image_size: int = 96) -> Pi
     prefix = GemmaConfig(width=128, depth=4, mlp_width=384, heads=4, kv_heads=1, head_dim=32)
     return Pi05Config(
         name="reference",
-        vision=VisionConfig(image_size=image_size, patch_size=16, width=128, depth=2, heads=4, mlp_width=512),
+        vision=VisionConfig(image_size=image_size, patch_size=16, width=128, depth=3, heads=4, mlp_width=512),
         prefix=prefix,
         expert=prefix,
         vocabulary=vocabulary,

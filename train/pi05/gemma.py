@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from memrt.train.pi05.config import GemmaConfig
 
@@ -56,7 +56,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
         mask = allowed[:, None]
         if mask.shape[2] != 1:
             mask = mask.repeat(1, 1, heads // groups, 1)
-    mixed = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
+    mixed = functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
     return mixed.reshape(batch, heads, length, -1).transpose(1, 2).flatten(-2)
 
 
@@ -110,7 +110,7 @@ class GemmaMlp(nn.Module):
         self.down_proj = nn.Linear(config.mlp_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+        return self.down_proj(functional.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
 
 
 class GemmaLayer(nn.Module):
@@ -144,7 +144,10 @@ class GemmaPrefix(nn.Module):
         `allowed` is bool [B, 1, P], false on padding; None when there is none. The last block stops at its keys
         and values: its output is used by nobody.
         """
-        table = rotary_table(positions, self.config.head_dim)
+        return self.run(embeddings, rotary_table(positions, self.config.head_dim), allowed)
+
+    def run(self, embeddings: Tensor, table: RotaryTable, allowed: Tensor | None = None) -> list[KeyValue]:
+        """`forward` with the rotary table looked up already."""
         x, cache = embeddings, []
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):

@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from memrt.train.pi05.action_expert import ActionExpert
 from memrt.train.pi05.config import Pi05Config
@@ -19,7 +19,7 @@ SHORTEST_PERIOD, LONGEST_PERIOD = 4e-3, 4.0
 
 
 class Prefix(NamedTuple):
-    """What the expert needs of one observation: per-layer K/V, validity [B, 1, P] or None, first suffix position [B]."""
+    """What the expert needs of one observation: K/V by layer, validity [B, 1, P] or None, valid tokens [B]."""
 
     cache: list[KeyValue]
     allowed: Tensor | None
@@ -99,7 +99,9 @@ class Pi05(nn.Module):
 
     def embed_prefix(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Views [B, V, S, S, 3] and token ids [B, T] → [B, V·tokens + T, prefix width]: views first, then text."""
-        batch, views = images.shape[:2]
+        batch = images.shape[0]
+        if images.shape[1] == 0:  # a policy may be asked without any view: reshape(-1) cannot infer from nothing
+            return self.language_model.embed(tokens)
         vision = self.embed_images(images.flatten(0, 1)).reshape(batch, -1, self.config.prefix.width)
         return torch.cat((vision, self.language_model.embed(tokens)), dim=1)
 
@@ -120,7 +122,7 @@ class Pi05(nn.Module):
     def modulation(self, t: Tensor) -> Tensor:
         """Flow times [...] → adaRMS rows [..., 2·depth + 1, 3, width]."""
         features = time_features(t, self.config.expert.width).to(self.time_mlp_in.weight.dtype)
-        condition = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
+        condition = functional.silu(self.time_mlp_out(functional.silu(self.time_mlp_in(features))))
         return self.expert.modulation(condition)
 
     def velocity(self, x: Tensor, rows: Tensor, prefix: Prefix) -> Tensor:

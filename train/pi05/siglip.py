@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from memrt.train.pi05.config import VisionConfig
 
 LAYER_NORM_EPSILON = 1e-6  # SigLIP's; PyTorch's default is 1e-5
+
+
+class PatchEmbedding(nn.Conv2d):
+    """A convolution by name and weight; its patches do not overlap, so it is computed as one matrix product.
+
+    That is faster, and it is a form that int8 engines can take.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, S, S, 3] → [B, tokens, width], row by row from the top left."""
+        patch = self.kernel_size[0]
+        batch, side = images.shape[0], images.shape[1] // patch
+        patches = images.reshape(batch, side, patch, side, patch, 3).permute(0, 1, 3, 5, 2, 4)
+        return functional.linear(
+            patches.reshape(batch, side * side, 3 * patch * patch), self.weight.flatten(1), self.bias
+        )
 
 
 class SiglipEmbeddings(nn.Module):
@@ -15,18 +31,11 @@ class SiglipEmbeddings(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.patch_size = config.patch_size
-        self.patch_embedding = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
+        self.patch_embedding = PatchEmbedding(3, config.width, config.patch_size, stride=config.patch_size)
         self.position_embedding = nn.Embedding(config.tokens, config.width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, S, S, 3] in [-1, 1] → [B, tokens, width]; row by row from the top left."""
-        batch, side, patch = images.shape[0], images.shape[1] // self.patch_size, self.patch_size
-        # Patches do not overlap, so the convolution is one matrix product: faster, and what int8 engines can take.
-        patches = images.reshape(batch, side, patch, side, patch, 3).permute(0, 1, 3, 5, 2, 4)
-        patches = patches.reshape(batch, side * side, 3 * patch * patch)
-        tokens = F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
-        return tokens + self.position_embedding.weight
+        return self.patch_embedding(images) + self.position_embedding.weight
 
 
 class SiglipAttention(nn.Module):
@@ -45,7 +54,7 @@ class SiglipAttention(nn.Module):
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+        return self.out_proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
 
 
 class SiglipMlp(nn.Module):
@@ -57,7 +66,7 @@ class SiglipMlp(nn.Module):
         self.fc2 = nn.Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
 
 
 class SiglipLayer(nn.Module):
