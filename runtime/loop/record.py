@@ -138,6 +138,6 @@ class RunRecord:
                 if s is not None
             },
             "subgoals": [{"t_s": t_s, "text": text} for t_s, text in self.subgoals],
-            "robot": dict(self.robot),
+            "robot_values": dict(self.robot),
             "actions_sha256": self.actions_sha256,
         }

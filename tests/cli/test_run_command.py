@@ -209,5 +209,5 @@ def test_a_real_time_run_ends_in_order(bundle, nodding):
     values = json.loads(result.stdout)
     assert values["mode"] == "realtime"
     assert (values["outcome"], result.exit_code) in {("time_over", 0), ("held", 1), ("fault", 1)}
-    assert values["robot"]["control ticks"] > 0
+    assert values["robot_values"]["control ticks"] > 0
     assert "cube" in values["goal"]
