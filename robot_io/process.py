@@ -18,7 +18,8 @@ TERMINATE_S = 5.0
 class NodeProcess:
     """One child: `python -m module --endpoint ... --parent ...`. Its endpoint is a socket file in an own folder.
 
-    Start it from the main thread: Linux delivers the parent-death signal when the *thread* that started it ends.
+    Start it from the main thread: Linux delivers the parent-death signal when the *thread* that started it ends. The
+    child stays in this session, because Linux's autogroups make niceness count only among the processes of one session.
     """
 
     def __init__(self, module: str, arguments: Sequence[str]) -> None:
@@ -33,7 +34,6 @@ class NodeProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # the terminal's Ctrl-C is for the client, which then stops the robot in order
         )
         self._reader = threading.Thread(target=self._read_log, name="node log", daemon=True)
         self._reader.start()

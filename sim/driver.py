@@ -23,6 +23,7 @@ CONTROL_HZ = 1000.0  # as an FR3's own control interface
 FRAME_PERIOD_NS = 50 * NS_PER_MS  # both cameras at 20 Hz
 RING_SLOTS = 4  # one newest, one being written, two under a reader's eyes
 CATCH_UP_NS = 50 * NS_PER_MS  # physics that falls further behind than this lets time slip, and counts it
+RANGE_TOLERANCE = 0.1  # [rad] beyond the datasheet: the simulated joints yield that much under contact, no more
 HOME_DT_NS = 50 * NS_PER_MS
 HOME_SPEED = 0.6  # mean joint speed on the way home [rad/s]
 
@@ -42,7 +43,7 @@ class SimDriver:
         self._counts: Counter[str] = Counter()
         self._home_until_ns = 0
         self._speed = speed
-        self._range = SeamLimits.fr3(margin=0.0)
+        self._range = SeamLimits.fr3(margin=-RANGE_TOLERANCE)
         # A slow run is as many control steps long as a fast one: the episode's cap counts those.
         self._physics_steps_per_control = round(PHYSICS_STEPS_PER_CONTROL / speed)
         self._rings = {

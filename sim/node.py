@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     if options.parent:
         die_with_parent(options.parent)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     outrank(NICE)
     try:
         watchdog = Watchdog(round(options.brake_after_ms * NS_PER_MS), round(options.fault_after_ms * NS_PER_MS))
@@ -44,8 +45,9 @@ def _serve(env: TabletopEnv, options: argparse.Namespace, watchdog: Watchdog) ->
         def end(signal_number: int, frame: FrameType | None) -> None:
             node.shutdown.set()
 
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signal_number, end)
+        signal.signal(signal.SIGTERM, end)
+        if not options.parent:  # a parent's terminal sends Ctrl-C to both, and it is the parent that ends the run
+            signal.signal(signal.SIGINT, end)
         node.serve()
     finally:
         driver.close()
