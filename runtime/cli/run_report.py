@@ -87,10 +87,18 @@ def report_run(record: RunRecord, bundle: Bundle, robot: str, task: str, as_json
     console.print(line)
     console.print(latency_table(record))
     if record.mode == "realtime":
-        late = record.robot.get("control lateness p99 [ms]")
-        lateness = f"control lateness p99 {late:.2f} ms, " if isinstance(late, float) else ""
-        starved = f"{record.starved_ns / 1e6:.0f} ms" if record.starved_ns else "none"
-        console.print(f"{lateness}chunk starvation: {starved}", highlight=False)
+        console.print(_control_line(record), highlight=False, markup=False)
+
+
+def _control_line(record: RunRecord) -> str:
+    """Two views of starvation: gaps between the chunks sent, and ticks for which the robot's node had no action."""
+    robot = record.robot
+    parts = [f"chunk starvation: {record.starved_ns / 1e6:.0f} ms" if record.starved_ns else "chunk starvation: none"]
+    if "control ticks starved" in robot:
+        parts.append(f"control ticks without an action: {robot['control ticks starved']:.0f}")
+    if "control lateness p99 [ms]" in robot:
+        parts.append(f"control lateness p99: {robot['control lateness p99 [ms]']:.2f} ms")
+    return ", ".join(parts)
 
 
 def _about(bundle: Bundle, robot: str) -> dict[str, Any]:
