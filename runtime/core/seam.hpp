@@ -3,10 +3,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <ruckig/ruckig.hpp>
 #include <span>
 
 #include "limits.hpp"
+#include "planner.hpp"
 #include "spline.hpp"
 
 namespace memrt {
@@ -54,12 +54,9 @@ struct SeamCounters {
 
 /// \brief Turns timed action chunks into joint commands that respect position, speed, acceleration and jerk limits.
 ///
-/// The newest chunk becomes waypoints of a C2 cubic spline. Every `replan_s` a jerk-limited trajectory is planned
-/// from the current command to the spline's state `preview_s` ahead, to arrive there just then (or as soon as the
-/// limits allow). Only the first `replan_s` of a plan is followed. A plan is followed by a joint only if braking from
-/// the end of that piece still ends inside the joint's range; otherwise the joint brakes. As the first command is at
-/// rest and every piece ends in a state from which braking is safe, the position limits hold for ever, whatever is
-/// pushed and whenever.
+/// The newest chunk becomes waypoints of a C2 cubic spline. Every `replan_s` a Planner plans from the current command
+/// to the spline's state `preview_s` ahead, to arrive there just then (or as soon as the limits allow), and only the
+/// first `replan_s` of that plan is followed. The Planner keeps the limits, whatever is pushed and whenever.
 ///
 /// Pure: no clock, no thread, no allocation after construction; commands depend only on what was pushed and on the
 /// times given, not on how often step() is called. Not thread-safe: one owner.
@@ -113,42 +110,19 @@ class Seam {
     /// \brief How much of the pushed future lies after `t_ns` [s].
     double remaining_s(std::int64_t t_ns) const;
 
-    const SeamCounters& counters() const { return counters_; }
+    SeamCounters counters() const;
 
   private:
-    using Trajectory = ruckig::Trajectory<kJoints>;
-
     void advance(std::int64_t t_ns);
     void plan();
-    bool plan_tracking();
-    bool plan_brake(const JointState& from, Trajectory& brake);
-    void check_range(const Trajectory& plan, double time_s);
-    JointState piece_at(std::int64_t t_ns) const;
-    JointState mix(double elapsed_s) const;
+    JointState command_state() const;
     void begin_spline(std::int64_t t0_ns, std::int64_t first_ns, std::int64_t gap_ns, JointArray& rate);
 
-    SeamLimits limits_;  // with the headroom for rounding taken off
-    double preview_s_;
-    double replan_s_;
     std::int64_t preview_ns_;
     std::int64_t replan_ns_;
-
-    ruckig::Ruckig<kJoints> ruckig_;
-    ruckig::InputParameter<kJoints> track_input_;
-    ruckig::InputParameter<kJoints> brake_input_;
-
+    Planner planner_;
     Spline spline_;
-    JointArray q_low_{};  // the position range, widened to the start where that lies outside
-    JointArray q_high_{};
-    JointState start_{};     // state at the beginning of the current piece
-    JointState end_{};       // and at its end
-    Trajectory track_;       // current plan
-    Trajectory brake_;       // braking from the beginning of the current piece, `brake_s_` into the trajectory
-    Trajectory next_brake_;  // braking from its end
-    double brake_s_ = 0.0;
-    bool brake_renewed_ = false;
-    std::array<bool, kJoints> brakes_{};  // joints that brake in the current piece
-    std::int64_t piece_ns_ = 0;
+    std::int64_t piece_ns_ = 0;  // when the planner's current piece began
     std::int64_t now_ns_ = 0;
     double gripper_ = 0.0;
     bool ready_ = false;

@@ -71,14 +71,17 @@ class Spline {
         }
     }
 
-    /// \brief The curve at `t_ns`; before the first and after the last point: that point, at rest.
+    /// \brief The curve at `t_ns`; before the first point: that point; from the last on: that point, at rest.
     JointState at(std::int64_t t_ns) const {
         JointState state;
         if (size_ == 0) return state;
-        if (t_ns >= back().t_ns || t_ns <= points_[0].t_ns) {
-            const std::size_t end = t_ns >= back().t_ns ? size_ - 1 : 0;
-            state.q = points_[end].q;
-            if (end == 0 && size_ > 1) state.dq = rates_[0];
+        if (t_ns >= back().t_ns) {
+            state.q = back().q;
+            return state;
+        }
+        if (t_ns <= points_[0].t_ns) {
+            state.q = points_[0].q;
+            state.dq = rates_[0];
             return state;
         }
         std::size_t i = 0;
