@@ -2,7 +2,8 @@
 
 Three gates, each stricter about what matters further down the line:
 - *engine gate*: every engine alone, on recorded inputs, against torch.
-- *chain gate*: a whole low-level call (vision, prefix, all denoise steps) with the same noise, on the action chunk.
+- *chain gate*: a whole low-level call (vision, prefix, all denoise steps) with the same noise: the arm's motion, and
+  the gripper's open and closed.
 - *answer gate*: the high level reading its own recorded answers (teacher forcing): the share of positions where the
   most likely token is the same.
 
@@ -20,12 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memrt.runtime.engine.agreement import Agreement, Tensors, compare
+from memrt.runtime.engine.agreement import Tensors, compare
 from memrt.runtime.errors import MemrtError
 
-__all__ = ["THRESHOLDS", "Agreement", "Threshold", "answer_agreement", "compare", "gate", "threshold", "write_golden"]
-
 CHAIN = "ll/chain"
+GRIPPER = "ll/gripper"
 ANSWERS = "hl/answers"
 
 
@@ -53,6 +53,9 @@ THRESHOLDS: dict[str, dict[str, Threshold]] = {
         CHAIN: Threshold(cosine=0.998, relative_l2=0.06),
     },
 }
+# Least share of gripper commands (open or closed) that equal torch's. At the very step where the hand closes, a
+# network is undecided; which of two neighbouring steps it takes is no error of the arithmetic.
+GRIPPER_FLOOR: dict[str, float] = {"fp32": 1.0, "int8": 0.98}
 # Least share of answer positions whose most likely token equals torch's.
 ANSWER_FLOOR: dict[str, float] = {"fp32": 1.0, "int8": 0.98}
 
@@ -81,6 +84,22 @@ def gate(
             fix=_fix(precision),
         )
     return {**agreement.to_dict(), "threshold": limits.to_dict()}
+
+
+def gripper_agreement(
+    precision: str, reference: Sequence[NDArray[np.bool_]], candidate: Sequence[NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """Judge the gripper commands of whole chunks, bool [horizon] each; raises `MemrtError` below the floor."""
+    equal = np.concatenate([a == b for a, b in zip(reference, candidate, strict=True)])
+    share, floor = float(equal.mean()), GRIPPER_FLOOR[precision]
+    if share < floor:
+        raise MemrtError(
+            f"{GRIPPER} ({precision}) does not open and close as the torch model does",
+            expected=f"the same command at {floor:.0%} of the steps",
+            found=f"{share:.1%} of {len(equal)}",
+            fix=_fix(precision),
+        )
+    return {"identical": share, "steps": len(equal), "floor": floor}
 
 
 def answer_agreement(

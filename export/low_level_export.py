@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,25 @@ from memrt.runtime.config import PolicyConfig
 from memrt.runtime.engine import open_engine
 from memrt.runtime.policy.low_level_config import read_low_level_model
 from memrt.runtime.policy.low_level_session import Denoised, LowLevelSession, read_tables
+from memrt.runtime.types import ARM_JOINTS
 from memrt.train.pi05.policy import TorchLowLevel
 
 Denoise = Callable[[Sequence[NDArray[np.uint8]], NDArray[np.int64], NDArray[np.float32]], Denoised]
 
 # Which calls of one chunk are kept: every view, the prefix, and denoise steps from noise to action.
 TAPPED_STEPS = (0, 3, 6, 9)
+CLOSED = 0.5  # gripper opening below which a command closes the hand
 NOISE_SEED = 1  # the recorded chunks of gates; bundles are compared with another seed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunks:
+    """Whole calls, one entry per sample: the arm's normalised actions {"arm": float32 [horizon, 7]}, and where the
+    gripper is commanded to close, bool [horizon].
+    """
+
+    arm: list[dict[str, NDArray[np.float32]]]
+    closed: list[NDArray[np.bool_]]
 
 
 class LowLevelExport:
@@ -40,15 +53,15 @@ class LowLevelExport:
             canonicalise_file(folder / f"{name}.onnx")
         self._torch = TorchLowLevel(weights, policy.low_level, threads)
 
-    def torch_chunks(self, samples: Sequence[LowLevelSample]) -> list[dict[str, NDArray[np.float32]]]:
-        """Normalised action chunks {"actions": float32 [horizon, action_dim]} of the torch model."""
-        return [{"actions": chunk} for chunk in self._chunks(self._torch.denoise, samples)]
+    def torch_chunks(self, samples: Sequence[LowLevelSample]) -> Chunks:
+        """Whole calls of the torch model."""
+        return self._chunks(self._torch.denoise, samples)
 
-    def engine_chunks(self, samples: Sequence[LowLevelSample]) -> list[dict[str, NDArray[np.float32]]]:
+    def engine_chunks(self, samples: Sequence[LowLevelSample]) -> Chunks:
         """The same from the engines that lie in the folder now."""
         session = LowLevelSession.open(self._folder, self._threads)
         try:
-            return [{"actions": chunk} for chunk in self._chunks(session.denoise, samples)]
+            return self._chunks(session.denoise, samples)
         finally:
             session.close()
 
@@ -91,13 +104,15 @@ class LowLevelExport:
             for name, module in graphs(self._torch.network, settings).items()
         ]
 
-    def _chunks(self, denoise: Denoise, samples: Sequence[LowLevelSample]) -> list[NDArray[np.float32]]:
+    def _chunks(self, denoise: Denoise, samples: Sequence[LowLevelSample]) -> Chunks:
         style = self._policy.memory.subgoal_style
-        chunks = []
+        chunks = Chunks([], [])
         for index, sample in enumerate(samples):
             observation = observation_of(self._recorded, sample)
             interface = self._torch.interface
             tokens = interface.prompt(observation, subgoal_text(sample, style), sample.goal)
             noise = self._torch.noise(NOISE_SEED, index)
-            chunks.append(denoise(interface.images(observation), tokens, noise).actions)
+            actions = denoise(interface.images(observation), tokens, noise).actions
+            chunks.arm.append({"arm": actions[:, :ARM_JOINTS].copy()})
+            chunks.closed.append(interface.chunk(actions, observation, 0).actions[:, ARM_JOINTS] < CLOSED)
         return chunks

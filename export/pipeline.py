@@ -16,7 +16,7 @@ from typing import Any
 
 from memrt.calib.calibration_set import ROLES, CalibrationSet, load_calibration_set, reference_set
 from memrt.export.engine_build import Part, build_engine, canonicalise_file
-from memrt.export.gates import ANSWERS, CHAIN, answer_agreement, gate
+from memrt.export.gates import ANSWERS, CHAIN, GRIPPER, answer_agreement, gate, gripper_agreement
 from memrt.export.target import Target, load_target
 from memrt.runtime.bundle import Bundle, write_bundle
 from memrt.runtime.config import PolicyConfig, load_policy, resolve_weights
@@ -138,7 +138,9 @@ class _Export:
         self._progress(f"low level: reading {sum(map(len, samples.values()))} recorded observations")
         taps = {role: export.tap(chosen, work / "ll" / role) for role, chosen in samples.items()}
         self._build(export.parts(taps["calibration"], taps["gate"]), staging)
-        self._gates[CHAIN] = gate(CHAIN, self._precision, chunks, export.engine_chunks(samples["gate"]))
+        found = export.engine_chunks(samples["gate"])
+        self._gates[CHAIN] = gate(CHAIN, self._precision, chunks.arm, found.arm)
+        self._gates[GRIPPER] = gripper_agreement(self._precision, chunks.closed, found.closed)
         self._progress(f"low level: action chunks within relative L2 {self._gates[CHAIN]['relative_l2']:.1e}")
 
     def _build(self, parts: list[Part], staging: Path) -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memrt.export.gates import THRESHOLDS, answer_agreement, gate, threshold, write_golden
+from memrt.export.gates import (
+    THRESHOLDS,
+    answer_agreement,
+    gate,
+    gripper_agreement,
+    threshold,
+    write_golden,
+)
 from memrt.runtime.engine.golden import read_golden
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import sha256_of
@@ -64,6 +71,16 @@ def test_answers() -> None:
         answer_agreement("fp32", reference, candidate)
     with pytest.raises(MemrtError, match="same answers"):
         answer_agreement("fp32", reference, candidate[:1])
+
+
+def test_gripper() -> None:
+    reference = [np.arange(100) < 40, np.arange(100) < 60]
+    late = [np.arange(100) < 41, np.arange(100) < 60]
+    assert gripper_agreement("int8", reference, late)["identical"] == pytest.approx(0.995)
+    with pytest.raises(MemrtError, match="open and close"):
+        gripper_agreement("fp32", reference, late)
+    with pytest.raises(MemrtError, match="open and close"):
+        gripper_agreement("int8", reference, [~late[0], late[1]])
 
 
 def test_golden_files_return_what_was_written(tmp_path: Path) -> None:
