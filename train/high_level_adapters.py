@@ -9,7 +9,6 @@ number of steps; only what they are shown of the past and asked to keep differs.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from memrt.train.high_level_data import Calls, ExampleSource, batches
 from memrt.train.high_level_features import FeatureCache, compute_features
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_loop import Loop, Schedule
-from memrt.train.high_level_model import WEIGHTS, load_model
+from memrt.train.high_level_model import load_model
 from memrt.train.high_level_text import Example, ExampleEncoder
 from memrt.train.memory_labels import label_pair
 from memrt.train.text_tokenizer import reference_tokenizer
@@ -127,12 +126,9 @@ def main(arguments: list[str] | None = None) -> None:
     forward = TrainingForward(wrapped.get_base_model())  # type: ignore[arg-type]
     encoder = ExampleEncoder(reference_tokenizer())
     calls = Calls.load(options.calls)
-    digest = hashlib.sha256((options.base / WEIGHTS).read_bytes()).hexdigest()
-    features = compute_features(
-        forward, calls.images, options.out / "vision_features.npy", f"{digest} {len(calls.records)}"
-    )
+    features = compute_features(forward, calls.images, options.out / "vision_features.npy")
     folder = options.out / name
-    schedule = Schedule(options.steps, options.rate, warmup=50, decay=0.4)
+    schedule = Schedule(options.steps, options.rate, warmup=50, decay=0.6)
     loop = Loop(wrapped, schedule, folder / "state", folder / "log.jsonl", name)
     source = call_source(options.policy, calls, calls.split()[0])
     loop.run(adapter_losses(forward, features, source, encoder, options.batch, options.seed, loop.step))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,12 @@ class FeatureCache:
         return VisionFeatures(tokens, tuple(deepstack))
 
 
-def compute_features(forward: TrainingForward, images: NDArray[np.uint8], path: Path, identity: str) -> FeatureCache:
-    """Features of `images` uint8 [n, 256, 256, 3] at `path`; reused if they were computed for the same `identity`.
-
-    `identity` names the vision tower's weights and the frames.
-    """
+def compute_features(forward: TrainingForward, images: NDArray[np.uint8], path: Path) -> FeatureCache:
+    """Features of `images` uint8 [n, 256, 256, 3] at `path`; reused if the same tower made them of as many frames."""
+    digest = hashlib.sha256(str(len(images)).encode())
+    for parameter in forward.model.model.visual.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    identity = digest.hexdigest()
     done = path.with_suffix(".txt")
     if not (done.exists() and done.read_text() == identity):
         path.parent.mkdir(parents=True, exist_ok=True)

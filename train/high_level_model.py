@@ -25,7 +25,7 @@ TEMPORAL_PATCH = 2  # Qwen3-VL: an image counts as two equal frames
 GRID = IMAGE_SIZE // PATCH  # patches per side
 VISUAL_TOKENS = (GRID // MERGE) ** 2  # 64, as in the paper's setting
 WEIGHTS = "model.safetensors"
-POSITION_SCALE = 0.3  # of the waves the vision tower's positions start from
+POSITION_SCALE = 2.5  # of the waves the vision tower's positions start from; patch embeddings are as large
 TIED = "lm_head.weight"  # shares storage with the embedding, as in Qwen3-VL-4B: not written twice
 
 

@@ -25,7 +25,7 @@ _POINT = re.compile(r"^(?P<name>[a-z ]+?) <(?P<row>\d+), (?P<col>\d+)>(?: (?P<st
 ABSENT = _SIDE * _SIDE  # class of an object that is not in the scene
 _DIGITS = 6  # three of the row, three of the column
 READING_WEIGHT, LOOKING_WEIGHT = 3.0, 0.3  # of the decoder's help beside the text loss
-OFFSET_WEIGHT, STATE_WEIGHT, DIGIT_WEIGHT, PLACE_WEIGHT = 4.0, 0.3, 0.5, 8.0  # beside the cell's cross-entropy
+OFFSET_WEIGHT, STATE_WEIGHT, DIGIT_WEIGHT, PLACE_WEIGHT = 4.0, 0.3, 0.3, 20.0  # beside the cell's cross-entropy
 
 
 def parse_scene(scene: str) -> tuple[dict[str, tuple[int, int]], str]:
@@ -90,7 +90,7 @@ class PointingHead(nn.Module):
         self.absent = nn.Linear(width, len(OBJECTS))
         self.offset = nn.Linear(width, len(OBJECTS) * 2)
         self.digits = nn.Linear(width, len(OBJECTS) * _DIGITS * 10)
-        self.place = nn.Linear(width, 2)
+        self.place = nn.Linear(width, len(OBJECTS) * 2)
         self.state = nn.Linear(width, len(GRIPPER_STATES))
 
     def loss(self, tokens: Tensor, scenes: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -107,8 +107,10 @@ class PointingHead(nn.Module):
         loss = loss + OFFSET_WEIGHT * F.smooth_l1_loss(offsets[image, thing, true_cell], true_offset, beta=0.05)
         loss = loss + DIGIT_WEIGHT * F.cross_entropy(spelled.flatten(0, 1), _spell(true_cell, true_offset).flatten())
         # The decoder's rotary positions tell it where to look but leave no trace in what it reads there: the token
-        # itself has to say in which row and column of the image it stands.
-        loss = loss + PLACE_WEIGHT * F.smooth_l1_loss(self.place(x), _places().to(x).expand(len(x), -1, -1), beta=0.02)
+        # itself has to say where in the whole image its object is.
+        places = self.place(x[image, true_cell]).unflatten(-1, (len(OBJECTS), 2))[torch.arange(len(thing)), thing]
+        misplaced = (places - _pixels(true_cell, true_offset) / IMAGE_SIZE).abs().mean()
+        loss = loss + PLACE_WEIGHT * misplaced
         loss = loss + STATE_WEIGHT * F.cross_entropy(self.state(self._at_gripper(x, cells)), state)
         with torch.no_grad():
             guess = cells[image, thing, :-1].argmax(-1)
@@ -126,12 +128,6 @@ class PointingHead(nn.Module):
 def _pixels(cell: Tensor, offset: Tensor) -> Tensor:
     corner = torch.stack([cell // _SIDE, cell % _SIDE], dim=-1)
     return (corner + offset) * _CELL
-
-
-def _places() -> Tensor:
-    """Row and column of every visual token, in image sides: fp32 [64, 2]."""
-    index = torch.arange(_SIDE) / _SIDE
-    return torch.stack(torch.meshgrid(index, index, indexing="ij"), dim=-1).flatten(0, 1)
 
 
 def _spell(cell: Tensor, offset: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     module = StageModule(model.train())
     if options.weights and (options.weights / POINTING).exists():
-        module.load_state_dict(load_file(str(options.weights / POINTING)), strict=False)
+        _load_heads(module, options.weights / POINTING)
     frames = None
     if options.scenes:
         frames = Frames(Scenes.load(options.scenes), Calls.load(options.calls) if options.calls else None)
@@ -60,6 +60,13 @@ def main(arguments: list[str] | None = None) -> None:
     save_tokenizer(tokenizer, folder / "model")
     heads = {name: value for name, value in module.state_dict().items() if not name.startswith("model.")}
     save_file(heads, str(folder / "model" / POINTING))
+
+
+def _load_heads(module: StageModule, path: Path) -> None:
+    """Read what fits; a head that has changed its shape starts anew."""
+    current = module.state_dict()
+    kept = {name: value for name, value in load_file(str(path)).items() if current[name].shape == value.shape}
+    module.load_state_dict(kept, strict=False)
 
 
 def _trained_part(module: StageModule, stage: str) -> StageModule:

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-CAPACITY = 160
+CAPACITY = 448
 
 
 @pytest.fixture(scope="session")

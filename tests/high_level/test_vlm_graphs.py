@@ -14,7 +14,7 @@ from memrt.export.vlm_graphs import OPSET, load_vlm
 from memrt.runtime.engine import open_engine
 from memrt.runtime.errors import MemrtError
 
-CAPACITY = 160
+CAPACITY = 448
 
 
 def test_vision_graph(exported: Path) -> None:

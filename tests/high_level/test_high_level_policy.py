@@ -1,0 +1,52 @@
+"""The high-level policy: memory asks, the VLM answers, memory takes the answer in."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_qwen as tiny
+
+from memrt.runtime.config import load_policy
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.high_level import HighLevelPolicy
+from memrt.runtime.policy.vlm_session import VlmSession
+from memrt.runtime.types import Frame, Observation
+
+GOAL = "pick up the red cube and place it on the target, then press the button to stop"
+
+
+@pytest.fixture
+def policy(exported: Path) -> HighLevelPolicy:
+    bundle = SimpleNamespace(policy=load_policy("am_grounded"), file=lambda name: exported.parent / name)
+    return HighLevelPolicy(bundle)  # type: ignore[arg-type]
+
+
+def _observation(camera: str = "front", seed: int = 0) -> Observation:
+    return Observation(5, np.zeros(8), {camera: Frame(camera, 1, 5, tiny.image(seed))})
+
+
+def test_a_call_asks_what_memory_asks_and_returns_what_memory_makes_of_it(
+    policy: HighLevelPolicy, exported: Path
+) -> None:
+    state = policy.initial()
+    result = policy.call(GOAL, _observation(), state)
+    request = policy.memory.request(state, GOAL)
+    alone = VlmSession.open(exported).generate(request.system, request.user, [tiny.image(0)], 128)
+    assert result.reply == alone.text
+    assert result.new_tokens == alone.new_tokens > 0
+    update = policy.memory.update(state, alone.text, GOAL)
+    assert (result.state, result.subgoal, result.held) == (update.state, update.subgoal, update.held)
+
+
+def test_calls_do_not_depend_on_the_calls_before(policy: HighLevelPolicy) -> None:
+    first = policy.call(GOAL, _observation(seed=1), policy.initial())
+    policy.call(GOAL, _observation(seed=2), first.state)
+    again = policy.call(GOAL, _observation(seed=1), policy.initial())
+    assert again.reply == first.reply
+    assert again.state == first.state
+
+
+def test_a_missing_camera_is_refused(policy: HighLevelPolicy) -> None:
+    with pytest.raises(MemrtError, match="front"):
+        policy.call(GOAL, _observation("wrist"), policy.initial())
