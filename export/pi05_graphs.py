@@ -8,7 +8,6 @@ left out instead of masked; positions count what is there, as in training, so th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,6 @@ from memrt.train.pi05.policy import runtime_model
 from memrt.train.pi05.sampling import flow_times
 
 OPSET = 20  # fp32 graphs for ONNX Runtime; TensorRT's fp16 graphs need 23
-
-Array = NDArray[Any]
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "vision": ("image",),
@@ -149,7 +146,7 @@ def write_low_level(model: Pi05, settings: LowLevelModel, out_dir: Path) -> None
     shapes["prefix"] = ({1: length}, {0: length})
     shapes["step"] = (None, None, None, {2: length}, {2: length})
     for name, module in graphs(model, settings).items():
-        _export(module, example(settings, name), out_dir / f"{name}.onnx", INPUTS[name], OUTPUTS[name], shapes[name])
+        _export(module, example(settings, name), out_dir / f"{name}.onnx", shapes=shapes[name])
     np.save(out_dir / "modulation.npy", modulation_table(model, settings.denoise_steps), allow_pickle=False)
     np.save(out_dir / "embed.npy", embedding_table(model), allow_pickle=False)
     write_low_level_model(settings, out_dir / "config.json")
@@ -173,34 +170,15 @@ def example(settings: LowLevelModel, name: str, tokens: int = 7) -> tuple[Tensor
     return examples[name]
 
 
-def torch_callable(module: nn.Module, name: str) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """A graph's module as a function from arrays by name to arrays by name: what an engine is compared with."""
-
-    def run(feed: Mapping[str, Array]) -> dict[str, Array]:
-        with torch.no_grad():
-            values = module(*(torch.from_numpy(np.ascontiguousarray(feed[key])) for key in INPUTS[name]))
-        tensors: Sequence[Tensor] = (values,) if isinstance(values, Tensor) else values
-        return {key: tensor.numpy() for key, tensor in zip(OUTPUTS[name], tensors, strict=True)}
-
-    return run
-
-
-def _export(
-    module: nn.Module,
-    inputs: tuple[Tensor, ...],
-    path: Path,
-    input_names: tuple[str, ...],
-    output_names: tuple[str, ...],
-    shapes: Any,
-) -> None:
+def _export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, *, shapes: Any) -> None:
     with torch.no_grad():
         program = torch.onnx.export(
             module,
             inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(input_names),
-            output_names=list(output_names),
+            input_names=list(INPUTS[path.stem]),
+            output_names=list(OUTPUTS[path.stem]),
             dynamic_shapes=shapes,
             optimize=True,
             verbose=False,
