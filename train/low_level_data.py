@@ -1,4 +1,4 @@
-"""Training samples of the low-level policy: memory-mapped images, prompts as the robot will write them, small jitter."""
+"""Training samples of the low-level policy: memory-mapped images, prompts as the robot writes them, small jitter."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python -m memrt.train.low_level_train --data runs/reference/data/low_level --out runs/reference/low_level
 
-`out` is a checkpoint folder from the first checkpoint on (averaged weights), beside `state.safetensors`, `state.json` and
-`log.jsonl` of the training itself.
+`out` is a checkpoint folder from the first checkpoint on (averaged weights), beside `state.safetensors`,
+`state.json` and `log.jsonl` of the training itself.
 """
 
 from __future__ import annotations

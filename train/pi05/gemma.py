@@ -68,6 +68,7 @@ class RmsNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [..., width] → the same shape and dtype."""
         return (normalise(x) * (1.0 + self.weight.float())).to(x.dtype)
 
 
@@ -110,6 +111,7 @@ class GemmaMlp(nn.Module):
         self.down_proj = nn.Linear(config.mlp_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [..., width] → the same shape."""
         return self.down_proj(functional.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from memrt.runtime.config import LowLevelConfig
+from memrt.runtime.config import LowLevelConfig, load_policy
 from memrt.runtime.policy.low_level import LowLevelInterface, LowLevelResult
 from memrt.runtime.policy.low_level_config import LowLevelModel
 from memrt.runtime.policy.low_level_session import Denoised
@@ -48,8 +48,9 @@ def runtime_model(config: Pi05Config, *, bos: str, denoise_steps: int | None = N
 class TorchLowLevel:
     """A checkpoint folder as the loop's `LowLevel`. Same inputs, outputs and noise as the exported policy."""
 
-    def __init__(self, weights_dir: str | Path, settings: LowLevelConfig, threads: int = 1) -> None:
-        """`settings` is the low_level block of the policy; `threads` are PyTorch's, for the whole process."""
+    def __init__(self, weights_dir: str | Path, settings: LowLevelConfig | None = None, threads: int = 1) -> None:
+        """`settings`: the policy's low_level block, by default `am_grounded`'s. `threads` holds for the whole process."""
+        settings = settings or load_policy("am_grounded").low_level
         torch.set_num_threads(threads)
         folder = Path(weights_dir)
         self.network: Pi05 = load_model(folder)

@@ -35,6 +35,7 @@ class SiglipEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.tokens, config.width)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images [B, S, S, 3] → [B, tokens, width]."""
         return self.patch_embedding(images) + self.position_embedding.weight
 
 
@@ -50,6 +51,7 @@ class SiglipAttention(nn.Module):
         self.out_proj = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, tokens, width] → the same shape."""
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -66,6 +68,7 @@ class SiglipMlp(nn.Module):
         self.fc2 = nn.Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [..., width] → the same shape."""
         return self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
 
 
@@ -80,6 +83,7 @@ class SiglipLayer(nn.Module):
         self.mlp = SiglipMlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, tokens, width] → the same shape."""
         x = x + self.self_attn(self.layer_norm1(x))
         return x + self.mlp(self.layer_norm2(x))
 
@@ -92,6 +96,7 @@ class SiglipEncoder(nn.Module):
         self.layers = nn.ModuleList(SiglipLayer(config) for _ in range(config.depth))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, tokens, width] → the same shape."""
         for layer in self.layers:
             x = layer(x)
         return x
@@ -107,6 +112,7 @@ class SiglipVisionModel(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The tower, end to end."""
         return self.post_layernorm(self.encoder(self.embeddings(images)))
 
 
@@ -118,6 +124,7 @@ class VisionTower(nn.Module):
         self.vision_model = SiglipVisionModel(config)
 
     def forward(self, images: Tensor) -> Tensor:
+        """As `vision_model`."""
         return self.vision_model(images)
 
 
@@ -129,4 +136,5 @@ class MultiModalProjector(nn.Module):
         self.linear = nn.Linear(vision_width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens [..., vision width] → [..., width]."""
         return self.linear(tokens)
