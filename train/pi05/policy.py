@@ -49,7 +49,7 @@ class TorchLowLevel:
     """A checkpoint folder as the loop's `LowLevel`. Same inputs, outputs and noise as the exported policy."""
 
     def __init__(self, weights_dir: str | Path, settings: LowLevelConfig | None = None, threads: int = 1) -> None:
-        """`settings`: the policy's low_level block, by default `am_grounded`'s. `threads` holds for the whole process."""
+        """`settings`: the policy's low_level block, by default `am_grounded`'s. `threads` is of the whole process."""
         settings = settings or load_policy("am_grounded").low_level
         torch.set_num_threads(threads)
         folder = Path(weights_dir)
