@@ -26,7 +26,7 @@ SUBGOALS = {
 }
 
 
-def write_dataset(root: Path, episodes: int = 30, size: int = 16) -> Path:
+def write_dataset(root: Path, episodes: int = 30, low_level_size: int = 16, high_level_size: int = 32) -> Path:
     """`episodes` episodes of two high-level and three low-level samples per subgoal."""
     rng = np.random.default_rng(0)
     low, high = root / "low_level", root / "high_level"
@@ -59,10 +59,12 @@ def write_dataset(root: Path, episodes: int = 30, size: int = 16) -> Path:
     for name, column in columns.items():
         np.save(low / f"{name}.npy", np.array(column, np.int32))
     for camera in ("front", "wrist"):
-        np.save(low / f"{camera}.npy", rng.integers(0, 255, (count, size, size, 3), dtype=np.uint8))
+        np.save(low / f"{camera}.npy", rng.integers(0, 255, (count, low_level_size, low_level_size, 3), dtype=np.uint8))
     np.save(low / "proprioception.npy", rng.normal(size=(count, 8)).astype(np.float32))
     np.save(low / "actions.npy", rng.normal(size=(count, 16, 8)).astype(np.float32))
     (low / "texts.json").write_text(json.dumps(texts))
-    np.save(high / "front.npy", rng.integers(0, 255, (len(records), 32, 32, 3), dtype=np.uint8))
+    np.save(
+        high / "front.npy", rng.integers(0, 255, (len(records), high_level_size, high_level_size, 3), dtype=np.uint8)
+    )
     (high / "samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return root

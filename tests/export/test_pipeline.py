@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("transformers")
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "calib"))
+
+from recorded import GOAL, SUBGOALS, write_dataset
+from tiny_action_expert import HORIZON, write_tiny_pi05
+from tiny_action_expert import IMAGE_SIZE as LOW_LEVEL_SIZE
+from tiny_vlm import IMAGE_SIZE as HIGH_LEVEL_SIZE
+from tiny_vlm import write_tiny_vlm
+
+from memrt.calib.calibration_set import load_calibration_set
+from memrt.calib.observations import observation_of
+from memrt.calib.record import Counts, record_calibration_set
+from memrt.export.fidelity import compare_bundles
+from memrt.export.pipeline import export_policy
+from memrt.runtime.bundle import Bundle, load_bundle
+from memrt.runtime.config import load_policy, policy_to_dict
+from memrt.runtime.engine import open_engine
+from memrt.runtime.engine.golden import reproduce
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.high_level import HighLevelPolicy
+from memrt.runtime.policy.low_level import LowLevelPolicy
+from memrt.runtime.types import Frame, Observation, Subgoal
+
+pytestmark = pytest.mark.timeout(900)  # six graph exports; minutes on a busy machine
+
+
+class Workshop:
+    """Tiny weights, a tiny calibration set and policies that name them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.weights = root / "weights"
+        texts = [GOAL, *SUBGOALS["simple"], *SUBGOALS["grounded"]]
+        write_tiny_pi05(self.weights / "low_level", texts)
+        write_tiny_vlm(self.weights / "high_level_base")
+        dataset = write_dataset(root / "data", low_level_size=LOW_LEVEL_SIZE, high_level_size=HIGH_LEVEL_SIZE)
+        self.calibration = root / "calibration"
+        record_calibration_set(dataset, self.calibration, name="tiny", counts=Counts(8, 4, 6, 4))
+
+    def policy(self, name: str) -> Path:
+        """The packaged policy `name`, at the tiny sizes and without an adapter."""
+        values = policy_to_dict(load_policy(name))
+        values["low_level"] |= {"image_size": LOW_LEVEL_SIZE, "horizon": HORIZON, "execute": HORIZON}
+        if values["high_level"]["source"] == "vlm":
+            values["high_level"] |= {"image_size": HIGH_LEVEL_SIZE, "adapter": None}
+        path = self.root / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    def export(self, name: str, out: str, precision: str) -> Bundle:
+        return export_policy(
+            self.policy(name),
+            self.root / out,
+            precision=precision,
+            weights_root=self.weights,
+            calibration=self.calibration,
+        )
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="module")
+def low_level_only(workshop: Workshop) -> Bundle:
+    return workshop.export("oracle_simple", "oracle_int8", "int8")
+
+
+@pytest.fixture(scope="module")
+def remembering(workshop: Workshop) -> Bundle:
+    return workshop.export("am_simple", "am_fp32", "fp32")
+
+
+def test_an_oracle_policy_exports_its_low_level_only(low_level_only: Bundle, workshop: Workshop) -> None:
+    bundle = load_bundle(low_level_only.path)
+    assert sorted(bundle.manifest.engines) == ["ll/prefix", "ll/step", "ll/vision"]
+    assert not (bundle.path / "hl").exists()
+    recorded = load_calibration_set(workshop.calibration)
+    sample = recorded.low_level("gate")[0]
+    policy = LowLevelPolicy(bundle)
+    result = policy.act(
+        observation_of(recorded, sample), Subgoal(sample.subgoal_simple, 1, 0), sample.goal, policy.noise(0, 0)
+    )
+    assert result.chunk.actions.shape == (HORIZON, 8)
+
+
+def test_the_bundle_reproduces_its_golden_samples(low_level_only: Bundle, remembering: Bundle) -> None:
+    for bundle in (low_level_only, remembering):
+        for name, engine in bundle.manifest.engines.items():
+            golden = bundle.file(engine.gate["golden"])
+            reproduce(name, open_engine(bundle.file(engine.file)), golden, engine.gate["threshold"])
+
+
+def test_exporting_again_gives_the_same_bytes(low_level_only: Bundle, workshop: Workshop) -> None:
+    again = workshop.export("oracle_simple", "oracle_again", "int8")
+    assert again.manifest.files == low_level_only.manifest.files
+    first, second = (json.loads((b.path / "manifest.json").read_text()) for b in (low_level_only, again))
+    assert first == second
+
+
+def test_a_remembering_policy_exports_both_halves(remembering: Bundle) -> None:
+    bundle = load_bundle(remembering.path)
+    assert sorted(bundle.manifest.engines) == ["hl/decoder", "hl/vision", "ll/prefix", "ll/step", "ll/vision"]
+    assert bundle.manifest.sources["gates"]["hl/answers"]["identical_tokens"] == 1.0
+    policy = HighLevelPolicy(bundle)
+    image = np.zeros((HIGH_LEVEL_SIZE, HIGH_LEVEL_SIZE, 3), np.uint8)
+    observation = Observation(0, np.zeros(8), {"front": Frame("front", 0, 0, image)})
+    assert policy.call(GOAL, observation, policy.initial()).new_tokens > 0
+
+
+def test_the_manifest_tells_what_the_bundle_was_made_from(remembering: Bundle) -> None:
+    sources = remembering.manifest.sources
+    assert set(sources["weights"]) == {"high_level", "low_level"}
+    assert "model.safetensors" in sources["weights"]["low_level"]
+    assert sources["calibration"]["high_level"] == {"calibration": 6, "gate": 4}
+    assert str(remembering.path.parent) not in (remembering.path / "manifest.json").read_text()
+
+
+def test_fidelity_of_a_bundle_to_itself_is_perfect(remembering: Bundle, workshop: Workshop) -> None:
+    report = compare_bundles(remembering.path, remembering.path, calibration=workshop.calibration)
+    assert report["high_level"]["identical"] == 1.0
+    assert report["low_level"]["relative_l2_worst"] == 0.0
+
+
+def test_fidelity_refuses_bundles_of_two_policies(remembering: Bundle, low_level_only: Bundle) -> None:
+    with pytest.raises(MemrtError, match="two bundles of one policy"):
+        compare_bundles(remembering.path, low_level_only.path)
+
+
+def test_nothing_is_left_behind_when_weights_are_missing(workshop: Workshop) -> None:
+    before = sorted(workshop.root.iterdir())
+    with pytest.raises(MemrtError, match="no weights for low_level"):
+        export_policy(
+            workshop.policy("oracle_simple"),
+            workshop.root / "never",
+            weights_root=workshop.root / "elsewhere",
+            calibration=workshop.calibration,
+        )
+    assert sorted(workshop.root.iterdir()) == before
+
+
+def test_a_precision_the_target_lacks_is_refused(workshop: Workshop) -> None:
+    with pytest.raises(MemrtError, match="does not run this precision"):
+        workshop.export("oracle_simple", "never", "fp8")
