@@ -64,8 +64,11 @@ class LowLevelSession:
     def open(cls, folder: Path, threads: int = 1) -> LowLevelSession:
         """Open `vision.onnx`, `prefix.onnx`, `step.onnx` and the tables in `folder`."""
         model = read_low_level_model(folder / "config.json")
-        engines = {name: open_engine(folder / f"{name}.onnx", threads=threads) for name in ("vision", "prefix", "step")}
-        return cls(model, *read_tables(folder), **engines)
+        embedding, modulation = read_tables(folder)
+        vision, prefix, step = (
+            open_engine(folder / f"{name}.onnx", threads=threads) for name in ("vision", "prefix", "step")
+        )
+        return cls(model, embedding, modulation, vision=vision, prefix=prefix, step=step)
 
     def denoise(self, images: Sequence[NDArray[np.uint8]], tokens: NDArray[np.int64], noise: Float32Array) -> Denoised:
         """One chunk from uint8 [S, S, 3] images (the views that are there), token ids [T] and noise [horizon, dim].
