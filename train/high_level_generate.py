@@ -60,7 +60,6 @@ def greedy(
             break
         embeddings, feeds = text.embed_tokens(tokens[:, None]), {}
         mask = torch.cat([mask, torch.ones(count, 1, dtype=torch.long)], dim=1)
-        positions = positions[:, :, -1:].amax(0, keepdim=True).expand(4, -1, -1) + 1
-        positions = positions.clone()
-        positions[0] = mask.sum(1, keepdim=True) - 1
+        following = positions[1:, :, -1:] + 1  # after text, the three rotary positions agree
+        positions = torch.cat([mask.sum(1, keepdim=True)[None] - 1, following])
     return [encoder.decode(reply) for reply in replies]

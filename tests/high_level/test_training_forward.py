@@ -5,6 +5,7 @@ import tiny_qwen as tiny
 import torch
 
 from memrt.train.high_level_forward import IGNORE, TrainingForward, patches
+from memrt.train.high_level_generate import greedy
 from memrt.train.high_level_text import Example, ExampleEncoder
 
 
@@ -70,3 +71,14 @@ def test_encoding_marks_exactly_the_reply() -> None:
     asked = (batch.targets[0] != IGNORE).nonzero()[:, 0].tolist()
     assert asked == list(range(row.reply_start - 1, len(row.ids) - 1))
     assert batch.targets[0, asked].tolist() == row.ids[row.reply_start :].tolist()
+
+
+def test_batched_greedy_answers_are_transformers_answers() -> None:
+    encoder = ExampleEncoder(tiny.tokenizer())
+    asked = [("Help.", "<image>Describe the scene.", 1), ("Help the robot.", "Goal: red cube\n<image>What now?", 2)]
+    rows = [encoder.encode(Example(seed, system, user, "unused")) for system, user, seed in asked]
+    with torch.no_grad():
+        pictures = torch.from_numpy(np.stack([tiny.image(seed) for _, _, seed in asked]))
+        vision = TrainingForward(tiny.model()).vision(pictures)
+    replies = greedy(tiny.model(), encoder, rows, vision, max_new_tokens=16)
+    assert replies == [tiny.transformers_answer(system, user, [seed], 16) for system, user, seed in asked]

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_qwen as tiny
-import torch
 
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.chat import render_chat
@@ -22,25 +21,7 @@ def session(exported: Path) -> VlmSession:
 
 
 def _transformers_answer(user: str, *seeds: int) -> str:
-    features = [tiny.qwen_pixels(tiny.image(seed)) for seed in seeds]
-    prompt = render_chat(SYSTEM, user, [64] * len(seeds))
-    ids = torch.tensor([tiny.tokenizer().encode(prompt, add_special_tokens=False).ids])
-    model = tiny.model()
-    stops = [tiny.tokenizer().token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
-    with torch.no_grad():
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            mm_token_type_ids=(ids == model.config.image_token_id).int(),
-            pixel_values=torch.cat([pixels for pixels, _ in features]),
-            image_grid_thw=torch.cat([grid for _, grid in features]),
-            max_new_tokens=BUDGET,
-            do_sample=False,
-            eos_token_id=stops,
-            pad_token_id=stops[1],
-        )
-    reply = [token for token in output[0, ids.shape[1] :].tolist() if token not in stops]
-    return str(tiny.tokenizer().decode(reply, skip_special_tokens=False))
+    return tiny.transformers_answer(SYSTEM, user, seeds, BUDGET)
 
 
 def test_greedy_text_matches_transformers(session: VlmSession) -> None:

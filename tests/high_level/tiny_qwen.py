@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import Qwen3VLForConditionalGeneration
 
+from memrt.runtime.policy.chat import render_chat
 from memrt.train.high_level_model import build_model, high_level_config, save_model
 from memrt.train.text_tokenizer import reference_tokenizer, save_tokenizer
 
@@ -64,6 +66,28 @@ def qwen_pixels(picture: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]
     )
     features = processor(images=[picture], return_tensors="pt")
     return features["pixel_values"], features["image_grid_thw"]
+
+
+def transformers_answer(system: str, user: str, seeds: Sequence[int], budget: int) -> str:
+    """What transformers' own processor order, forward and greedy search answer to images of `seeds`."""
+    features = [qwen_pixels(image(seed)) for seed in seeds]
+    prompt = render_chat(system, user, [64] * len(seeds))
+    ids = torch.tensor([tokenizer().encode(prompt, add_special_tokens=False).ids])
+    stops = [tokenizer().token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
+    with torch.no_grad():
+        output = model().generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == model().config.image_token_id).int(),
+            pixel_values=torch.cat([pixels for pixels, _ in features]),
+            image_grid_thw=torch.cat([grid for _, grid in features]),
+            max_new_tokens=budget,
+            do_sample=False,
+            eos_token_id=stops,
+            pad_token_id=stops[1],
+        )
+    reply = [token for token in output[0, ids.shape[1] :].tolist() if token not in stops]
+    return str(tokenizer().decode(reply, skip_special_tokens=False))
 
 
 def assert_same(ours: object, theirs: object, tolerance: float = 1e-5) -> None:
