@@ -24,7 +24,7 @@ from memrt.runtime.memory import build_memory
 from memrt.train.high_level_data import Calls, ExampleSource, batches
 from memrt.train.high_level_features import FeatureCache, compute_features
 from memrt.train.high_level_forward import TrainingForward
-from memrt.train.high_level_loop import Loop, Schedule
+from memrt.train.high_level_loop import Loop, Schedule, training_device
 from memrt.train.high_level_model import load_model
 from memrt.train.high_level_text import Example, ExampleEncoder
 from memrt.train.memory_labels import label_pair
@@ -91,7 +91,9 @@ def adapter_losses(
 
     def losses(_: int) -> Mapping[str, Tensor]:
         texts, indices = encoder.collate(next(rows))
-        token, correct = forward.token_losses(texts, forward.decode(texts, features.select(indices)))
+        texts = texts.to(forward.device)
+        hidden = forward.decode(texts, features.select(indices).to(forward.device))
+        token, correct = forward.token_losses(texts, hidden)
         return {"loss": token.mean(), "token_accuracy": correct.float().mean()}
 
     return losses
@@ -122,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     name = load_policy(options.policy).name
-    wrapped = lora_model(options.base)
+    wrapped = lora_model(options.base).to(training_device())
     forward = TrainingForward(wrapped.get_base_model())  # type: ignore[arg-type]
     encoder = ExampleEncoder(reference_tokenizer())
     calls = Calls.load(options.calls)

@@ -33,7 +33,7 @@ def compute_features(forward: TrainingForward, images: NDArray[np.uint8], path: 
     """Features of `images` uint8 [n, 256, 256, 3] at `path`; reused if the same tower made them of as many frames."""
     digest = hashlib.sha256(str(len(images)).encode())
     for parameter in forward.model.model.visual.parameters():
-        digest.update(parameter.detach().numpy().tobytes())
+        digest.update(parameter.detach().cpu().numpy().tobytes())
     identity = digest.hexdigest()
     done = path.with_suffix(".txt")
     if not (done.exists() and done.read_text() == identity):
@@ -45,7 +45,7 @@ def compute_features(forward: TrainingForward, images: NDArray[np.uint8], path: 
             for first in range(0, len(images), _BATCH):
                 vision = forward.vision(torch.from_numpy(np.ascontiguousarray(images[first : first + _BATCH])))
                 stacked = torch.stack([vision.tokens, *vision.deepstack], dim=1)
-                written[first : first + _BATCH] = stacked.half().numpy()
+                written[first : first + _BATCH] = stacked.half().cpu().numpy()
         written.flush()
         done.write_text(identity)
     features: NDArray[np.float16] = np.load(path, mmap_mode="r")

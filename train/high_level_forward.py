@@ -35,6 +35,10 @@ class VisionFeatures:
         """Features of the images named by `index`, one per text."""
         return VisionFeatures(self.tokens[index], tuple(feature[index] for feature in self.deepstack))
 
+    def to(self, device: torch.device) -> VisionFeatures:
+        """The same features on `device`."""
+        return VisionFeatures(self.tokens.to(device), tuple(feature.to(device) for feature in self.deepstack))
+
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
@@ -50,6 +54,11 @@ class TextBatch:
     image: Tensor
     image_start: Tensor
     targets: Tensor
+
+    def to(self, device: torch.device) -> TextBatch:
+        """The same batch on `device`."""
+        tensors = (self.ids, self.positions, self.image, self.image_start, self.targets)
+        return TextBatch(*(tensor.to(device) for tensor in tensors))
 
 
 def patches(images: Tensor) -> Tensor:
@@ -88,7 +97,7 @@ class TrainingForward:
     def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
         self.model = model
         visual = model.model.visual
-        device = visual.pos_embed.weight.device
+        self.device = device = visual.pos_embed.weight.device
         grid = torch.tensor([[1, GRID, GRID]])
         index, weight = get_vision_interpolation_indices_and_weights(
             grid,
@@ -111,7 +120,7 @@ class TrainingForward:
         visual = self.model.model.visual
         projection = visual.patch_embed.proj
         weight = projection.weight.sum(2).flatten(1)  # both frames of an image are equal
-        x = F.linear(patches(images), weight, projection.bias)
+        x = F.linear(patches(images.to(self.device)), weight, projection.bias)
         x = x + (visual.pos_embed(self._position_index) * self._position_weight[..., None]).sum(1)
         features: list[Tensor] = []
         n, tokens, width = x.shape

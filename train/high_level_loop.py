@@ -18,6 +18,11 @@ SAVE_EVERY_S = 120.0
 CLIP_NORM = 1.0
 
 
+def training_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """Learning rate over `steps`: linear warm-up, constant `peak`, linear decay to 2 % over the last `decay` share."""
@@ -123,7 +128,5 @@ class Loop:
             for name, parameter in self._parameters.items():
                 parameter.copy_(trained[name])
                 entries = {key.split("/", 1)[0]: value for key, value in moments.items() if key.endswith(f"/{name}")}
-                self._optimiser.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in entries.items()
-                }
+                self._optimiser.state[parameter] = {key: value.to(parameter.device) for key, value in entries.items()}
         return int(state["step"])

@@ -102,7 +102,7 @@ class FrameFeatures:
         if len(new):
             with torch.no_grad():
                 vision = self._forward.vision(self._frames.images(new))
-            stacked = torch.stack([vision.tokens, *vision.deepstack], dim=1).half()
+            stacked = torch.stack([vision.tokens, *vision.deepstack], dim=1).half().cpu()
             self._kept.update({int(index): row.clone() for index, row in zip(new, stacked, strict=True)})
         tokens, *deepstack = torch.stack([self._kept[int(index)] for index in indices]).float().unbind(1)
         return VisionFeatures(tokens, tuple(deepstack))
@@ -132,18 +132,19 @@ def stage_losses(
     def losses(_: int) -> Mapping[str, Tensor]:
         drawn = next(rows)
         texts, indices = encoder.collate(drawn)
+        texts = texts.to(forward.device)
         vision = None
-        total = torch.zeros(())
+        total = torch.zeros((), device=forward.device)
         values: dict[str, Tensor] = {}
         if len(indices) and frozen is not None:
-            vision = frozen.select(indices)
+            vision = frozen.select(indices).to(forward.device)
         elif len(indices):
             assert frames is not None
             vision = forward.vision(frames.images(indices))
             dense, values["pointing_error_px"] = module.head.loss(vision.tokens, frames.descriptions(indices))
             total = POINTING_WEIGHT * dense
         length = texts.ids.shape[1]
-        where, pixels = encoder.coordinates(drawn, length)
+        where, pixels = (tensor.to(forward.device) for tensor in encoder.coordinates(drawn, length))
         hidden, probed, logits = forward.decode_probed(texts, vision, where)
         if len(where):
             start = texts.image_start[where // length]

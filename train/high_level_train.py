@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from memrt.train.high_level_data import Calls, Scenes
-from memrt.train.high_level_loop import Loop, Schedule
+from memrt.train.high_level_loop import Loop, Schedule, training_device
 from memrt.train.high_level_model import build_model, high_level_config, load_model, save_model
 from memrt.train.high_level_stages import STAGES, Frames, StageModule, stage_losses
 from memrt.train.high_level_text import ExampleEncoder
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     tokenizer = reference_tokenizer()
     model = load_model(options.weights) if options.weights else build_model(high_level_config(tokenizer), options.seed)
     torch.manual_seed(options.seed)
-    module = StageModule(model.train())
+    module = StageModule(model.train()).to(training_device())
     if options.weights and (options.weights / POINTING).exists():
         _load_heads(module, options.weights / POINTING)
     frames = None
