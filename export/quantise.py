@@ -33,7 +33,7 @@ FUSED_OPERATORS = ("MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "DynamicQua
 
 # At least this share of the weights of all matrix products must be int8, and this share of the quantised products
 # must run in integer kernels: below that the file is called int8 but is not.
-QUANTISED_WEIGHT_FLOOR = 0.80
+QUANTISED_WEIGHT_FLOOR = 0.60
 FUSED_FLOOR = 0.95
 # int8 file ≤ fp32 file − 3 bytes per quantised weight, plus this share for scales and graph nodes.
 SIZE_SLACK = 0.10

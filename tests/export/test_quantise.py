@@ -94,7 +94,7 @@ def test_audit_accepts_a_sound_report() -> None:
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
-        (replace(GOOD, weights_quantised=700_000), "too few weights"),
+        (replace(GOOD, weights_quantised=500_000), "too few weights"),
         (replace(GOOD, bytes_int8=4_000_000), "too large"),
         (replace(GOOD, fused={"MatMulIntegerToFloat": 2}), "unfused"),
     ],
