@@ -9,9 +9,10 @@ BIN    := $(VENV)/bin
 DEBIAN := g++ python3-dev python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PINNED := $(BIN)/pip install --quiet --constraint constraints.txt
+PACKAGES := runtime export calib robot_io sim train
 CORE   := $(wildcard runtime/core/*) CMakeLists.txt
 
-ARGS   ?= --task PickXtimes --policy am_grounded --seed 0
+ARGS   ?= --task PickXtimes --policy am_grounded --seed 1000000
 TESTS  ?= tests
 
 .PHONY: run test check format clean
@@ -24,7 +25,8 @@ test: $(VENV)/.develops
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy -p memrt.runtime
+	mkdir -p build/typed/memrt && ln -sfn $(addprefix $(CURDIR)/,$(PACKAGES)) build/typed/memrt/
+	MYPYPATH=build/typed $(BIN)/mypy --follow-imports=silent -p memrt.runtime
 	$(BIN)/clang-format --dry-run --Werror runtime/core/*.cpp runtime/core/*.hpp
 
 format: $(VENV)/.develops

@@ -6,6 +6,7 @@ A released VLM brings pointing along from its own pre-training; the reference po
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import mujoco
@@ -24,7 +25,7 @@ NEAR_OBJECT_SHARE = 0.5
 SQUEEZE = 0.001  # so that both pads touch a held cube [m]
 
 
-def record_grounding(folder: Path, count: int, seed: int) -> None:
+def record_grounding(folder: Path, count: int, seed: int, progress: Callable[[int], None] = lambda count: None) -> None:
     """Write `front.npy` uint8 [count, 256, 256, 3] and `scenes.jsonl`; the arm hovers over objects or holds a cube."""
     folder.mkdir(parents=True, exist_ok=True)
     images = np.lib.format.open_memmap(folder / "front.npy", "w+", np.uint8, (count, IMAGE_SIZE, IMAGE_SIZE, 3))
@@ -38,6 +39,7 @@ def record_grounding(folder: Path, count: int, seed: int) -> None:
                     _pose_arm(scene, task, rng)
                     images[index] = renderer.render("front")
                     lines.write(json.dumps({"scene": task.describe(scene)}) + "\n")
+            progress(min(first + POSES_PER_SCENE, count))
     images.flush()
     (folder / "DONE").write_text(f"{count}\n")
 

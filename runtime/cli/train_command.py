@@ -40,6 +40,6 @@ def reference(
         memrt train reference --root runs/mine --stage low_level
     """
     with needs_extra("train", "sim"):
-        from memrt.train.reference import train_reference
+        from memrt.train.reproduce import train_reference
 
     train_reference(root=root, stages=stage or None, resume=resume)

@@ -50,7 +50,8 @@ def mrope_positions(ids: Sequence[int], image_token: int, grids: Sequence[tuple[
 
 def rope_delta(positions: Positions) -> int:
     """What to add to a later token's index to get its position (all three agree on text)."""
-    return int(positions.max(initial=-1)) + 1 - positions.shape[1]
+    delta: int = int(positions.max(initial=-1)) + 1 - positions.shape[1]
+    return delta
 
 
 class RotaryTable:

@@ -146,12 +146,12 @@ def test_export_shows_what_the_gates_measured(tmp_path, monkeypatch):
 
 
 def test_train_passes_its_options(tmp_path, monkeypatch):
-    module = pytest.importorskip("memrt.train.reference")
+    module = pytest.importorskip("memrt.train.reproduce")
     fake = create_autospec(module.train_reference)
     monkeypatch.setattr(module, "train_reference", fake)
-    result = invoke("train", "reference", "--root", tmp_path, "--stage", "data", "--stage", "low_level", "--resume")
+    result = invoke("train", "reference", "--root", tmp_path, "--stage", "record", "--stage", "low_level", "--resume")
     assert result.exit_code == 0, result.output
-    fake.assert_called_once_with(root=tmp_path, stages=["data", "low_level"], resume=True)
+    fake.assert_called_once_with(root=tmp_path, stages=["record", "low_level"], resume=True)
 
 
 @pytest.mark.parametrize("command", [("eval",), ("export",), ("train", "reference")])

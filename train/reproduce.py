@@ -1,0 +1,78 @@
+"""Reproduce the reference policies from nothing but the simulator: `memrt train reference`.
+
+Four stages, each resumable: record the scripted expert, train the high level (base, then one adapter per policy),
+train the low level, collect the weights and logs. Every seed is fixed; wall-clock budgets are not, so that a faster
+machine trains longer in the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from memrt.runtime.config import load_policy
+from memrt.runtime.errors import MemrtError
+from memrt.sim.dataset import consolidate, record_dataset
+from memrt.sim.grounding import record_grounding
+from memrt.train.high_level_recipe import publish, train_adapters, train_base
+from memrt.train.low_level_train import TrainingSettings, train_low_level
+
+STAGES = ("record", "high_level", "low_level", "collect")
+TASK = "PickXtimes"
+FIRST_SEED = 10_000  # evaluation seeds start at 1 000 000 and calibration takes episodes of this range
+EPISODES = 640
+SCENES, SCENES_SEED = 20_000, 7
+LOW_LEVEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
+
+
+def train_reference(*, root: Path, stages: Sequence[str] | None = None, resume: bool = False) -> None:
+    """Run the named stages (all of them by default) below `root`; weights end in `root/weights`, logs in `root/logs`.
+
+    Raises MemrtError for an unknown stage, and for a root that already holds a run unless `resume` is set.
+    """
+    wanted = tuple(stages or STAGES)
+    unknown = [stage for stage in wanted if stage not in STAGES]
+    if unknown:
+        raise MemrtError("unknown stage", expected=f"some of {', '.join(STAGES)}", found=unknown, fix="correct --stage")
+    if root.exists() and any(root.iterdir()) and not resume:
+        raise MemrtError(f"run folder {root}", expected="an empty folder", found="an earlier run", fix="add --resume")
+    data, threads = root / "data", os.cpu_count() or 1
+    if "record" in wanted:
+        _record(data, workers=threads)
+    if "high_level" in wanted:
+        train_adapters(data, root / "high_level", train_base(data, root / "high_level", threads), threads)
+    if "low_level" in wanted:
+        settings = TrainingSettings(threads=threads)
+        train_low_level(data / "low_level", root / "low_level", settings=settings, resume=True)
+    if "collect" in wanted:
+        _collect(root, threads)
+
+
+def _record(data: Path, workers: int) -> None:
+    image_size = load_policy("am_grounded").low_level.image_size
+    seeds = range(FIRST_SEED, FIRST_SEED + EPISODES)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("expert episodes", total=EPISODES)
+        for _ in record_dataset(data, TASK, seeds, image_size, workers):
+            progress.advance(bar)
+        consolidate(data, seeds)
+        if not (data / "grounding" / "DONE").exists():
+            bar = progress.add_task("still scenes", total=SCENES)
+            record_grounding(data / "grounding", SCENES, SCENES_SEED, lambda n: progress.update(bar, completed=n))
+
+
+def _collect(root: Path, threads: int) -> None:
+    weights, logs = root / "weights", root / "logs"
+    high_level = root / "high_level"
+    publish(high_level, train_base(root / "data", high_level, threads), weights, logs)
+    folder = weights / "low_level"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in LOW_LEVEL_FILES:
+        shutil.copyfile(root / "low_level" / name, folder / name)
+    shutil.copytree(root / "low_level" / "assets", folder / "assets", dirs_exist_ok=True)
+    shutil.copyfile(root / "low_level" / "log.jsonl", logs / "low_level.jsonl")
