@@ -125,7 +125,7 @@ def load_calibration_set(folder: str | Path) -> CalibrationSet:
             f"calibration set {root}",
             expected=f"a folder with a valid {DOCUMENT}",
             found=error,
-            fix="record one with memrt calibrate, or give its folder",
+            fix="record one with memrt.calib.record.record_calibration_set, or give its folder",
         ) from error
     check_document(document, str(path))
     return CalibrationSet(document, {name: _read_image(root, name, digest) for name, digest in document.files.items()})
