@@ -21,6 +21,7 @@ from torch import Tensor
 
 from memrt.runtime.config import load_policy
 from memrt.runtime.memory import build_memory
+from memrt.runtime.memory.parser import Reply, format_reply
 from memrt.train.high_level_data import Calls, ExampleSource, batches
 from memrt.train.high_level_features import FeatureCache, compute_features
 from memrt.train.high_level_forward import TrainingForward
@@ -53,7 +54,7 @@ def call_example(policy: str, record: Mapping[str, object], index: int, rng: ran
         before, after = label_pair(goal, history, subgoal, previous, style)
         if rng is not None:
             before, after = _jitter(before, after, random.Random(draw[1]))
-        state, reply = replace(state, action_memory=before), f"{subgoal}\n<mem>{after}</mem>"
+        state, reply = replace(state, action_memory=before), format_reply(Reply(subgoal, after))
     request = memory.request(state, goal)
     return Example(index, request.system, request.user, reply)
 
