@@ -33,6 +33,8 @@ class Augmentation:
     brightness: float = 0.1
     tint: float = 0.05
     coordinate_px: int = 2  # of 256: about the error of a VLM that points at things
+    astray_px: int = 8  # of the share below, in batches with images: the views have to say where the thing is
+    astray: float = 0.3
     joint_rad: float = 0.004
     gripper: float = 0.01
     grounded: float = 0.65  # share of prompts with the grounded subgoal, the others have the simple one
@@ -91,9 +93,13 @@ class LowLevelData:
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
     def norm_stats(self) -> dict[str, Any]:
-        """openpi's norm_stats.json of the training episodes."""
+        """openpi's norm_stats.json of the training episodes.
+
+        Deltas grow along a chunk. The quantiles are of the part that is executed: over the whole horizon they would
+        press the early deltas, which move the arm, into a tenth of the noise's scale.
+        """
         train, _ = self.split()
-        return norm_stats_document(self.state[train], self.deltas[train])
+        return norm_stats_document(self.state[train], self.deltas[train][:, : self.settings.execute])
 
 
 class Batches:
@@ -106,7 +112,8 @@ class Batches:
     def training(self, indices: NDArray[np.int64], rng: np.random.Generator, *, images: bool = True) -> Batch:
         """Augmented samples, each with a subgoal text of either style. Without images every view is left out."""
         styles = ["grounded" if rng.random() < self._augmentation.grounded else "simple" for _ in indices]
-        prompts = [self._prompt(i, style, rng) for i, style in zip(indices, styles, strict=True)]
+        astray = self._augmentation.astray if images else 0.0
+        prompts = [self._prompt(i, style, rng, astray) for i, style in zip(indices, styles, strict=True)]
         return self._batch(indices, prompts, [self._jitter(i, rng) for i in indices] if images else None)
 
     def recorded(self, indices: NDArray[np.int64], style: str) -> Batch:
@@ -127,11 +134,13 @@ class Batches:
         views = np.stack(images) if images else np.empty((len(prompts), 0, size, size, 3), np.float32)
         return Batch(torch.from_numpy(views), tokens, mask, self._actions[torch.from_numpy(indices)])
 
-    def _prompt(self, index: int, style: str, rng: np.random.Generator | None) -> NDArray[np.int64]:
+    def _prompt(
+        self, index: int, style: str, rng: np.random.Generator | None, astray: float = 0.0
+    ) -> NDArray[np.int64]:
         data, settings, jitter = self.data, self.data.settings, self._augmentation
         text, state = data.texts[data.subgoal[style][index]], data.state[index]
         if rng is not None:
-            text = jitter_coordinates(text, jitter.coordinate_px, rng)
+            text = jitter_coordinates(text, jitter.astray_px if rng.random() < astray else jitter.coordinate_px, rng)
             scale = np.full(state.shape, jitter.joint_rad)
             scale[-1] = jitter.gripper
             state = state + rng.normal(0.0, 1.0, state.shape) * scale

@@ -96,7 +96,7 @@ def test_the_loss_falls(data: LowLevelData, tmp_path: Path) -> None:
     run = training(data, tmp_path)
     train, _ = data.split()
     run.elapsed_s = 0.05 * SETTINGS.minutes * 60.0  # past the warm-up
-    losses = [run.train_step(train) for _ in range(40)]
+    losses = [run.train_step(train)["loss"] for _ in range(40)]
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
 
@@ -119,7 +119,7 @@ def test_recorded_batches_are_exact_and_trimmed(data: LowLevelData, tmp_path: Pa
 
 def test_without_augmentation_training_samples_are_the_recording(data: LowLevelData, tmp_path: Path) -> None:
     run = training(data, tmp_path)
-    exact = Augmentation(0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, grounded=1.0)
+    exact = Augmentation(0, 0.0, 0.0, 0.0, 0, 0, 0.0, 0.0, 0.0, grounded=1.0)
     run.batches._augmentation = exact
     indices = np.array([5, 9])
     ours = run.batches.training(indices, np.random.default_rng(0))
