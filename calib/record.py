@@ -27,9 +27,9 @@ from memrt.calib.calibration_set import (
 from memrt.runtime.errors import MemrtError
 
 CAMERAS = ("front", "wrist")
-# The last share of the episodes, by number, judges and calibrates nothing; the reference high level is not trained on
-# them either (memrt.train.high_level_data).
-HELD_OUT = 0.04
+# Of the episodes, by number, the last: they judge and calibrate nothing. A set is drawn from episodes recorded for it,
+# which no policy is trained on, so half of them are there to judge.
+JUDGING = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,20 @@ def record_calibration_set(
 ) -> CalibrationSet:
     """Draw samples from `dataset` (its `low_level` and `high_level` folders) and write them to `folder`.
 
-    `calibration` samples come from the first episodes, `gate` samples from the last, held-out ones. Subgoals take
-    turns, so that rare phases (pressing the button) are as well covered as long ones.
+    `calibration` samples come from the first half of the episodes, `gate` samples from the second. Subgoals take turns,
+    so that rare phases (pressing the button) are as well covered as long ones. Give it episodes that no policy was
+    trained on: agreement on memorised moments says little.
     """
     counts = counts or Counts()
     root = Path(dataset)
     low, high = _LowLevel.open(root / "low_level"), _HighLevel.open(root / "high_level")
-    measured, held_out = split_episodes(sorted({*low.episodes.tolist(), *(int(r["episode"]) for r in high.records)}))
+    measured, judging = split_episodes(sorted({*low.episodes.tolist(), *(int(r["episode"]) for r in high.records)}))
     images: dict[str, NDArray[np.uint8]] = {}
     low_samples: list[LowLevelSample] = []
     high_samples: list[HighLevelSample] = []
     plan: list[tuple[Role, set[int], int, int]] = [
         ("calibration", set(measured), counts.low_level, counts.high_level),
-        ("gate", set(held_out), counts.low_level_gate, counts.high_level_gate),
+        ("gate", set(judging), counts.low_level_gate, counts.high_level_gate),
     ]
     for role, episodes, low_count, high_count in plan:
         rows = [i for i, episode in enumerate(low.episodes) if int(episode) in episodes]
@@ -77,7 +78,7 @@ def record_calibration_set(
         schema_version=SCHEMA_VERSION,
         name=name,
         seed=seed,
-        splits={"calibration": _described(measured), "gate": _described(held_out)},
+        splits={"calibration": _described(measured), "gate": _described(judging)},
         low_level=tuple(low_samples),
         high_level=tuple(high_samples),
         files={},
@@ -86,7 +87,7 @@ def record_calibration_set(
 
 
 def split_episodes(episodes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(calibration, held-out) episodes; at least one is held out. Raises `MemrtError` below two episodes."""
+    """(calibration, judging) episodes, at least one of each. Raises `MemrtError` below two episodes."""
     if len(episodes) < 2:
         raise MemrtError(
             "calibration needs episodes to measure and episodes to judge",
@@ -94,7 +95,7 @@ def split_episodes(episodes: Sequence[int]) -> tuple[list[int], list[int]]:
             found=len(episodes),
             fix="record more episodes",
         )
-    first = min(int(len(episodes) * (1 - HELD_OUT)), len(episodes) - 1)
+    first = min(int(len(episodes) * (1 - JUDGING)), len(episodes) - 1)
     return list(episodes[:first]), list(episodes[first:])
 
 

@@ -12,7 +12,6 @@ import argparse
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,15 +19,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
 from memrt.runtime.config import load_policy
-from memrt.runtime.memory import build_memory
-from memrt.runtime.memory.parser import Reply, format_reply
 from memrt.train.high_level_data import Calls, ExampleSource, batches
 from memrt.train.high_level_features import FeatureCache, compute_features
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_loop import Loop, Schedule, training_device
 from memrt.train.high_level_model import load_model
 from memrt.train.high_level_text import Example, ExampleEncoder
-from memrt.train.memory_labels import label_pair
+from memrt.train.memory_turns import training_turn
 from memrt.train.text_tokenizer import reference_tokenizer
 
 RANK, ALPHA = 16, 32  # report, section 4.3
@@ -41,21 +38,13 @@ _COORDINATE = re.compile(r"<(\d+), (\d+)>")
 def call_example(policy: str, record: Mapping[str, object], index: int, rng: random.Random | None) -> Example:
     """The chat of one recorded call as `policy` has it. `rng` varies what is remembered; None leaves it as recorded."""
     settings = load_policy(policy).memory
-    memory = build_memory(settings)
-    style = settings.subgoal_style
-    goal, subgoal = str(record["goal"]), str(record[f"subgoal_{style}"])
-    state, reply = memory.initial(), subgoal
-    draw = (rng.random(), rng.random()) if rng else (1.0, 1.0)  # drawn for every policy, so that frames stay in step
-    if settings.kind == "language":
-        segment, previous = int(str(record["segment"])), int(str(record["previous_segment"]))
-        if draw[0] < SETTLED_SHARE:
-            previous = segment
-        history = [str(text) for text in record[f"history_{style}"]]  # type: ignore[attr-defined]
-        before, after = label_pair(goal, history, subgoal, previous, style)
-        if rng is not None:
-            before, after = _jitter(before, after, random.Random(draw[1]))
-        state, reply = replace(state, action_memory=before), format_reply(Reply(subgoal, after))
-    request = memory.request(state, goal)
+    if rng is None:
+        request, reply = training_turn(settings, record)
+        return Example(index, request.system, request.user, reply)
+    settle, jitter = rng.random(), random.Random(rng.random())  # drawn for every policy, so that frames stay in step
+    if settle < SETTLED_SHARE:
+        record = {**record, "previous_segment": record["segment"]}
+    request, reply = training_turn(settings, record, lambda before, after: _jitter(before, after, jitter))
     return Example(index, request.system, request.user, reply)
 
 
@@ -117,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder; the adapter goes to OUT/POLICY")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)

@@ -19,6 +19,7 @@ from memrt.runtime.policy.preprocess import NormStats, discretise_state, norm_st
 from memrt.runtime.policy.prompt_tokens import PromptTokens
 
 HELD_OUT_EVERY = 20  # every 20th episode is never trained on
+PRESS_REPEATS = 3
 COORDINATE_LIMIT = 255  # grounded subgoals name pixels of a 256 x 256 image
 
 STYLES = ("simple", "grounded")
@@ -91,6 +92,11 @@ class LowLevelData:
         """Indices for training and held-out indices; an episode is entirely in one of them."""
         held_out = self.episode % HELD_OUT_EVERY == 0
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+    def balanced(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`indices` with those of the press repeated: it comes once per episode, the picks up to five times."""
+        pressing = [self.texts[self.subgoal["simple"][index]].startswith("press") for index in indices]
+        return np.concatenate([indices, np.repeat(indices[np.array(pressing)], PRESS_REPEATS)])
 
     def norm_stats(self) -> dict[str, Any]:
         """openpi's norm_stats.json of the training episodes.

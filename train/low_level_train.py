@@ -125,7 +125,8 @@ class LowLevelTraining:
     def run(self) -> dict[str, Any]:
         """Train until the time is used up; returns the final held-out metrics."""
         settings = self.settings
-        train, held_out = self.data.split()
+        recorded, held_out = self.data.split()
+        train = self.data.balanced(recorded)
         chosen = np.random.default_rng(settings.seed).permutation(held_out)[: settings.held_out]
         started, before, saved = time.monotonic(), self.elapsed_s, time.monotonic()
         sums: dict[str, list[float]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,12 @@ from memrt.runtime.memory.parser import Reply, format_reply
 from memrt.train.memory_labels import label_pair
 
 
-def training_turn(config: MemoryConfig, sample: Mapping[str, Any]) -> tuple[HighLevelRequest, str]:
+Vary = Callable[[str, str], tuple[str, str]]  # (memory before, after) as labelled → as shown and asked for
+
+
+def training_turn(
+    config: MemoryConfig, sample: Mapping[str, Any], vary: Vary | None = None
+) -> tuple[HighLevelRequest, str]:
     """The request and the reply for one line of a data set's `high_level/samples.jsonl`.
 
     The request comes from `build_memory(config)`, so training and rollout cannot drift apart. The memory shown is the
@@ -31,5 +36,7 @@ def training_turn(config: MemoryConfig, sample: Mapping[str, Any]) -> tuple[High
     if config.kind == "history":
         return memory.request(state, goal), current
     before, after = label_pair(goal, previous, current, int(sample["previous_segment"]), config.subgoal_style)
+    if vary is not None:
+        before, after = vary(before, after)
     request = memory.request(replace(state, action_memory=before), goal)
     return request, format_reply(Reply(current, after))

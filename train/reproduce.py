@@ -23,8 +23,9 @@ from memrt.train.low_level_train import TrainingSettings, train_low_level
 
 STAGES = ("record", "high_level", "low_level", "collect")
 TASK = "PickXtimes"
-FIRST_SEED = 10_000  # evaluation seeds start at 1 000 000 and calibration takes episodes of this range
-EPISODES = 640
+FIRST_SEED = 10_000  # evaluation seeds start at 1 000 000
+EPISODES = 680
+CALIBRATION_SEED, CALIBRATION_EPISODES = 20_000, 48  # no policy is trained on these
 SCENES, SCENES_SEED = 20_000, 7
 LOW_LEVEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 
@@ -42,7 +43,9 @@ def train_reference(*, root: Path, stages: Sequence[str] | None = None, resume: 
         raise MemrtError(f"run folder {root}", expected="an empty folder", found="an earlier run", fix="add --resume")
     data, threads = root / "data", os.cpu_count() or 1
     if "record" in wanted:
-        _record(data, workers=threads)
+        _record(data, range(FIRST_SEED, FIRST_SEED + EPISODES), threads)
+        _record(root / "calibration", range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_EPISODES), threads)
+        _record_scenes(data / "grounding")
     if "high_level" in wanted:
         train_adapters(data, root / "high_level", train_base(data, root / "high_level", threads), threads)
     if "low_level" in wanted:
@@ -52,18 +55,24 @@ def train_reference(*, root: Path, stages: Sequence[str] | None = None, resume: 
         _collect(root, threads)
 
 
-def _record(data: Path, workers: int) -> None:
+def _record(data: Path, seeds: range, workers: int) -> None:
     image_size = load_policy("am_grounded").low_level.image_size
-    seeds = range(FIRST_SEED, FIRST_SEED + EPISODES)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        bar = progress.add_task("expert episodes", total=EPISODES)
+    with _progress() as progress:
+        bar = progress.add_task(f"expert episodes for {data.name}", total=len(seeds))
         for _ in record_dataset(data, TASK, seeds, image_size, workers):
             progress.advance(bar)
-        consolidate(data, seeds)
-        if not (data / "grounding" / "DONE").exists():
+    consolidate(data, seeds)
+
+
+def _record_scenes(folder: Path) -> None:
+    if not (folder / "DONE").exists():
+        with _progress() as progress:
             bar = progress.add_task("still scenes", total=SCENES)
-            record_grounding(data / "grounding", SCENES, SCENES_SEED, lambda n: progress.update(bar, completed=n))
+            record_grounding(folder, SCENES, SCENES_SEED, lambda n: progress.update(bar, completed=n))
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def _collect(root: Path, threads: int) -> None:
