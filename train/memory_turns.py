@@ -11,7 +11,6 @@ from memrt.runtime.memory import HighLevelRequest, build_memory
 from memrt.runtime.memory.parser import Reply, format_reply
 from memrt.train.memory_labels import label_pair
 
-
 Vary = Callable[[str, str], tuple[str, str]]  # (memory before, after) as labelled → as shown and asked for
 
 
