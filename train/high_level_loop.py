@@ -1,8 +1,9 @@
-"""One resumable optimisation loop: AdamW, warm-up, constant rate, linear decay; checkpoints without pickle."""
+"""One resumable optimisation loop: Muon and AdamW, warm-up, constant rate, linear decay; checkpoints without pickle."""
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from memrt.train.muon import Muon
+
 LOG_EVERY = 20  # steps
 SAVE_EVERY_S = 120.0
 CLIP_NORM = 1.0
+WEIGHT_DECAY = 0.02  # of matrices
+_BLOCK = re.compile(r"\.(layers|blocks)\.\d+\.")
 
 
 def training_device() -> torch.device:
@@ -49,14 +54,7 @@ class Loop:
     def __init__(self, module: nn.Module, schedule: Schedule, folder: Path, log: Path, stage: str) -> None:
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self._schedule, self._folder, self._log, self._stage = schedule, folder, log, stage
-        matrices = [p for p in self._parameters.values() if p.ndim >= 2]
-        vectors = [p for p in self._parameters.values() if p.ndim < 2]
-        self._optimiser = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}],
-            lr=schedule.peak,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
+        self._optimisers = _optimisers(self._parameters, schedule.peak)
         self.step = self._resume()
 
     def run(self, losses: Callable[[int], Mapping[str, Tensor]]) -> None:
@@ -83,12 +81,14 @@ class Loop:
         self.save()
 
     def _descend(self, loss: Tensor) -> None:
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._schedule.rate(self.step)
-        self._optimiser.zero_grad(set_to_none=True)
+        for parameter in self._parameters.values():
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), CLIP_NORM)
-        self._optimiser.step()
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self._schedule.rate(self.step)
+            optimiser.step()
 
     def _write_log(self, values: Mapping[str, float], seconds_per_step: float) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class Loop:
         self._folder.mkdir(parents=True, exist_ok=True)
         moments = {}
         for name, parameter in self._parameters.items():
-            for key, value in self._optimiser.state.get(parameter, {}).items():
+            for key, value in self._moments(parameter).items():
                 moments[f"{key}/{name}"] = value.detach().contiguous()
         self._replace("trained.safetensors", {n: p.detach().contiguous() for n, p in self._parameters.items()})
         self._replace("optimiser.safetensors", moments)
@@ -128,5 +128,31 @@ class Loop:
             for name, parameter in self._parameters.items():
                 parameter.copy_(trained[name])
                 entries = {key.split("/", 1)[0]: value for key, value in moments.items() if key.endswith(f"/{name}")}
-                self._optimiser.state[parameter] = {key: value.to(parameter.device) for key, value in entries.items()}
+                if entries:
+                    self._moments(parameter).update({k: value.to(parameter.device) for k, value in entries.items()})
         return int(state["step"])
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """What the parameter's optimiser keeps about it."""
+        for optimiser in self._optimisers:
+            if any(parameter is owned for group in optimiser.param_groups for owned in group["params"]):
+                return optimiser.state[parameter]
+        raise KeyError("the parameter is not trained")
+
+
+def _optimisers(parameters: Mapping[str, nn.Parameter], peak: float) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the weight matrices of the transformer blocks, AdamW for everything else, LoRA's factors included."""
+    hidden = {name for name, p in parameters.items() if p.ndim == 2 and _BLOCK.search(name) and "lora_" not in name}
+    others = {name: p for name, p in parameters.items() if name not in hidden}
+    adam = torch.optim.AdamW(
+        [
+            {"params": [p for p in others.values() if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
+            {"params": [p for p in others.values() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=peak,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+    if not hidden:
+        return (adam,)
+    return adam, Muon([parameters[name] for name in sorted(hidden)], lr=peak, weight_decay=WEIGHT_DECAY)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from memrt.export.vlm_graphs import load_vlm
 from memrt.runtime.memory.parser import parse_reply
 from memrt.train import high_level_adapters, high_level_train
-from memrt.train.high_level_adapters import call_example
+from memrt.train.high_level_adapters import call_example, call_groups
 from memrt.train.high_level_data import batches, random_text, repeat_source
 from memrt.train.high_level_loop import Schedule
 from memrt.train.high_level_memory_text import memory_text_source
@@ -193,3 +193,20 @@ def test_score_sets_coordinates_aside_and_measures_them() -> None:
     assert result["subgoal_exact"] == 0.5
     assert result["memory_exact"] == 0.5
     assert score([near], [truth])["pixel_error_median"] == 5.0
+
+
+def test_calls_around_a_change_are_drawn_more_often_and_the_very_first_ones_never() -> None:
+    segments = [0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2]
+    names = ["pick", "place", "press"]
+    records = [
+        {"episode": 7, "segment": now, "previous_segment": before, "subgoal_simple": names[now]}
+        for now, before in zip(segments, [-1, -1, *segments[:-2]], strict=True)
+    ]
+    records.append({"episode": 8, "segment": 0, "previous_segment": -1, "subgoal_simple": "pick"})
+    groups = call_groups(records, range(len(records)))
+    changed, about_to_change, pressing, others = (group for _, group in groups)
+    assert changed == [0, 1, 4, 9, 12]  # not 3 and 8, where the segment is younger than half a call
+    assert about_to_change == [2, 6, 7]
+    assert pressing == [10, 11]
+    assert others == [5]
+    assert sum(share for share, _ in groups) == pytest.approx(1.0)
