@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from memrt.export.gates import gate, write_golden
 from memrt.export.quantise import quantise_int8
+from memrt.export.quantise_blocks import quantise_int8_blocks
 from memrt.export.reproducible import canonicalise, graph_bytes, save_model
 from memrt.export.target import Target
 from memrt.runtime.engine import open_engine
@@ -70,17 +71,7 @@ def build_engine(part: Part, staging: Path, precision: str, target: Target, *, t
     record: dict[str, Any] = gate(part.name, "fp32", reference, _run(path, feeds, threads))
     if precision == "int8":
         quantised = path.with_suffix(".int8.onnx")
-        settings = target.quantisation
-        report = quantise_int8(
-            path,
-            quantised,
-            part.calibration,
-            exclude=settings.keep_fp32.get(part.name, ()),
-            method=settings.method,
-            smoothing=settings.smoothing,
-            reduce_range=settings.reduce_range,
-            threads=threads,
-        )
+        report = _quantise(part, path, quantised, target, threads)
         record = {
             **gate(part.name, "int8", reference, _run(quantised, feeds, threads)),
             "fp32": {key: record[key] for key in ("cosine", "relative_l2")},
@@ -97,6 +88,23 @@ def build_engine(part: Part, staging: Path, precision: str, target: Target, *, t
         inputs=inputs,
         outputs=outputs,
         gate={**record, "golden": golden, "bytes": graph_bytes(path)},
+    )
+
+
+def _quantise(part: Part, source: Path, out: Path, target: Target, threads: int) -> dict[str, Any]:
+    settings = target.quantisation
+    exclude = settings.keep_fp32.get(part.name, ())
+    if part.name in settings.blockwise:
+        return quantise_int8_blocks(source, out, exclude=exclude)
+    return quantise_int8(
+        source,
+        out,
+        part.calibration,
+        exclude=exclude,
+        method=settings.method,
+        smoothing=settings.smoothing,
+        reduce_range=settings.reduce_range,
+        threads=threads,
     )
 
 

@@ -35,7 +35,7 @@ FUSED_OPERATORS = ("MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "DynamicQua
 # must run in integer kernels: below that the file is called int8 but is not.
 QUANTISED_WEIGHT_FLOOR = 0.60
 FUSED_FLOOR = 0.95
-# int8 file ≤ fp32 file − 3 bytes per quantised weight, plus this share for scales and graph nodes.
+# int8 file ≤ fp32 file − what the quantised weights save, plus this share for scales and graph nodes.
 SIZE_SLACK = 0.10
 SIZE_SLACK_BYTES = 64 * 1024
 
@@ -88,29 +88,21 @@ def quantise_int8(
     method = method or RangeMethod()
     model = onnx.load(str(source))
     canonicalise(model)
-    products = _weight_products(model)
-    chosen = {name: node for name, node in products.items() if not _matches(name, exclude)}
-    if not chosen:
-        raise MemrtError(
-            f"nothing to quantise in {source.name}",
-            expected=f"{'/'.join(WEIGHT_OPERATORS)} nodes with constant weights outside {list(exclude)}",
-            found=f"{len(products)} such nodes, all excluded",
-            fix="export this engine as fp32, or narrow the exclude patterns",
-        )
+    products, chosen = chosen_products(model, exclude, source.name)
     feeds = calibration if isinstance(calibration, Sequence) else list(calibration)
     smooth(model, sorted(chosen), feeds, alpha=smoothing, threads=threads)
     products = _weight_products(model)
     chosen = {name: products[name] for name in chosen}
     activations = sorted({node.input[0] for node in chosen.values()})
     ranges = observe_ranges(model, activations, feeds, method=method, threads=threads)
-    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+    total, in_int8 = count_weights(model, products.values()), count_weights(model, chosen.values())
     quantised = _insert_qdq(model, sorted(chosen), ranges, reduce_range)
     save_model(quantised, target)
     report = QuantisationReport(
         nodes_quantised=len(chosen),
         nodes_kept_fp32=tuple(sorted(set(products) - set(chosen))),
-        weights_quantised=_weights(chosen.values(), sizes),
-        weights_total=_weights(products.values(), sizes),
+        weights_quantised=in_int8,
+        weights_total=total,
         bytes_fp32=graph_bytes(source),
         bytes_int8=graph_bytes(target),
         fused=fused_operators(target),
@@ -120,8 +112,17 @@ def quantise_int8(
     return report.to_dict()
 
 
-def audit(report: QuantisationReport, name: str, *, weight_floor: float = QUANTISED_WEIGHT_FLOOR) -> None:
-    """Refuse an int8 graph that is int8 in name only; raises `MemrtError` naming the check that failed."""
+def audit(
+    report: QuantisationReport,
+    name: str,
+    *,
+    weight_floor: float = QUANTISED_WEIGHT_FLOOR,
+    bytes_per_weight: float = 1.0,
+) -> None:
+    """Refuse an int8 graph that is int8 in name only; raises `MemrtError` naming the check that failed.
+
+    `bytes_per_weight` counts the weight's share of its scale, where one scale serves few weights.
+    """
     if report.weight_share < weight_floor:
         raise MemrtError(
             f"{name}: too few weights became int8",
@@ -129,7 +130,8 @@ def audit(report: QuantisationReport, name: str, *, weight_floor: float = QUANTI
             found=f"{report.weight_share:.1%}; left in fp32: {', '.join(report.nodes_kept_fp32)}",
             fix="narrow the exclude patterns, or export this engine as fp32",
         )
-    limit = (report.bytes_fp32 - 3 * report.weights_quantised) * (1 + SIZE_SLACK) + SIZE_SLACK_BYTES
+    saved = (4 - bytes_per_weight) * report.weights_quantised
+    limit = (report.bytes_fp32 - saved) * (1 + SIZE_SLACK) + SIZE_SLACK_BYTES
     if report.bytes_int8 > limit:
         raise MemrtError(
             f"{name}: the int8 file is too large, weights are still stored in fp32",
@@ -170,12 +172,27 @@ def _weight_products(model: Any) -> dict[str, Any]:
     return {n.name: n for n in model.graph.node if n.op_type in WEIGHT_OPERATORS and n.input[1] in matrices}
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def chosen_products(model: Any, exclude: Sequence[str], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(all weight products, those outside the `exclude` patterns) by node name; raises `MemrtError` if none is left."""
+    products = _weight_products(model)
+    chosen = {
+        node: product
+        for node, product in products.items()
+        if not any(fnmatch.fnmatchcase(node, pattern) for pattern in exclude)
+    }
+    if not chosen:
+        raise MemrtError(
+            f"nothing to quantise in {name}",
+            expected=f"{'/'.join(WEIGHT_OPERATORS)} nodes with constant weights outside {list(exclude)}",
+            found=f"{len(products)} such nodes, all excluded",
+            fix="export this engine as fp32, or narrow the exclude patterns",
+        )
+    return products, chosen
 
 
-def _weights(nodes: Iterable[Any], sizes: Mapping[str, int]) -> int:
+def count_weights(model: Any, nodes: Iterable[Any]) -> int:
     """Elements of the weights of `nodes`; a weight shared by two products counts once."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
     return sum(sizes[name] for name in {node.input[1] for node in nodes})
 
 

@@ -16,8 +16,13 @@ Precision = Literal["fp32", "int8"]
 
 
 class Quantisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How int8 graphs are made for the target; `keep_fp32` holds node name patterns by engine."""
+    """How int8 graphs are made for the target.
 
+    `blockwise` names the engines whose activations are rounded block by block at run time; the others get static
+    ranges. `keep_fp32` holds node name patterns by engine.
+    """
+
+    blockwise: tuple[str, ...]
     smoothing: Annotated[float, msgspec.Meta(ge=0, le=1)]
     ranges: Literal["minmax", "percentile", "mse"]
     percentile: Annotated[float, msgspec.Meta(gt=50, le=100)]

@@ -145,7 +145,9 @@ class TabletopEnv:
 
     def home(self) -> None:
         """Move to the start posture with the gripper open."""
-        self._seam.push(np.array([[*fr3.HOME_Q, 1.0]]), self.t_ns + 2_000_000_000, CONTROL_DT_NS)
+        refusal = self._seam.push(np.array([[*fr3.HOME_Q, 1.0]]), self.t_ns + 2_000_000_000, CONTROL_DT_NS)
+        if refusal:
+            raise ValueError(f"moving home refused: {refusal}")
         self.advance(60)
 
     def close(self) -> None:

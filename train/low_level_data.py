@@ -34,8 +34,10 @@ class Augmentation:
     brightness: float = 0.1
     tint: float = 0.05
     coordinate_px: int = 2  # of 256: about the error of a VLM that points at things
-    astray_px: int = 8  # of the share below, in batches with images: the views have to say where the thing is
-    astray: float = 0.3
+    # Share of grounded prompts, in batches with images, that point up to so far beside the thing (log-uniform): a VLM
+    # misreads a digit now and then, and then the views have to say where the thing is.
+    astray: float = 0.4
+    astray_px: tuple[int, int] = (4, 64)
     joint_rad: float = 0.004
     gripper: float = 0.01
     grounded: float = 0.65  # share of prompts with the grounded subgoal, the others have the simple one
@@ -146,7 +148,7 @@ class Batches:
         data, settings, jitter = self.data, self.data.settings, self._augmentation
         text, state = data.texts[data.subgoal[style][index]], data.state[index]
         if rng is not None:
-            text = jitter_coordinates(text, jitter.astray_px if rng.random() < astray else jitter.coordinate_px, rng)
+            text = jitter_coordinates(text, self._coordinate_px(rng, astray), rng)
             scale = np.full(state.shape, jitter.joint_rad)
             scale[-1] = jitter.gripper
             state = state + rng.normal(0.0, 1.0, state.shape) * scale
@@ -157,6 +159,12 @@ class Batches:
             state=discretise_state(self._stats.state.normalise(state)),
             lower_case=settings.lower_case,
         )
+
+    def _coordinate_px(self, rng: np.random.Generator, astray: float) -> int:
+        if rng.random() >= astray:
+            return self._augmentation.coordinate_px
+        least, most = self._augmentation.astray_px
+        return round(least * (most / least) ** rng.random())
 
     def _jitter(self, index: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """One sample's views [V, S, S, 3]: each shifted by itself, the light of all changed together."""

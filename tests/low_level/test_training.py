@@ -119,7 +119,7 @@ def test_recorded_batches_are_exact_and_trimmed(data: LowLevelData, tmp_path: Pa
 
 def test_without_augmentation_training_samples_are_the_recording(data: LowLevelData, tmp_path: Path) -> None:
     run = training(data, tmp_path)
-    exact = Augmentation(0, 0.0, 0.0, 0.0, 0, 0, 0.0, 0.0, 0.0, grounded=1.0)
+    exact = Augmentation(0, 0.0, 0.0, 0.0, 0, 0.0, (1, 1), 0.0, 0.0, grounded=1.0)
     run.batches._augmentation = exact
     indices = np.array([5, 9])
     ours = run.batches.training(indices, np.random.default_rng(0))
