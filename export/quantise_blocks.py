@@ -8,6 +8,7 @@ better choice where activations are tame and the same engine runs ten times per 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ def quantise_int8_blocks(onnx_in: str | Path, onnx_out: str | Path, *, exclude: 
         bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=INT8_ACTIVATIONS, op_types_to_quantize=("MatMul",)
     )
     quantiser = MatMulNBitsQuantizer(model, nodes_to_exclude=sorted(set(products) - set(chosen)), algo_config=settings)
+    logging.getLogger(type(quantiser).__module__).setLevel(logging.WARNING)  # it tells of every node otherwise
     quantiser.process()
     result = quantiser.model.model
     canonicalise(result)

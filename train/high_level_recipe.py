@@ -14,7 +14,7 @@ from pathlib import Path
 from memrt.train import high_level_adapters, high_level_train
 
 ADAPTERS = ("am_grounded", "memoryless", "am_simple")
-ADAPTER_STEPS = 1200  # the same for all: what differs is what they may remember
+ADAPTER_STEPS = 2000  # the same for all: what differs is what they may remember
 BASE_FILES = (
     "model.safetensors",
     "config.json",
@@ -41,7 +41,7 @@ STAGES = (
     Stage("language", 700, 32, 2e-3, 0.1),
     Stage("vision", 1300, 16, 1.5e-3, 0.4),
     Stage("grounding", 800, 16, 6e-4, 0.2),
-    Stage("decoder", 2600, 16, 6e-4, 0.6),
+    Stage("decoder", 4000, 16, 6e-4, 0.6),
 )
 
 

@@ -45,7 +45,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum")
 class TrainingSettings:
     """How to train. The learning rate follows the clock, so that any time budget ends with a cooled-down network."""
 
-    minutes: float = 90.0  # of training, over all resumed runs
+    minutes: float = 120.0  # of training, over all resumed runs
     batch: int = 32
     draws: int = 4  # (flow time, noise) pairs per sample; they share the prefix, which is most of the work
     # Share of batches without any view, and their size. Grounded coordinates and the state determine most of a motion;

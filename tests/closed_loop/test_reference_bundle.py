@@ -14,6 +14,7 @@ from memrt.sim.env import TabletopEnv
 from memrt.sim.evaluate import compare, evaluate
 
 SEED = 1_000_003
+SHORT_TASKS = [1_000_012, 1_000_014, 1_000_016]  # one, one and two repetitions
 STEPS = 96  # six high-level calls
 
 
@@ -59,10 +60,11 @@ def test_the_same_seed_gives_the_same_actions_bit_for_bit(bundle, first_run):
     assert again.actions_sha256 == first_run[0].actions_sha256
 
 
-def test_evaluation_reports_rates_as_fractions(bundle):
-    report = evaluate(bundle.path, "PickXtimes", [SEED])
-    assert report["episodes"] == 1
-    assert report["success_rate"] in (0.0, 1.0)
+def test_short_tasks_are_solved_from_pixels_and_memory(bundle):
+    """Not a measurement (memrt eval is one): of three tasks with one or two repetitions, two may not fail."""
+    report = evaluate(bundle.path, "PickXtimes", SHORT_TASKS)
+    assert report["episodes"] == len(SHORT_TASKS)
+    assert report["success_rate"] >= 2 / 3
     low, high = report["wilson95"]
     assert 0.0 <= low <= report["success_rate"] <= high <= 1.0
     assert compare(report, report)["difference"] == 0.0

@@ -199,13 +199,20 @@ def test_calls_around_a_change_are_drawn_more_often_and_the_very_first_ones_neve
     segments = [0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2]
     names = ["pick", "place", "press"]
     records = [
-        {"episode": 7, "segment": now, "previous_segment": before, "subgoal_simple": names[now]}
+        {
+            "episode": 7,
+            "segment": now,
+            "previous_segment": before,
+            "subgoal_simple": names[now],
+            "history_simple": names[:now],
+        }
         for now, before in zip(segments, [-1, -1, *segments[:-2]], strict=True)
     ]
-    records.append({"episode": 8, "segment": 0, "previous_segment": -1, "subgoal_simple": "pick"})
+    records.append({"episode": 8, "segment": 0, "previous_segment": -1, "subgoal_simple": "pick", "history_simple": []})
     groups = call_groups(records, range(len(records)))
-    changed, about_to_change, pressing, others = (group for _, group in groups)
-    assert changed == [0, 1, 4, 9, 12]  # not 3 and 8, where the segment is younger than half a call
+    deciding, changed, about_to_change, pressing, others = (group for _, group in groups)
+    assert deciding == [9]
+    assert changed == [0, 1, 4, 12]  # not 3 and 8, where the segment is younger than half a call
     assert about_to_change == [2, 6, 7]
     assert pressing == [10, 11]
     assert others == [5]
