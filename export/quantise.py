@@ -88,28 +88,64 @@ def quantise_int8(
     method = method or RangeMethod()
     model = onnx.load(str(source))
     canonicalise(model)
-    products, chosen = chosen_products(model, exclude, source.name)
     feeds = calibration if isinstance(calibration, Sequence) else list(calibration)
-    smooth(model, sorted(chosen), feeds, alpha=smoothing, threads=threads)
-    products = _weight_products(model)
-    chosen = {name: products[name] for name in chosen}
-    activations = sorted({node.input[0] for node in chosen.values()})
+    smooth(model, sorted(select_products(model, exclude, source.name).nodes), feeds, alpha=smoothing, threads=threads)
+    selection = select_products(model, exclude, source.name)  # smoothed products have weights of their own
+    activations = sorted({node.input[0] for node in selection.nodes.values()})
     ranges = observe_ranges(model, activations, feeds, method=method, threads=threads)
-    total, in_int8 = count_weights(model, products.values()), count_weights(model, chosen.values())
-    quantised = _insert_qdq(model, sorted(chosen), ranges, reduce_range)
-    save_model(quantised, target)
-    report = QuantisationReport(
-        nodes_quantised=len(chosen),
-        nodes_kept_fp32=tuple(sorted(set(products) - set(chosen))),
-        weights_quantised=in_int8,
-        weights_total=total,
-        bytes_fp32=graph_bytes(source),
-        bytes_int8=graph_bytes(target),
-        fused=fused_operators(target),
-        range_method=method.name,
-    )
+    save_model(_insert_qdq(model, sorted(selection.nodes), ranges, reduce_range), target)
+    report = selection.report(source, target, fused=fused_operators(target), method=method.name)
     audit(report, target.name, weight_floor=weight_floor)
     return report.to_dict()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which weight products of a graph become int8, by name; weights in elements, one shared by two counted once."""
+
+    nodes: dict[str, Any]
+    kept_fp32: tuple[str, ...]
+    weights: int
+    weights_total: int
+
+    def report(self, source: Path, target: Path, *, fused: dict[str, int], method: str) -> QuantisationReport:
+        """What quantising `source` to `target` made of it."""
+        return QuantisationReport(
+            nodes_quantised=len(self.nodes),
+            nodes_kept_fp32=self.kept_fp32,
+            weights_quantised=self.weights,
+            weights_total=self.weights_total,
+            bytes_fp32=graph_bytes(source),
+            bytes_int8=graph_bytes(target),
+            fused=fused,
+            range_method=method,
+        )
+
+
+def select_products(
+    model: Any, exclude: Sequence[str], name: str, operators: Sequence[str] = WEIGHT_OPERATORS
+) -> Selection:
+    """The products by `operators` outside the `exclude` patterns; raises `MemrtError` if none is left."""
+    products = _weight_products(model)
+    chosen = {
+        node: product
+        for node, product in products.items()
+        if product.op_type in operators and not any(fnmatch.fnmatchcase(node, pattern) for pattern in exclude)
+    }
+    if not chosen:
+        raise MemrtError(
+            f"nothing to quantise in {name}",
+            expected=f"{'/'.join(operators)} nodes with constant weights outside {list(exclude)}",
+            found=f"{len(products)} weight products, none of them left",
+            fix="export this engine as fp32, or narrow the exclude patterns",
+        )
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+
+    def count(nodes: Iterable[Any]) -> int:
+        return sum(sizes[weight] for weight in {node.input[1] for node in nodes})
+
+    kept = tuple(sorted(set(products) - set(chosen)))
+    return Selection(chosen, kept, count(chosen.values()), count(products.values()))
 
 
 def audit(
@@ -170,30 +206,6 @@ def _weight_products(model: Any) -> dict[str, Any]:
     """Nodes whose second operand is a constant matrix, by name."""
     matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     return {n.name: n for n in model.graph.node if n.op_type in WEIGHT_OPERATORS and n.input[1] in matrices}
-
-
-def chosen_products(model: Any, exclude: Sequence[str], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(all weight products, those outside the `exclude` patterns) by node name; raises `MemrtError` if none is left."""
-    products = _weight_products(model)
-    chosen = {
-        node: product
-        for node, product in products.items()
-        if not any(fnmatch.fnmatchcase(node, pattern) for pattern in exclude)
-    }
-    if not chosen:
-        raise MemrtError(
-            f"nothing to quantise in {name}",
-            expected=f"{'/'.join(WEIGHT_OPERATORS)} nodes with constant weights outside {list(exclude)}",
-            found=f"{len(products)} such nodes, all excluded",
-            fix="export this engine as fp32, or narrow the exclude patterns",
-        )
-    return products, chosen
-
-
-def count_weights(model: Any, nodes: Iterable[Any]) -> int:
-    """Elements of the weights of `nodes`; a weight shared by two products counts once."""
-    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
-    return sum(sizes[name] for name in {node.input[1] for node in nodes})
 
 
 def _insert_qdq(model: Any, names: Sequence[str], ranges: Mapping[str, tuple[float, float]], reduce_range: bool) -> Any:

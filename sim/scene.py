@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -94,6 +95,28 @@ def scene_xml(layout: SceneLayout) -> str:
 </mujoco>"""
 
 
+class Pinhole(NamedTuple):
+    """Position [m], axes (columns: right, up, backwards) and focal length [pixels] of a 256×256 camera."""
+
+    eye: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    focal: float
+
+    def project(self, point: NDArray[np.float64]) -> tuple[float, float]:
+        """(row, col) of a point [m], also outside the image; NaN for a point that is not in front of the camera."""
+        right, up, back = self.axes.T @ (point - self.eye)
+        if back >= 0.0:
+            return float("nan"), float("nan")
+        return IMAGE_SIZE / 2 - self.focal * up / -back, IMAGE_SIZE / 2 + self.focal * right / -back
+
+    def at_height(self, row: float, col: float, height: float) -> NDArray[np.float64]:
+        """The point [m] at z = `height` that is seen at (row, col)."""
+        sight = np.array([(col - IMAGE_SIZE / 2) / self.focal, (IMAGE_SIZE / 2 - row) / self.focal, -1.0])
+        ray = self.axes @ sight
+        point: NDArray[np.float64] = self.eye + ray * (height - self.eye[2]) / ray[2]
+        return point
+
+
 class Scene:
     """A compiled scene with the indices that physics, rendering and task logic need."""
 
@@ -141,11 +164,13 @@ class Scene:
                 touching |= pair & self.pads
         return len(touching)
 
+    def camera(self, name: str) -> Pinhole:
+        """A camera as it stands now."""
+        index = self.model.camera(name).id
+        focal = IMAGE_SIZE / 2 / np.tan(np.deg2rad(self.model.cam_fovy[index]) / 2)
+        return Pinhole(self.data.cam_xpos[index].copy(), self.data.cam_xmat[index].reshape(3, 3).copy(), focal)
+
     def pixel(self, point: Sequence[float] | NDArray[np.float64], camera: str = "front") -> tuple[int, int]:
         """Project a point [m] to (row, col) of a camera's 256×256 image, clipped to the image."""
-        index = self.model.camera(camera).id
-        relative = self.data.cam_xmat[index].reshape(3, 3).T @ (np.asarray(point) - self.data.cam_xpos[index])
-        focal = IMAGE_SIZE / 2 / np.tan(np.deg2rad(self.model.cam_fovy[index]) / 2)
-        col = IMAGE_SIZE / 2 + focal * relative[0] / -relative[2]
-        row = IMAGE_SIZE / 2 - focal * relative[1] / -relative[2]
+        row, col = self.camera(camera).project(np.asarray(point))
         return int(np.clip(round(row), 0, IMAGE_SIZE - 1)), int(np.clip(round(col), 0, IMAGE_SIZE - 1))

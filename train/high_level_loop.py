@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from memrt.train.muon import Muon
+from memrt.train.muon import Muon, is_block_matrix, moments_of
 
 LOG_EVERY = 20  # steps
 SAVE_EVERY_S = 120.0
 CLIP_NORM = 1.0
 WEIGHT_DECAY = 0.02  # of matrices
-_BLOCK = re.compile(r"\.(layers|blocks)\.\d+\.")
 
 
 def training_device() -> torch.device:
@@ -103,7 +101,7 @@ class Loop:
         self._folder.mkdir(parents=True, exist_ok=True)
         moments = {}
         for name, parameter in self._parameters.items():
-            for key, value in self._moments(parameter).items():
+            for key, value in moments_of(self._optimisers, parameter).items():
                 moments[f"{key}/{name}"] = value.detach().contiguous()
         self._replace("trained.safetensors", {n: p.detach().contiguous() for n, p in self._parameters.items()})
         self._replace("optimiser.safetensors", moments)
@@ -129,20 +127,14 @@ class Loop:
                 parameter.copy_(trained[name])
                 entries = {key.split("/", 1)[0]: value for key, value in moments.items() if key.endswith(f"/{name}")}
                 if entries:
-                    self._moments(parameter).update({k: value.to(parameter.device) for k, value in entries.items()})
+                    kept = moments_of(self._optimisers, parameter)
+                    kept.update({key: value.to(parameter.device) for key, value in entries.items()})
         return int(state["step"])
-
-    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """What the parameter's optimiser keeps about it."""
-        for optimiser in self._optimisers:
-            if any(parameter is owned for group in optimiser.param_groups for owned in group["params"]):
-                return optimiser.state[parameter]
-        raise KeyError("the parameter is not trained")
 
 
 def _optimisers(parameters: Mapping[str, nn.Parameter], peak: float) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the weight matrices of the transformer blocks, AdamW for everything else, LoRA's factors included."""
-    hidden = {name for name, p in parameters.items() if p.ndim == 2 and _BLOCK.search(name) and "lora_" not in name}
+    hidden = {name for name, parameter in parameters.items() if is_block_matrix(name, parameter)}
     others = {name: p for name, p in parameters.items() if name not in hidden}
     adam = torch.optim.AdamW(
         [

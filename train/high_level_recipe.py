@@ -36,7 +36,7 @@ class Stage:
     decay: float
 
 
-# Sized for one core: two hours in all. A decoder rate of 1e-3 or more keeps it from ever reading places exactly.
+# Sized for one core and an afternoon. A decoder rate of 1e-3 or more keeps it from ever reading places exactly.
 STAGES = (
     Stage("language", 700, 32, 2e-3, 0.1),
     Stage("vision", 1300, 16, 1.5e-3, 0.4),

@@ -38,43 +38,33 @@ def subgoal_targets(data: LowLevelData) -> Targets:
     """The place a grounded subgoal points at, in every view of every sample.
 
     The front pixel is followed to the height of the named thing, and that point is seen from the other cameras at the
-    sample's joint angles. A view that does not show the point, or only behind what the gripper holds, counts as blind.
+    sample's joint angles. Only the image's border counts: what stands in front of the point does not hide it.
     """
     scene = Scene(SceneLayout({}, Placement(0.5, 0.0), Placement(0.4, 0.3)))
-    eye, axes, focal = _camera(scene, "front")
-    texts = [data.texts[index] for index in data.subgoal["grounded"]]
-    points = np.empty((len(texts), 3))
-    for number, text in enumerate(texts):
-        found = _PIXEL.search(text)
-        if found is None:
-            raise ValueError(f"not a grounded subgoal: {text!r}")
-        row, col = int(found[1]), int(found[2])
-        ray = axes @ np.array([(col - IMAGE_SIZE / 2) / focal, (IMAGE_SIZE / 2 - row) / focal, -1.0])
-        points[number] = eye + ray * (HEIGHTS[text.split()[0]] - eye[2]) / ray[2]
+    mujoco.mj_forward(scene.model, scene.data)
+    used, which = np.unique(data.subgoal["grounded"], return_inverse=True)
+    points = np.stack([_pointed_at(scene, data.texts[index]) for index in used])[which]
     places = [_seen(scene, camera, points, data.state) for camera in data.settings.cameras]
     where = np.stack(places, axis=1) / IMAGE_SIZE
     visible = ((where >= 0.0) & (where < 1.0)).all(-1)
     return Targets(torch.from_numpy(where.astype(np.float32)), torch.from_numpy(visible))
 
 
-def _camera(scene: Scene, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Position, axes (columns: right, up, backwards) and focal length [pixels] of a camera at the present posture."""
-    mujoco.mj_kinematics(scene.model, scene.data)
-    mujoco.mj_camlight(scene.model, scene.data)
-    index = scene.model.camera(name).id
-    focal = IMAGE_SIZE / 2 / np.tan(np.deg2rad(scene.model.cam_fovy[index]) / 2)
-    return scene.data.cam_xpos[index].copy(), scene.data.cam_xmat[index].reshape(3, 3).copy(), float(focal)
+def _pointed_at(scene: Scene, subgoal: str) -> NDArray[np.float64]:
+    found = _PIXEL.search(subgoal)
+    if found is None:
+        raise ValueError(f"not a grounded subgoal: {subgoal!r}")
+    return scene.camera("front").at_height(int(found[1]), int(found[2]), HEIGHTS[subgoal.split(maxsplit=1)[0]])
 
 
 def _seen(scene: Scene, camera: str, points: NDArray[np.float64], states: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pixels (row, column) of points [n, 3] at postures [n, 8]; NaN behind the camera."""
-    pixels = np.full((len(points), 2), np.nan)
+    pixels = np.empty((len(points), 2))
     for number, (point, state) in enumerate(zip(points, states, strict=True)):
         scene.data.qpos[scene.q_index] = state[:7]
-        eye, axes, focal = _camera(scene, camera)
-        right, up, back = axes.T @ (point - eye)
-        if back < 0.0:
-            pixels[number] = IMAGE_SIZE / 2 + focal * up / back, IMAGE_SIZE / 2 - focal * right / back
+        mujoco.mj_kinematics(scene.model, scene.data)
+        mujoco.mj_camlight(scene.model, scene.data)
+        pixels[number] = scene.camera(camera).project(point)
     return pixels
 
 

@@ -30,7 +30,7 @@ from memrt.train.low_level_data import Augmentation, Batch, Batches, LowLevelDat
 from memrt.train.low_level_metrics import held_out_metrics, rounded
 from memrt.train.low_level_pointing import SubgoalPointing, Targets, subgoal_targets
 from memrt.train.low_level_tokenizer import BOS, build_tokenizer, initialise_embedding
-from memrt.train.muon import Muon
+from memrt.train.muon import Muon, is_block_matrix, moments_of
 from memrt.train.pi05.checkpoint import TOKENIZER, load_weights, write_checkpoint, write_weights
 from memrt.train.pi05.config import Pi05Config, reference
 from memrt.train.pi05.model import Pi05
@@ -108,8 +108,9 @@ class LowLevelTraining:
         self.pointing = SubgoalPointing(self.config).to(self.device)
         self.targets = subgoal_targets(data)
         self.averaged = {name: value.clone() for name, value in self.model.state_dict().items()}
-        matrices, others = split_parameters(self.model)
-        others += self.pointing.parameters()
+        parameters = self._named_parameters()
+        matrices = [parameter for name, parameter in parameters.items() if is_block_matrix(name, parameter)]
+        others = [parameter for name, parameter in parameters.items() if not is_block_matrix(name, parameter)]
         self.optimisers: tuple[torch.optim.Optimizer, ...] = (
             Muon(matrices, lr=0.0, weight_decay=settings.weight_decay),
             torch.optim.AdamW(others, lr=0.0, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True),
@@ -207,9 +208,8 @@ class LowLevelTraining:
         state |= {f"averaged.{name}": value for name, value in self.averaged.items()}
         state |= {f"pointing.{name}": value for name, value in self.pointing.state_dict().items()}
         for name, parameter in self._named_parameters().items():
-            for optimiser in self.optimisers:
-                for key, value in optimiser.state.get(parameter, {}).items():
-                    state[f"optimiser.{key}.{name}"] = value
+            for key, value in moments_of(self.optimisers, parameter).items():
+                state[f"optimiser.{key}.{name}"] = value
         write_weights(state, self.out / STATE)
         document = {"step": self.step, "elapsed_s": self.elapsed_s, "settings": asdict(self.settings)}
         partial = self.out / f"{STATE_DOCUMENT}.partial"
@@ -224,15 +224,12 @@ class LowLevelTraining:
         self.model.load_state_dict(_below("model.", state))
         self.averaged = {name: value.to(self.device) for name, value in _below("averaged.", state).items()}
         self.pointing.load_state_dict(_below("pointing.", state))
-        for optimiser in self.optimisers:
-            owned = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-            for name, parameter in self._named_parameters().items():
-                keys = [key for key in MOMENTS if f"optimiser.{key}.{name}" in state]
-                if id(parameter) in owned and keys:
-                    values = {key: state[f"optimiser.{key}.{name}"] for key in keys}
-                    optimiser.state[parameter] = {
-                        key: value if key == "step" else value.to(self.device) for key, value in values.items()
-                    }
+        for name, parameter in self._named_parameters().items():
+            kept = moments_of(self.optimisers, parameter)
+            for key in MOMENTS:
+                value = state.get(f"optimiser.{key}.{name}")
+                if value is not None:
+                    kept[key] = value if key == "step" else value.to(self.device)
         document = json.loads((self.out / STATE_DOCUMENT).read_text(encoding="utf-8"))
         self.step, self.elapsed_s = int(document["step"]), float(document["elapsed_s"])
         self._progress(f"resumed at step {self.step}, {self.elapsed_s / 60.0:.1f} min")
@@ -242,15 +239,6 @@ class LowLevelTraining:
         with (self.out / LOG).open("a", encoding="utf-8") as log:
             log.write(line + "\n")
         self._progress(line)
-
-
-def split_parameters(model: Pi05) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The blocks' weight matrices, which Muon is made for, and everything else."""
-    matrices, others = [], []
-    for name, parameter in model.named_parameters():
-        hidden = ".layers." in name and parameter.ndim == 2 and ".dense." not in name  # adaRMS rows are no hidden map
-        (matrices if hidden else others).append(parameter)
-    return matrices, others
 
 
 def learning_rate(progress: float, settings: TrainingSettings) -> float:

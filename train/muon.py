@@ -8,8 +8,9 @@ where a matrix at a time in bfloat16 costs half of one.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,22 @@ from torch import Tensor, nn
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: steep at zero, singular values end within 0.7 … 1.2
 ITERATIONS = 5
 ADAMW_RMS = 0.2  # Liu et al.: the usual root mean square of an AdamW update
+_BLOCK = re.compile(r"\.(layers|blocks)\.\d+\.")
+_NO_HIDDEN_MAP = ("lora_", ".dense.")  # LoRA's thin factors; adaRMS rows, which modulate
+
+
+def is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a weight matrix of a transformer block, which Muon is made for."""
+    return parameter.ndim == 2 and bool(_BLOCK.search(name)) and not any(part in name for part in _NO_HIDDEN_MAP)
+
+
+def moments_of(optimisers: Sequence[torch.optim.Optimizer], parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What the optimiser that owns the parameter keeps about it; what is put in is kept too."""
+    for optimiser in optimisers:
+        if any(parameter is owned for group in optimiser.param_groups for owned in group["params"]):
+            kept: dict[str, Tensor] = optimiser.state[parameter]
+            return kept
+    raise KeyError("the parameter is not trained")
 
 
 def orthogonalise(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
