@@ -14,76 +14,90 @@ gate with its own engines (`memrt.runtime.engine.golden`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memrt.runtime.engine.agreement import Tensors, compare
+from memrt.export.gate_thresholds import (
+    ANSWER_FLOOR,
+    ANSWERS,
+    GRIPPER,
+    GRIPPER_FLOOR,
+    HIGH_LEVEL_CHAIN,
+    LOW_LEVEL_CHAIN,
+    REHEARSAL,
+    THRESHOLDS,
+    Threshold,
+    of_precision,
+    threshold,
+)
+from memrt.runtime.engine.agreement import Agreement, Tensors, compare
 from memrt.runtime.errors import MemrtError
 
-CHAIN = "ll/chain"
-GRIPPER = "ll/gripper"
-ANSWERS = "hl/answers"
+CHAIN = LOW_LEVEL_CHAIN
+
+__all__ = [
+    "ANSWERS",
+    "ANSWER_FLOOR",
+    "CHAIN",
+    "GRIPPER",
+    "GRIPPER_FLOOR",
+    "HIGH_LEVEL_CHAIN",
+    "LOW_LEVEL_CHAIN",
+    "REHEARSAL",
+    "THRESHOLDS",
+    "GateError",
+    "Threshold",
+    "answer_agreement",
+    "gate",
+    "gripper_agreement",
+    "judge",
+    "threshold",
+    "write_golden",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """Least cosine similarity and largest relative L2 error on the worst sample."""
+class GateError(MemrtError):
+    """A gate that failed; `record` is what it measured, for the report and for a better plan."""
 
-    cosine: float
-    relative_l2: float
-
-    def to_dict(self) -> dict[str, float]:
-        """As plain JSON values."""
-        return asdict(self)
-
-
-# One table for all gates; "*" is any engine. fp32 differs from torch by summation order only (measured: 1e-7 to 1e-6).
-# int8: the error of a robot's joints matters, so the chain is held to less than the engines feeding it.
-THRESHOLDS: dict[str, dict[str, Threshold]] = {
-    "fp32": {
-        "*": Threshold(cosine=0.99999, relative_l2=1e-4),
-        CHAIN: Threshold(cosine=0.99999, relative_l2=5e-4),
-    },
-    "int8": {
-        "*": Threshold(cosine=0.995, relative_l2=0.10),
-        CHAIN: Threshold(cosine=0.998, relative_l2=0.06),
-    },
-}
-# Least share of gripper commands (open or closed) that equal torch's. At the very step where the hand closes, a
-# network is undecided; which of two neighbouring steps it takes is no error of the arithmetic.
-GRIPPER_FLOOR: dict[str, float] = {"fp32": 1.0, "int8": 0.98}
-# Least share of answer positions whose most likely token equals torch's.
-ANSWER_FLOOR: dict[str, float] = {"fp32": 1.0, "int8": 0.98}
-
-
-def threshold(engine_name: str, precision: str) -> Threshold:
-    """The threshold of an engine; raises `MemrtError` for a precision that has none."""
-    table = THRESHOLDS.get(precision)
-    if table is None:
-        raise MemrtError(
-            "no thresholds for this precision", expected=sorted(THRESHOLDS), found=precision, fix="choose one of them"
-        )
-    return table.get(engine_name, table["*"])
+    def __init__(self, what: str, *, expected: object, found: object, fix: str, record: dict[str, Any]) -> None:
+        super().__init__(what, expected=expected, found=found, fix=fix)
+        self.record = record
 
 
 def gate(
-    engine_name: str, precision: str, reference: Sequence[Tensors], candidate: Sequence[Tensors]
+    engine_name: str,
+    precision: str,
+    reference: Sequence[Tensors],
+    candidate: Sequence[Tensors],
+    *,
+    random_weights: bool = False,
 ) -> dict[str, Any]:
-    """Compare and judge; returns the manifest's record of the gate, raises `MemrtError` on failure."""
+    """Compare and judge; returns the manifest's record of the gate, raises `GateError` (a `MemrtError`)."""
+    return judge(engine_name, precision, compare(reference, candidate), random_weights=random_weights)
+
+
+def judge(engine_name: str, precision: str, agreement: Agreement, *, random_weights: bool = False) -> dict[str, Any]:
+    """Hold a measured agreement to the table. A rehearsal on random weights says so in its record."""
     limits = threshold(engine_name, precision)
-    agreement = compare(reference, candidate)
-    if agreement.cosine < limits.cosine or agreement.relative_l2 > limits.relative_l2:
-        raise MemrtError(
+    record = {**agreement.to_dict(), "threshold": limits.to_dict(), **label(random_weights)}
+    # Written so that a NaN fails.
+    if not (agreement.cosine >= limits.cosine and agreement.relative_l2 <= limits.relative_l2):
+        raise GateError(
             f"{engine_name} ({precision}) does not agree with the torch model",
             expected=f"cosine >= {limits.cosine}, relative L2 <= {limits.relative_l2} on the worst sample",
             found=f"cosine {agreement.cosine:.6f}, relative L2 {agreement.relative_l2:.2e} ({agreement.worst})",
             fix=_fix(precision),
+            record=record,
         )
-    return {**agreement.to_dict(), "threshold": limits.to_dict()}
+    return record
+
+
+def label(random_weights: bool) -> dict[str, str]:
+    """What a gate's record adds when the weights were random."""
+    return {"label": REHEARSAL} if random_weights else {}
 
 
 def gripper_agreement(
@@ -91,15 +105,17 @@ def gripper_agreement(
 ) -> dict[str, Any]:
     """Judge the gripper commands of whole chunks, bool [horizon] each; raises `MemrtError` below the floor."""
     equal = np.concatenate([a == b for a, b in zip(reference, candidate, strict=True)])
-    share, floor = float(equal.mean()), GRIPPER_FLOOR[precision]
+    share, floor = float(equal.mean()), of_precision(GRIPPER_FLOOR, precision)
+    record = {"identical": share, "steps": len(equal), "floor": floor}
     if share < floor:
-        raise MemrtError(
+        raise GateError(
             f"{GRIPPER} ({precision}) does not open and close as the torch model does",
             expected=f"the same command at {floor:.0%} of the steps",
             found=f"{share:.1%} of {len(equal)}",
             fix=_fix(precision),
+            record=record,
         )
-    return {"identical": share, "steps": len(equal), "floor": floor}
+    return record
 
 
 def answer_agreement(
@@ -119,20 +135,22 @@ def answer_agreement(
         )
     equal = [np.asarray(a) == np.asarray(b) for a, b in zip(reference, candidate, strict=True)]
     share = float(np.mean(np.concatenate(equal)))
-    floor = ANSWER_FLOOR[precision]
-    if share < floor:
-        raise MemrtError(
-            f"{ANSWERS} ({precision}) does not answer as the torch model does",
-            expected=f"the same token at {floor:.0%} of the answer positions",
-            found=f"{share:.1%} of {sum(len(e) for e in equal)}",
-            fix=_fix(precision),
-        )
-    return {
+    floor = of_precision(ANSWER_FLOOR, precision)
+    record = {
         "identical_tokens": share,
         "identical_answers": float(np.mean([bool(e.all()) for e in equal])),
         "answers": len(equal),
         "floor": floor,
     }
+    if share < floor:
+        raise GateError(
+            f"{ANSWERS} ({precision}) does not answer as the torch model does",
+            expected=f"the same token at {floor:.0%} of the answer positions",
+            found=f"{share:.1%} of {sum(len(e) for e in equal)}",
+            fix=_fix(precision),
+            record=record,
+        )
+    return record
 
 
 def write_golden(path: Path, feeds: Sequence[Tensors], outputs: Sequence[Tensors]) -> None:
@@ -146,6 +164,9 @@ def write_golden(path: Path, feeds: Sequence[Tensors], outputs: Sequence[Tensors
 
 
 def _fix(precision: str) -> str:
-    if precision == "int8":
-        return "record more calibration samples, list more modules under the target's keep_fp32, or export as fp32"
-    return "the exported graph computes something else than the model: this is a defect of the export, report it"
+    if precision == "fp32":
+        return "the exported graph computes something else than the model: this is a defect of the export, report it"
+    if precision in ("fp16", "bf16"):
+        other = "bf16 (a wider range)" if precision == "fp16" else "fp16 (finer steps)"
+        return f"keep more weights in fp32 in the plan, or compute in {other}"
+    return "record more calibration samples, keep more weights in a better scheme (plan or target), or export as fp32"

@@ -1,18 +1,31 @@
 from __future__ import annotations
 
+import math
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from memrt.export.gate_thresholds import EPISODES, EpisodeThreshold
 from memrt.export.gates import (
+    ANSWER_FLOOR,
+    CHAIN,
+    GRIPPER_FLOOR,
+    HIGH_LEVEL_CHAIN,
+    REHEARSAL,
     THRESHOLDS,
+    GateError,
     answer_agreement,
     gate,
     gripper_agreement,
+    judge,
     threshold,
     write_golden,
 )
+from memrt.export.plan import SCHEMES
+from memrt.runtime.engine.agreement import Agreement
 from memrt.runtime.engine.golden import read_golden
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import sha256_of
@@ -29,10 +42,43 @@ def disturbed(amount: float, sample: int) -> list[dict[str, np.ndarray]]:
     return out
 
 
-def test_int8_is_never_held_to_more_than_fp32() -> None:
-    for name in {*THRESHOLDS["fp32"], *THRESHOLDS["int8"]}:
-        assert threshold(name, "int8").cosine < threshold(name, "fp32").cosine
-        assert threshold(name, "int8").relative_l2 > threshold(name, "fp32").relative_l2
+@pytest.mark.parametrize(("better", "worse"), list(pairwise(("fp32", "fp16", "bf16", "int8", "fp8", "int4", "nvfp4"))))
+def test_fewer_bits_are_never_held_to_more(better: str, worse: str) -> None:
+    for name in {*THRESHOLDS[better], *THRESHOLDS[worse]}:
+        assert threshold(name, worse).cosine <= threshold(name, better).cosine
+        assert threshold(name, worse).relative_l2 >= threshold(name, better).relative_l2
+    assert threshold("hl/decoder", worse).relative_l2 > threshold("hl/decoder", better).relative_l2
+    for floors in (GRIPPER_FLOOR, ANSWER_FLOOR):
+        assert floors[worse] <= floors[better]
+    for field in fields(EpisodeThreshold):
+        order = 1 if field.name.startswith("identical") else -1
+        assert order * getattr(EPISODES[worse], field.name) <= order * getattr(EPISODES[better], field.name)
+
+
+def test_every_scheme_of_a_plan_has_thresholds() -> None:
+    for table in (THRESHOLDS, GRIPPER_FLOOR, ANSWER_FLOOR, EPISODES):
+        assert set(table) == set(SCHEMES)
+
+
+@pytest.mark.parametrize("precision", SCHEMES)
+def test_an_engine_with_overflowing_accumulators_never_passes(precision: str) -> None:
+    for name in ("hl/decoder", CHAIN, HIGH_LEVEL_CHAIN):
+        with pytest.raises(GateError):
+            judge(name, precision, Agreement(cosine=0.395, relative_l2=0.97, worst="logits, sample 0", samples=8))
+        with pytest.raises(GateError):
+            judge(name, precision, Agreement(cosine=math.nan, relative_l2=math.nan, worst="", samples=1))
+
+
+def test_a_failure_carries_what_it_measured() -> None:
+    with pytest.raises(GateError) as refused:
+        gate("ll/step", "int8", REFERENCE, disturbed(0.3, 1), random_weights=True)
+    assert refused.value.record["relative_l2"] == pytest.approx(0.3)
+    assert refused.value.record["label"] == REHEARSAL
+
+
+def test_only_random_weights_are_labelled() -> None:
+    assert gate("ll/step", "fp32", REFERENCE, REFERENCE, random_weights=True)["label"] == "rehearsal: random weights"
+    assert "label" not in gate("ll/step", "fp32", REFERENCE, REFERENCE)
 
 
 def test_passes_and_records_its_threshold() -> None:
@@ -57,7 +103,7 @@ def test_fp32_gate_is_strict() -> None:
 
 def test_unknown_precision_has_no_gate() -> None:
     with pytest.raises(MemrtError, match="no thresholds"):
-        gate("hl/vision", "fp8", REFERENCE, REFERENCE)
+        gate("hl/vision", "int2", REFERENCE, REFERENCE)
 
 
 def test_answers() -> None:
