@@ -6,7 +6,14 @@ import sys
 
 import typer
 
-from memrt.runtime.cli import eval_command, export_command, fidelity_command, run_command, train_command
+from memrt.runtime.cli import (
+    build_command,
+    eval_command,
+    export_command,
+    fidelity_command,
+    run_command,
+    train_command,
+)
 from memrt.runtime.errors import MemrtError
 
 REFUSED = 2  # exit status of a command that refused its input, as for a misspelt option
@@ -22,7 +29,7 @@ def build_app() -> typer.Typer:
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
-    for command in (run_command, eval_command, train_command, export_command, fidelity_command):
+    for command in (run_command, eval_command, train_command, export_command, fidelity_command, build_command):
         command.register(app)
     return app
 
