@@ -68,15 +68,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     engines: dict[str, EnginePlan]
 
     def engine(self, name: str) -> EnginePlan:
-        """The plan of one engine; raises `MemrtError` when the plan does not speak of it."""
-        if name not in self.engines:
+        """The plan of one engine or variant of it; raises `MemrtError` when the plan does not speak of it."""
+        key = plan_key(name)
+        if key not in self.engines:
             raise MemrtError(
-                f"the plan says nothing about {name}",
-                expected=f"an entry engines.{name}",
+                f"the plan says nothing about {key}",
+                expected=f"an entry engines.{key}",
                 found=sorted(self.engines),
                 fix="add it, or export without --plan",
             )
-        return self.engines[name]
+        return self.engines[key]
 
     def check_names(self, engine: str, weight_names: Iterable[str]) -> None:
         """Raise `MemrtError` for a pattern that matches no weight of the engine: misspelt, or of another model."""
@@ -90,6 +91,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                     found=f"`{pattern}`",
                     fix=f"did you mean `{close}`?" if close else "remove it",
                 )
+
+
+def plan_key(engine_name: str) -> str:
+    """Under which name a plan speaks of an engine: variants such as `hl/vision_320x360` share their weights."""
+    return engine_name.partition("_")[0]
 
 
 def uniform_plan(engines: Mapping[str, Scheme], *, compute: Compute, block: int = 128) -> Plan:

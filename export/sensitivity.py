@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from memrt.export.gates import GateError
-from memrt.export.plan import EnginePlan, Plan, Scheme, plan_bytes
+from memrt.export.plan import EnginePlan, Plan, Scheme, plan_bytes, plan_key
 from memrt.runtime.errors import MemrtError
 
 # Relative L2 error of a product with a rounded weight (emulated: Gaussian, 1024 × 1024; int4 in blocks of 128).
@@ -154,7 +154,7 @@ def suggest(
     older = {pattern: scheme for pattern, scheme in present.keep.items() if pattern not in ordered}
     revised = msgspec.structs.replace(present, keep={**ordered, **older})  # the first match wins
     return Suggestion(
-        plan=msgspec.structs.replace(plan, engines={**plan.engines, engine: revised}),
+        plan=msgspec.structs.replace(plan, engines={**plan.engines, plan_key(engine): revised}),
         predicted=predicted(),
         raised=ordered,
         added_bytes=round(added),
@@ -191,8 +191,8 @@ def refuse_with_plan(
             file.write_bytes(plan_bytes(suggestion.plan))
             fix = (
                 f"a plan that should pass (predicted relative L2 {suggestion.predicted:.2e}; {len(suggestion.raised)} "
-                f"weights in a better scheme, {suggestion.added_bytes / 1e6:.1f} MB more) was written to {file}; run the "
-                f"export again with --plan {file}"
+                f"weights in a better scheme, {suggestion.added_bytes / 1e6:.1f} MB more) was written to {file}; run "
+                f"the export again with --plan {file}"
             )
     refusal = MemrtError(what, expected=failure.expected, found=failure.found, fix=fix)
     refusal.__cause__ = failure

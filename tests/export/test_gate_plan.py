@@ -95,3 +95,8 @@ def test_a_pattern_for_no_weight_is_refused(tmp_path: Path) -> None:
         plan.check_names("hl/decoder", names)
     with pytest.raises(MemrtError, match="says nothing about ll/step"):
         plan.check_names("ll/step", names)
+
+
+def test_variants_of_an_engine_share_its_plan() -> None:
+    plan = uniform_plan({"hl/vision": "int8"}, compute="fp32")
+    assert plan.engine("hl/vision_320x360") is plan.engine("hl/vision")

@@ -157,6 +157,12 @@ def test_what_the_user_kept_stays_kept_and_a_raised_weight_wins() -> None:
     assert engine.scheme_of("head") == "nvfp4"
 
 
+def test_a_variant_raises_its_engine() -> None:
+    plan = uniform_plan({"hl/vision": "int4"}, compute="bf16")
+    found = suggest(plan, "hl/vision_320x360", [damage("merger.up.weight", 0.2)], limit=0.1).plan
+    assert found.engine("hl/vision").keep == {"merger.up.weight": "int8"}
+
+
 def test_a_cheap_weight_is_raised_before_a_huge_one_of_equal_harm() -> None:
     plan = uniform_plan({ENGINE: "int4"}, compute="bf16")
     found = suggest(plan, ENGINE, [damage("head", 0.1, elements=10**8), damage("small", 0.1)], limit=0.12)
