@@ -20,15 +20,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from memrt.export.quantisers.activations import Activation
 from memrt.export.quantisers.compute_type import DATA_TYPES, to_compute_type
-from memrt.export.quantisers.packed import NUMPY_TYPES, Compute, PackedWeight, Scheme, block_size
+from memrt.export.quantisers.packed import NUMPY_TYPES, NVFP4_BLOCK, Compute, PackedWeight, Scheme, block_size
 from memrt.runtime.errors import MemrtError
 
 __all__ = ["Activation", "NewInitialiser", "attach", "opset", "packed_bytes", "quantise_product", "to_compute_type"]
 
 Role = Literal["values", "scale", "second_scale"]
-# ("u8", scale, zero point), ("s8", scale), ("fp8", scale), ("nvfp4", scale of the whole tensor: amax / (6 · 448))
-Activation = tuple[Literal["u8"], float, int] | tuple[Literal["s8", "fp8", "nvfp4"], float]
 
 CODES: dict[Scheme, ir.DataType] = {
     "int8": ir.DataType.INT8,
@@ -46,7 +45,6 @@ ZERO_POINTS: dict[str, Any] = {
 # TensorRT's own operator; ONNX has none that finds e4m3 block scales at run time.
 TENSORRT_DOMAIN = "trt"
 DYNAMIC_FP4 = "TRT_FP4DynamicQuantize"
-NVFP4_BLOCK = 16
 
 
 @dataclass(frozen=True, slots=True)
