@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from memrt.calib.calibration_set import CalibrationSet, LowLevelSample
 from memrt.calib.observations import observation_of, subgoal_text
 from memrt.export.engine_build import Part, canonicalise_file
-from memrt.export.pi05_graphs import INPUTS, OUTPUTS, export_pi05, graphs
+from memrt.export.pi05_graphs import INPUTS, OUTPUTS, export_pi05
+from memrt.export.pi05_reference import references
 from memrt.export.taps import FeedStore, TappedEngine
 from memrt.export.torch_callable import torch_callable
 from memrt.runtime.config import PolicyConfig
@@ -44,12 +45,23 @@ class LowLevelExport:
     """The action expert of one policy, as torch module and as the graphs in `folder`, over the same samples."""
 
     def __init__(
-        self, policy: PolicyConfig, weights: Path, folder: Path, recorded: CalibrationSet, threads: int = 1
+        self,
+        policy: PolicyConfig,
+        weights: Path,
+        folder: Path,
+        recorded: CalibrationSet,
+        threads: int = 1,
+        *,
+        step_rtc: bool = False,
     ) -> None:
-        """Export the checkpoint `weights` to `folder`, fp32 and canonical."""
+        """Export the checkpoint `weights` to `folder`, fp32 and canonical.
+
+        `step_rtc` adds the step for chunks with a clean beginning: for weights that were trained with such.
+        """
         self._policy, self._folder, self._recorded, self._threads = policy, folder, recorded, threads
-        export_pi05(weights, folder, denoise_steps=policy.low_level.denoise_steps)
-        for name in INPUTS:
+        self._names = [name for name in INPUTS if name != "step_rtc" or step_rtc]
+        export_pi05(weights, folder, denoise_steps=policy.low_level.denoise_steps, step_rtc=step_rtc)
+        for name in self._names:
             canonicalise_file(folder / f"{name}.onnx")
         self._torch = TorchLowLevel(weights, policy.low_level, threads)
 
@@ -67,10 +79,10 @@ class LowLevelExport:
 
     def tap(self, samples: Sequence[LowLevelSample], work: Path) -> dict[str, FeedStore]:
         """What the engines are fed for `samples`, written below `work`."""
-        kept = {"vision": None, "prefix": None, "step": TAPPED_STEPS}
+        kept = {"step": TAPPED_STEPS, "step_rtc": TAPPED_STEPS}
         engines = {
-            name: TappedEngine(open_engine(self._folder / f"{name}.onnx", threads=self._threads), calls)
-            for name, calls in kept.items()
+            name: TappedEngine(open_engine(self._folder / f"{name}.onnx", threads=self._threads), kept.get(name))
+            for name in self._names
         }
         session = LowLevelSession(
             read_low_level_model(self._folder / "config.json"), *read_tables(self._folder), **engines
@@ -86,22 +98,32 @@ class LowLevelExport:
                 engine.begin()
             return session.denoise(images, tokens, noise)
 
-        self._chunks(denoise, samples)
+        def denoise_again(
+            images: Sequence[NDArray[np.uint8]], tokens: NDArray[np.int64], noise: NDArray[np.float32]
+        ) -> Denoised:
+            first = denoise(images, tokens, noise)
+            clean = 1 + len(stores["step_rtc"]) // len(TAPPED_STEPS) % (len(noise) // 2)
+            engines["vision"].store = engines["prefix"].store = None  # they are fed the same again
+            again = session.denoise(images, tokens, noise[::-1].copy(), first.actions[:clean])
+            engines["vision"].store, engines["prefix"].store = stores["vision"], stores["prefix"]
+            return again
+
+        self._chunks(denoise_again if "step_rtc" in engines else denoise, samples)
         session.close()
         return stores
 
     def parts(self, calibration: Mapping[str, FeedStore], gate: Mapping[str, FeedStore]) -> list[Part]:
-        """The three engines of the low level, to be built."""
-        settings = read_low_level_model(self._folder / "config.json")
+        """The engines of the low level, to be built."""
+        modules = references(self._torch.network)
         return [
             Part(
                 name=f"ll/{name}",
                 file=f"ll/{name}.onnx",
-                reference=torch_callable(module, INPUTS[name], OUTPUTS[name]),
+                reference=torch_callable(modules[name], INPUTS[name], OUTPUTS[name]),
                 calibration=calibration[name],
                 gate=gate[name],
             )
-            for name, module in graphs(self._torch.network, settings).items()
+            for name in self._names
         ]
 
     def _chunks(self, denoise: Denoise, samples: Sequence[LowLevelSample]) -> Chunks:

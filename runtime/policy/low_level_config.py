@@ -32,6 +32,23 @@ class LowLevelModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return 2 * self.layers + 1
 
 
+# Prompt lengths that kernels are tuned for, in tokens; the last one of a policy is its own max_token_len.
+PROMPT_BUCKETS = (32, 64, 128)
+
+
+def prefix_profiles(model: LowLevelModel) -> list[int]:
+    """The longest prefix of every optimisation profile, ascending, in tokens: views 1..max_views × prompt buckets.
+
+    Prefixes are not padded: a call's length is its views' tokens and its prompt's, anything from 2 up to the last
+    value. An engine with fixed shape ranges (TensorRT) gets one profile per value, from the value before (exclusive) to
+    its own, tuned for its own. The `prefix` engine's length is `embeddings`' axis 1; the `step` engines' is `keys`' and
+    `values`' axis 2. Released π0.5 (256 tokens per view, 200 of prompt): 288, 320, 384, 456, 544, … 968.
+    """
+    prompts = [*(bucket for bucket in PROMPT_BUCKETS if bucket < model.max_token_len), model.max_token_len]
+    views = range(1, model.max_views + 1)
+    return sorted({count * model.vision_tokens + prompt for count in views for prompt in prompts})
+
+
 def read_low_level_model(path: Path) -> LowLevelModel:
     """Decode `path`. Raises MemrtError when it is not what this version of memrt exports."""
     try:

@@ -2,6 +2,9 @@
 
 Nothing is computed for what is not there: missing views and padding are left out, and the adaptive norms, which depend
 on the flow time only, come from a table.
+
+A policy that was trained with real-time chunking can begin a chunk with actions that are decided already (the robot
+executes them while the chunk is computed). They are clean from the first step on: flow time 0, the table's last row.
 """
 
 from __future__ import annotations
@@ -45,35 +48,47 @@ class LowLevelSession:
         vision: Engine,
         prefix: Engine,
         step: Engine,
+        step_rtc: Engine | None = None,
     ) -> None:
         """`embedding` [vocabulary, width] is scaled already; `modulation` [steps, 2·layers + 1, 3, expert width].
 
+        `step_rtc`, the engine for chunks with a clean beginning, needs one more row in `modulation`: t = 0.
         Raises MemrtError when the tables are not the model's.
         """
+        has_clean = step_rtc is not None or len(modulation) == model.denoise_steps + 1
+        steps = model.denoise_steps + int(has_clean)
         _expect("ll/embed.npy", embedding, (embedding.shape[0], model.width))
-        _expect("ll/modulation.npy", modulation, (model.denoise_steps, model.modulation_rows, 3, model.expert_width))
+        _expect("ll/modulation.npy", modulation, (steps, model.modulation_rows, 3, model.expert_width))
         self.model = model
         self._embedding, self._modulation = embedding, modulation
-        self._vision, self._prefix, self._step = vision, prefix, step
-        self._row = np.empty_like(modulation[0])
+        self._vision, self._prefix, self._step, self._step_rtc = vision, prefix, step, step_rtc
+        # The step's own row, and that of clean actions where there is one.
+        self._rows = np.stack((modulation[0], modulation[-1]))
         self._x = np.empty((1, model.horizon, model.action_dim), np.float32)
         self._velocity = np.empty_like(self._x)
         self._horizon = np.arange(model.horizon, dtype=np.int64)
 
     @classmethod
     def open(cls, folder: Path, threads: int = 1) -> LowLevelSession:
-        """Open `vision.onnx`, `prefix.onnx`, `step.onnx` and the tables in `folder`."""
+        """Open `vision.onnx`, `prefix.onnx`, `step.onnx`, `step_rtc.onnx` where there is one, and the tables."""
         model = read_low_level_model(folder / "config.json")
         embedding, modulation = read_tables(folder)
-        vision, prefix, step = (
-            open_engine(folder / f"{name}.onnx", threads=threads) for name in ("vision", "prefix", "step")
-        )
-        return cls(model, embedding, modulation, vision=vision, prefix=prefix, step=step)
+        names = ["vision", "prefix", "step", *(["step_rtc"] if (folder / "step_rtc.onnx").is_file() else [])]
+        engines = {name: open_engine(folder / f"{name}.onnx", threads=threads) for name in names}
+        return cls(model, embedding, modulation, **engines)
 
-    def denoise(self, images: Sequence[NDArray[np.uint8]], tokens: NDArray[np.int64], noise: Float32Array) -> Denoised:
+    def denoise(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        tokens: NDArray[np.int64],
+        noise: Float32Array,
+        prefix_actions: Float32Array | None = None,
+    ) -> Denoised:
         """One chunk from uint8 [S, S, 3] images (the views that are there), token ids [T] and noise [horizon, dim].
 
-        x is accumulated in float32 whatever the engines compute in. Raises MemrtError for arrays that do not fit.
+        `prefix_actions` [d, dim], normalised, are what the chunk begins with: they stay as they are through all steps,
+        the actions after them are denoised to continue them. x is accumulated in float32 whatever the engines compute
+        in. Raises MemrtError for arrays that do not fit, and for a prefix when the bundle has no engine for it.
         """
         model = self.model
         if noise.shape != self._x.shape[1:]:
@@ -83,6 +98,7 @@ class LowLevelSession:
                 found=list(noise.shape),
                 fix="draw it with the policy's noise()",
             )
+        clean = self._clean(prefix_actions)
         start_ns = time.monotonic_ns()
         views = [self._vision.run({"image": image})["tokens"][0] for image in images]
         vision_ns = time.monotonic_ns()
@@ -91,39 +107,70 @@ class LowLevelSession:
         cache = self._prefix.run({"embeddings": embeddings, "positions": positions})
         prefix_ns = time.monotonic_ns()
         self._x[0] = noise
-        step = self._bind_step(cache["keys"], cache["values"], self._horizon + embeddings.shape[1])
-        for row in self._modulation:
-            self._row[...] = row
+        self._x[0, : len(clean)] = clean
+        step = self._bind_step(cache["keys"], cache["values"], self._horizon + embeddings.shape[1], len(clean))
+        for row in self._modulation[: model.denoise_steps]:
+            self._rows[0] = row
             step()
             self._velocity *= np.float32(-1.0 / model.denoise_steps)
-            self._x += self._velocity
+            self._x[:, len(clean) :] += self._velocity[:, len(clean) :]
         end_ns = time.monotonic_ns()
         return Denoised(self._x[0].copy(), vision_ns - start_ns, prefix_ns - vision_ns, end_ns - prefix_ns)
 
     def close(self) -> None:
         """Release the engines."""
-        for engine in (self._vision, self._prefix, self._step):
-            engine.close()
+        for engine in (self._vision, self._prefix, self._step, self._step_rtc):
+            if engine is not None:
+                engine.close()
 
-    def _bind_step(self, keys: Float32Array, values: Float32Array, positions: NDArray[np.int64]) -> Callable[[], None]:
+    def _clean(self, prefix_actions: Float32Array | None) -> Float32Array:
+        """The chunk's clean beginning [d, action_dim]; d is 0 without one."""
+        horizon, width = self._x.shape[1:]
+        if prefix_actions is None or len(prefix_actions) == 0:
+            return np.empty((0, width), np.float32)
+        if self._step_rtc is None:
+            raise MemrtError(
+                "a chunk with a clean beginning (real-time chunking)",
+                expected="a bundle with the engine step_rtc",
+                found="no ll/step_rtc.onnx",
+                fix="export with step_rtc (weights that were trained with clean prefixes), or pass no prefix_actions",
+            )
+        if prefix_actions.shape[1:] != (width,) or len(prefix_actions) >= horizon:
+            raise MemrtError(
+                "the clean beginning of a chunk",
+                expected=f"fewer than {horizon} normalised actions of {width} numbers",
+                found=list(prefix_actions.shape),
+                fix="pass the first d rows of the normalised chunk that is being executed",
+            )
+        return prefix_actions
+
+    def _bind_step(
+        self, keys: Float32Array, values: Float32Array, positions: NDArray[np.int64], clean: int
+    ) -> Callable[[], None]:
         """A call that reads x and the modulation row in place and writes the velocity in place.
 
         Engines with fixed memory (`bind`) allocate nothing inside the loop; any other engine of the protocol works.
+        The first `clean` tokens have the flow time of clean actions.
         """
         feeds: dict[str, NDArray[Any]] = {
             "x": self._x,
-            "modulation": self._row,
+            "modulation": self._rows[0],
             "positions": positions,
             "keys": keys,
             "values": values,
         }
-        bind = getattr(self._step, "bind", None)
+        engine = self._step
+        if clean:
+            assert self._step_rtc is not None
+            engine = self._step_rtc
+            feeds |= {"modulation": self._rows, "row": (self._horizon < clean).astype(np.int64)}
+        bind = getattr(engine, "bind", None)
         if bind is not None:
             run: Callable[[], None] = bind(feeds, {"velocity": self._velocity}).run
             return run
 
         def call() -> None:
-            self._velocity[...] = self._step.run(feeds)["velocity"]
+            self._velocity[...] = engine.run(feeds)["velocity"]
 
         return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ def write_tiny_pi05(folder: Path, texts: list[str], seed: int = 0) -> Path:
     """Write config, random weights, tokenizer and norm stats."""
     tokenizer = build_tokenizer(texts)
     config = tiny(tokenizer.get_vocab_size())
+    # Small patches and a block more: most weights must be outside the patch embedding, as they are at any real size.
+    config = replace(config, vision=replace(config.vision, patch_size=8, depth=3))
     torch.manual_seed(seed)
     model = Pi05(config)
     rng = np.random.default_rng(seed)
