@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,21 +20,15 @@ from memrt.calib.chats import Chat
 from memrt.export.engine_build import Part
 from memrt.export.taps import FeedStore, TappedEngine
 from memrt.export.torch_callable import torch_callable
-from memrt.export.vlm_graphs import (
-    DECODER_INPUTS,
-    DECODER_OUTPUTS,
-    VISION_INPUTS,
-    VISION_OUTPUTS,
-)
-from memrt.export.vlm_modules import DecoderGraph, VisionGraph
+from memrt.export.vlm_decoder import DecoderGraph
+from memrt.export.vlm_families import family_of, vision_graph
+from memrt.export.vlm_graphs import DECODER_OUTPUTS, VISION_INPUTS, decoder_inputs, vision_outputs
 from memrt.runtime.engine import open_engine
 from memrt.runtime.policy.chat import render_chat
 from memrt.runtime.policy.vlm_config import VlmConfig, read_vlm_config
+from memrt.runtime.policy.vlm_image import engine_size, fit
 from memrt.runtime.policy.vlm_session import VlmSession
 from memrt.runtime.types import Engine, TensorSpec
-
-if TYPE_CHECKING:
-    from transformers import Qwen3VLForConditionalGeneration
 
 Array = NDArray[Any]
 # Of one answer: reading the prompt, and a few of the one-token steps.
@@ -83,7 +77,8 @@ class ForcedSession:
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self.config: VlmConfig = read_vlm_config(folder / "config.json")
         self.tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.vision = TappedEngine(open_engine(folder / "vision.onnx", threads=threads))
+        graphs = [self.config.vision_graph(size) for size in self.config.image_sizes]
+        self.vision = {graph: TappedEngine(open_engine(folder / f"{graph}.onnx", threads=threads)) for graph in graphs}
         self.decoder = TappedEngine(open_engine(folder / "decoder.onnx", threads=threads), TAPPED_DECODER_CALLS)
         self._forced = ForcedDecoder(self.decoder)
         embedding = np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False)
@@ -93,8 +88,8 @@ class ForcedSession:
         """The most likely token at every position of the recorded answer, its end included: int64 [n]."""
         answer = answer_ids(chat, self.tokenizer, self.config)
         self._session.forget()
-        self.vision.begin()
-        self.decoder.begin()
+        for engine in (*self.vision.values(), self.decoder):
+            engine.begin()
         self._forced.dictate(answer)
         self._session.generate(chat.system, chat.user, [chat.image], len(answer))
         return np.asarray(self._forced.said, np.int64)
@@ -119,8 +114,10 @@ def _token(tokenizer: Tokenizer, text: str) -> int:
 def tap(folder: Path, chats: Sequence[Chat], work: Path, threads: int = 1) -> dict[str, FeedStore]:
     """Read `chats` with the engines in `folder`; returns what they were fed, written below `work`."""
     session = ForcedSession(folder, threads)
-    stores = {name: FeedStore(work / name) for name in ("vision", "decoder")}
-    session.vision.store, session.decoder.store = stores["vision"], stores["decoder"]
+    engines = {**session.vision, "decoder": session.decoder}
+    stores = {name: FeedStore(work / name) for name in engines}
+    for name, engine in engines.items():
+        engine.store = stores[name]
     for chat in chats:
         session.read(chat)
     session.close()
@@ -136,54 +133,55 @@ def engine_answers(folder: Path, chats: Sequence[Chat], threads: int = 1) -> lis
         session.close()
 
 
-def torch_answers(
-    model: Qwen3VLForConditionalGeneration, folder: Path, chats: Sequence[Chat]
-) -> list[NDArray[np.int64]]:
+def torch_answers(model: Any, folder: Path, chats: Sequence[Chat]) -> list[NDArray[np.int64]]:
     """The same of transformers' own forward, which shares no code with the exported graphs in `folder`."""
     config, tokenizer = read_vlm_config(folder / "config.json"), Tokenizer.from_file(str(folder / "tokenizer.json"))
     answers = []
-    rows, columns = config.visual_grid
-    settings: Any = model.config.vision_config
-    merge = int(settings.spatial_merge_size)
-    grid = torch.tensor([[1, rows * merge, columns * merge]])
+    merge = int(model.config.vision_config.spatial_merge_size)
     image_token = _token(tokenizer, config.image_token)
     for chat in chats:
-        prompt = render_chat(chat.system, chat.user, [config.visual_tokens])
+        size = engine_size(*chat.image.shape[:2], config.image_sizes, config.resize)
+        prompt = render_chat(chat.system, chat.user, [size.tokens])
         ids = tokenizer.encode(prompt, add_special_tokens=False).ids
         answer = answer_ids(chat, tokenizer, config)
         sequence = torch.tensor([[*ids, *answer[:-1]]])
         with torch.no_grad():
             logits = model(
                 input_ids=sequence,
-                pixel_values=pixel_values(chat.image, model),
-                image_grid_thw=grid,
+                pixel_values=pixel_values(fit(chat.image, size), model),
+                image_grid_thw=torch.tensor([[1, size.grid[0] * merge, size.grid[1] * merge]]),
                 mm_token_type_ids=(sequence == image_token).long(),
             ).logits[0]
         answers.append(logits[len(ids) - 1 :].argmax(-1).numpy().astype(np.int64))
     return answers
 
 
-def pixel_values(image: NDArray[np.uint8], model: Qwen3VLForConditionalGeneration) -> Tensor:
+def pixel_values(image: NDArray[np.uint8], model: Any) -> Tensor:
     """An image as Qwen's processor hands it over: patches in blocks of merge x merge, each (channel, frame, y, x)."""
     settings: Any = model.config.vision_config
     patch, merge, frames = int(settings.patch_size), int(settings.spatial_merge_size), int(settings.temporal_patch_size)
-    scaled = torch.from_numpy(image.copy()).float() * (2.0 / 255.0) - 1.0  # mean and deviation 0.5
+    family = family_of(model.config)
+    scaled = (torch.from_numpy(image.copy()).float() / 255.0 - torch.tensor(family.mean)) / torch.tensor(
+        family.deviation
+    )
     rows, columns = image.shape[0] // (patch * merge), image.shape[1] // (patch * merge)
     blocks = scaled.view(rows, merge, patch, columns, merge, patch, 3).permute(0, 3, 1, 4, 6, 2, 5)
     return blocks[:, :, :, :, :, None].expand(-1, -1, -1, -1, -1, frames, -1, -1).reshape(rows * columns * merge**2, -1)
 
 
 def parts(
-    model: Qwen3VLForConditionalGeneration,
-    image_size: int,
-    calibration: Mapping[str, FeedStore],
-    gate: Mapping[str, FeedStore],
+    model: Any, config: VlmConfig, calibration: Mapping[str, FeedStore], gate: Mapping[str, FeedStore]
 ) -> list[Part]:
-    """The two engines of the high level, to be built."""
+    """The engines of the high level, to be built: one for vision per image size of `config`, and the decoder."""
     modules: dict[str, tuple[nn.Module, Sequence[str], Sequence[str]]] = {
-        "vision": (VisionGraph(model, image_size), VISION_INPUTS, VISION_OUTPUTS),
-        "decoder": (DecoderGraph(model), DECODER_INPUTS, DECODER_OUTPUTS),
+        config.vision_graph(size): (
+            vision_graph(model, size.pixels),
+            VISION_INPUTS,
+            vision_outputs(model.config),
+        )
+        for size in config.image_sizes
     }
+    modules["decoder"] = (DecoderGraph(model), decoder_inputs(model.config), DECODER_OUTPUTS)
     return [
         Part(f"hl/{name}", f"hl/{name}.onnx", torch_callable(*module), calibration[name], gate[name])
         for name, module in modules.items()

@@ -110,10 +110,10 @@ class _Export:
 
         weights, adapter = self._weights["high_level"], self._weights.get("adapter")
         self._progress(f"high level: exporting {weights.name}" + (f" + {adapter.name}" if adapter else ""))
-        image_size = self._policy.high_level.image_size
-        export_vlm(weights, adapter, staging / "hl", image_size=image_size)
-        for name in ("vision", "decoder"):
-            canonicalise_file(staging / "hl" / f"{name}.onnx")
+        size = self._policy.high_level.image_size
+        config = export_vlm(weights, adapter, staging / "hl", image_sizes=[(size, size)])
+        for path in sorted((staging / "hl").glob("*.onnx")):
+            canonicalise_file(path)
         model = load_vlm(weights, adapter)
         recorded = {role: chats(self._recorded, self._policy.memory, role) for role in ROLES}
         answers = high_level_export.torch_answers(model, staging / "hl", recorded["gate"])
@@ -122,7 +122,7 @@ class _Export:
             role: high_level_export.tap(staging / "hl", samples, work / "hl" / role, self._threads)
             for role, samples in recorded.items()
         }
-        self._build(high_level_export.parts(model, image_size, taps["calibration"], taps["gate"]), staging)
+        self._build(high_level_export.parts(model, config, taps["calibration"], taps["gate"]), staging)
         found = high_level_export.engine_answers(staging / "hl", recorded["gate"], self._threads)
         self._gates[ANSWERS] = answer_agreement(self._precision, answers, found)
         self._progress(f"high level: {self._gates[ANSWERS]['identical_tokens']:.2%} of the answers' tokens identical")

@@ -1,70 +1,105 @@
-"""Qwen3-VL checkpoint and LoRA adapter to ONNX graphs, embedding table, tokenizer and settings of a bundle's `hl`."""
+"""A VLM checkpoint and its LoRA adapter to ONNX graphs, embedding table, tokenizer and settings of a bundle's `hl`.
+
+Both families share the decoder graph; each has a vision graph, exported once per image size.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Qwen3VLForConditionalGeneration
 
 from memrt.export.merge import merge_adapter
-from memrt.export.vlm_modules import DecoderGraph, VisionGraph
+from memrt.export.vlm_decoder import DecoderGraph, head_dim
+from memrt.export.vlm_families import family_of, vision_graph
+from memrt.export.vlm_family import Size
+from memrt.export.vlm_patches import PatchGrid
+from memrt.export.vlm_processor import read_resize
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.chat import END_OF_TEXT, IMAGE_PAD, TURN_END
-from memrt.runtime.policy.vlm_config import VlmConfig, write_vlm_config
+from memrt.runtime.policy.vlm_config import ImageSize, Resize, VlmConfig, write_vlm_config
+from memrt.runtime.policy.vlm_image import resized
 
 OPSET = 20  # fp32 graphs for ONNX Runtime; TensorRT's fp16 graphs need 23
 CAPACITY = 768  # K/V rows: the longest prompt of the action-memory policies is under 300 tokens, a reply under 128
-IMAGE_SIZE = 256  # report: 256x256, not resized
+IMAGE_SIZES: tuple[Size, ...] = ((256, 256),)  # report: 256x256, not resized
 VISION_INPUTS = ("image",)
-VISION_OUTPUTS = ("tokens", "deepstack")
-DECODER_INPUTS = ("embeddings", "deepstack", "cos", "sin", "keys", "values", "past_length")
 DECODER_OUTPUTS = ("logits", "new_keys", "new_values")
 
 
-def load_vlm(weights_dir: Path, adapter_dir: Path | None) -> Qwen3VLForConditionalGeneration:
-    """The fp32 model with the adapter's LoRA merged into its weights. Raises MemrtError when a folder is missing."""
-    for folder, file in ((weights_dir, "model.safetensors*"), (adapter_dir, "adapter_model.safetensors")):
+def vision_outputs(config: Any) -> tuple[str, ...]:
+    """Outputs of the vision graph of a transformers config: `tokens`, and `deepstack` where the family has it."""
+    return family_of(config).vision_outputs
+
+
+def decoder_inputs(config: Any) -> tuple[str, ...]:
+    """Inputs of the decoder graph of a transformers config, in the order of `DecoderGraph.forward`."""
+    inputs = ("embeddings", "cos", "sin", "keys", "values", "past_length")
+    return (*inputs, "deepstack") if family_of(config).deepstack_layers(config) else inputs
+
+
+def load_vlm(weights_dir: Path, adapter_dir: Path | None) -> Any:
+    """The fp32 transformers model of either family, with the adapter's LoRA merged into its weights.
+
+    Raises MemrtError when a folder is missing or holds another architecture.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    for folder, file in ((weights_dir, "model*.safetensors"), (adapter_dir, "adapter_model.safetensors")):
         if folder is not None and not list(folder.glob(file)):
             raise MemrtError(
                 f"checkpoint {folder}",
-                expected=f"a folder with {file.rstrip('*')}",
+                expected=f"a folder with {file.replace('*', '')}",
                 found="no such file",
                 fix="train it (memrt train) or name its folder in the policy's high_level settings",
             )
-    model = Qwen3VLForConditionalGeneration.from_pretrained(
+    family_of(AutoConfig.from_pretrained(str(weights_dir)))
+    model: Any = AutoModelForImageTextToText.from_pretrained(
         str(weights_dir), dtype=torch.float32, attn_implementation="sdpa"
     )
     if adapter_dir is not None:
-        merged = merge_adapter(model, adapter_dir)
-        assert isinstance(merged, Qwen3VLForConditionalGeneration)
-        model = merged
+        model = merge_adapter(model, adapter_dir)
     return model.eval()
 
 
-def vlm_config(model: Qwen3VLForConditionalGeneration, capacity: int, image_size: int) -> VlmConfig:
-    """The runtime's settings of `model`."""
-    text, vision = model.config.text_config, model.config.vision_config
-    side = image_size // (int(vision.patch_size) * vision.spatial_merge_size)
+def vlm_config(config: Any, capacity: int, image_sizes: Sequence[Size], *, resize: Resize | None = None) -> VlmConfig:
+    """The runtime's settings of a transformers config, for vision engines of `image_sizes` (height, width).
+
+    `resize` is what `read_resize` found in the checkpoint. Raises MemrtError for sizes that are not whole blocks of
+    patches and for architectures that cannot be exported.
+    """
+    text, family = config.text_config, family_of(config)
     first, second, third = text.rope_parameters["mrope_section"]
+    grids = [PatchGrid.of(config.vision_config, size).tokens for size in image_sizes]
     return VlmConfig(
         layers=text.num_hidden_layers,
         kv_heads=text.num_key_value_heads,
-        head_dim=text.head_dim,
+        head_dim=head_dim(text),
         width=text.hidden_size,
         vocabulary=text.vocab_size,
-        deepstack_layers=len(vision.deepstack_visual_indexes),
+        deepstack_layers=family.deepstack_layers(config),
         capacity=capacity,
         rope_theta=float(text.rope_parameters["rope_theta"]),
         mrope_section=(first, second, third),
-        image_size=image_size,
-        visual_grid=(side, side),
+        mrope_layout=family.mrope_layout,
+        image_sizes=tuple(
+            ImageSize(height=size[0], width=size[1], grid=grid) for size, grid in zip(image_sizes, grids, strict=True)
+        ),
+        resize=resize,
         image_token=IMAGE_PAD,
         stop_tokens=(TURN_END, END_OF_TEXT),
     )
+
+
+def engine_sizes(image_sizes: Sequence[Size], resize: Resize | None) -> tuple[Size, ...]:
+    """What the image processor makes of frames of these sizes, each once: the sizes to export engines for."""
+    rounded = [size if resize is None else resized(*size, resize) for size in image_sizes]
+    return tuple(dict.fromkeys(rounded))
 
 
 def export_vlm(
@@ -73,38 +108,53 @@ def export_vlm(
     out_dir: Path,
     *,
     capacity: int = CAPACITY,
-    image_size: int = IMAGE_SIZE,
-) -> None:
-    """Write `vision.onnx`, `decoder.onnx` (fp32, opset 20), `embed.npy`, `tokenizer.json` and `config.json`."""
+    image_sizes: Sequence[Size] = IMAGE_SIZES,
+) -> VlmConfig:
+    """Write the vision graphs, `decoder.onnx` (fp32, opset 20), `embed.npy`, `tokenizer.json` and `config.json`.
+
+    `image_sizes` are those of the camera's frames; each gets the engine of the size that the checkpoint's image
+    processor makes of it: `vision.onnx`, or `vision_<height>x<width>.onnx` when there are several.
+    """
     out_dir.mkdir(parents=True, exist_ok=True)
     model = load_vlm(weights_dir, adapter_dir)
-    config = vlm_config(model, capacity, image_size)
-    vision = VisionGraph(model, image_size)
-    image = torch.zeros(image_size, image_size, 3, dtype=torch.uint8)
-    _export(vision, (image,), out_dir / "vision.onnx", VISION_INPUTS, VISION_OUTPUTS, None)
-    length = torch.export.Dim("length", min=1, max=capacity)
-    shapes = ({0: length}, {1: length}, {0: length}, {0: length}, None, None, None)
-    _export(
-        DecoderGraph(model), decoder_example(config), out_dir / "decoder.onnx", DECODER_INPUTS, DECODER_OUTPUTS, shapes
-    )
+    resize = read_resize(weights_dir, family_of(model.config), model.config.vision_config)
+    config = vlm_config(model.config, capacity, engine_sizes(image_sizes, resize), resize=resize)
+    for size in config.image_sizes:
+        path = out_dir / f"{config.vision_graph(size)}.onnx"
+        example = (torch.zeros(*size.pixels, 3, dtype=torch.uint8),)
+        _export(vision_graph(model, size.pixels), example, path, VISION_INPUTS, vision_outputs(model.config), None)
+    inputs = decoder_inputs(model.config)
+    shapes = decoder_shapes(model.config, capacity)
+    example = decoder_example(config)
+    _export(DecoderGraph(model), example, out_dir / "decoder.onnx", inputs, DECODER_OUTPUTS, shapes)
     embedding = model.model.language_model.embed_tokens.weight.detach().float().numpy()
     np.save(out_dir / "embed.npy", np.ascontiguousarray(embedding), allow_pickle=False)
     shutil.copyfile(weights_dir / "tokenizer.json", out_dir / "tokenizer.json")
     write_vlm_config(config, out_dir / "config.json")
+    return config
+
+
+def decoder_shapes(config: Any, capacity: int) -> tuple[dict[int, Any] | None, ...]:
+    """`dynamic_shapes` of the decoder graph of a transformers config: 1 to `capacity` new tokens, all else static."""
+    length = torch.export.Dim("length", min=1, max=capacity)
+    axes = {"embeddings": 0, "cos": 0, "sin": 0, "deepstack": 1}
+    return tuple({axes[name]: length} if name in axes else None for name in decoder_inputs(config))
 
 
 def decoder_example(config: VlmConfig, tokens: int = 5) -> tuple[Tensor, ...]:
-    """Zero inputs of the right shapes for `tokens` new tokens."""
+    """Zero inputs of the right shapes for `tokens` new tokens, in the order of `decoder_inputs`."""
     cache = torch.zeros(config.layers, config.kv_heads, config.capacity, config.head_dim)
-    return (
+    inputs = (
         torch.zeros(tokens, config.width),
-        torch.zeros(config.deepstack_layers, tokens, config.width),
         torch.zeros(tokens, config.head_dim // 2),
         torch.zeros(tokens, config.head_dim // 2),
         cache,
         cache.clone(),
         torch.zeros(1, dtype=torch.int64),
     )
+    if not config.deepstack_layers:
+        return inputs
+    return (*inputs, torch.zeros(config.deepstack_layers, tokens, config.width))
 
 
 def _export(
@@ -113,7 +163,7 @@ def _export(
     path: Path,
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
-    shapes: tuple[dict[int, torch.export.Dim] | None, ...] | None,
+    shapes: tuple[dict[int, Any] | None, ...] | None,
 ) -> None:
     with torch.no_grad():
         program = torch.onnx.export(

@@ -1,4 +1,7 @@
-"""The high-level policy: memory asks, the VLM answers, memory takes the answer in. Holds no state of the episode."""
+"""The high-level policy: memory asks, the VLM answers, memory takes the answer in.
+
+Holds no state of the episode but what was computed already: vision features and K/V rows.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,11 @@ class HighLevelPolicy:
         self._session = VlmSession.open(bundle.file("hl/config.json").parent, threads)
 
     def initial(self) -> MemoryState:
-        """The memory at the start of an episode."""
+        """The memory at the start of an episode; what an earlier episode left in the K/V cache is forgotten.
+
+        An episode's bits then depend on nothing that ran before. Vision features are kept: they come back bit for bit.
+        """
+        self._session.forget_prefix()
         return self.memory.initial()
 
     def call(self, goal: str, observation: Observation, state: MemoryState) -> HighLevelResult:

@@ -1,4 +1,4 @@
-"""Qwen3-VL's multimodal rotary positions (interleaved mrope), on the host, in fp32.
+"""Multimodal rotary positions (mrope) of Qwen2.5-VL and Qwen3-VL, on the host, in fp32.
 
 Every token has three positions: temporal, row, column. Text moves all three together; an image's tokens share one
 temporal position and spread over rows and columns; after an image the text continues past its longer side. So the
@@ -8,6 +8,7 @@ position of the next token is not the number of tokens before it: the difference
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,15 +58,31 @@ def rope_delta(positions: Positions) -> int:
 class RotaryTable:
     """cos and sin of mrope positions: fp32 [tokens, head_dim / 2].
 
-    Frequency j turns with the row when j mod 3 = 1 and j < 3 * sections[1], with the column when j mod 3 = 2 and
-    j < 3 * sections[2], else with the temporal position (Qwen3-VL's interleaved layout).
+    `sections` counts the frequencies that turn with the temporal position, the row and the column. `sectioned`
+    (Qwen2.5-VL): in this order. `interleaved` (Qwen3-VL): frequency j turns with the row when j mod 3 = 1 and
+    j < 3 * sections[1], with the column when j mod 3 = 2 and j < 3 * sections[2], else with the temporal position.
     """
 
-    def __init__(self, head_dim: int, theta: float, sections: Sequence[int]) -> None:
-        half = head_dim // 2
+    def __init__(
+        self,
+        head_dim: int,
+        theta: float,
+        sections: Sequence[int],
+        layout: Literal["interleaved", "sectioned"] = "interleaved",
+    ) -> None:
+        if 2 * sum(sections) != head_dim:
+            raise MemrtError(
+                "rotary sections",
+                expected=f"{head_dim // 2} frequencies, half of the head's width",
+                found=list(sections),
+                fix="export the policy again",
+            )
         exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
         self._inverse_frequency = (1.0 / np.float32(theta) ** exponent).astype(np.float32)
-        self._axis = np.zeros(half, dtype=np.int64)
+        if layout == "sectioned":
+            self._axis = np.repeat(np.arange(3), sections)
+            return
+        self._axis = np.zeros(head_dim // 2, dtype=np.int64)
         for axis in (1, 2):
             self._axis[axis : sections[axis] * 3 : 3] = axis
 

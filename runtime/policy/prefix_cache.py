@@ -17,14 +17,19 @@ from memrt.runtime.policy.mrope import Positions
 KEY_COLUMNS = 6  # token id, frame content, grid, temporal, row, column
 
 
-def row_keys(ids: NDArray[np.int64], positions: Positions, frames: NDArray[np.int64], grid: int) -> NDArray[np.int64]:
-    """Identity of every token, int64 [tokens, 6]; `frames` int64 [tokens] is 0 for text, else the content id."""
-    keys = np.empty((len(ids), KEY_COLUMNS), dtype=np.int64)
-    keys[:, 0] = ids
-    keys[:, 1] = frames
-    keys[:, 2] = np.where(frames != 0, grid, 0)
-    keys[:, 3:] = positions.T
-    return keys
+def row_keys(
+    ids: NDArray[np.int64], positions: Positions, frames: NDArray[np.int64], grids: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Identity of every token, int64 [tokens, 6]; `frames` and `grids` int64 [tokens] are 0 for text.
+
+    For a visual token they are its frame's content id and `grid_key`.
+    """
+    return np.column_stack((ids, frames, grids, positions.T)).astype(np.int64, copy=False)
+
+
+def grid_key(rows: int, columns: int) -> int:
+    """One number for a grid of visual tokens."""
+    return rows << 16 | columns
 
 
 @dataclass(slots=True, eq=False)

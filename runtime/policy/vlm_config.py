@@ -3,14 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from memrt.runtime.errors import MemrtError
 
 
-class VlmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Shapes of the decoder's K/V cache, the rotary layout and the stop tokens of one exported VLM."""
+class ImageSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Images that one vision engine takes: pixels, and rows and columns of visual tokens."""
+
+    height: int
+    width: int
+    grid: tuple[int, int]
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens of one image."""
+        return self.grid[0] * self.grid[1]
+
+
+class Resize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The image processor's resizing: to multiples of `factor` pixels, within `min_pixels` and `max_pixels`."""
+
+    factor: int
+    min_pixels: int
+    max_pixels: int
+
+
+class VlmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Shapes of the decoder's K/V cache, the rotary layout, image sizes and stop tokens of one exported VLM.
+
+    Bundles of memrt's first version name one square size by `image_size` and `visual_grid`; both become an entry of
+    `image_sizes` when read. `resize` is None for a VLM that was trained on images as the camera gives them: frames of
+    another size are then refused.
+    """
 
     layers: int
     kv_heads: int
@@ -21,15 +53,27 @@ class VlmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     capacity: int  # K/V rows of the static cache: prompt and reply together
     rope_theta: float
     mrope_section: tuple[int, int, int]
-    image_size: int  # pixels, square
-    visual_grid: tuple[int, int]  # rows and columns of visual tokens of one image
+    mrope_layout: Literal["interleaved", "sectioned"] = "interleaved"
+    image_sizes: tuple[ImageSize, ...] = ()
+    image_size: int | None = None
+    visual_grid: tuple[int, int] | None = None
+    resize: Resize | None = None
     image_token: str
     stop_tokens: tuple[str, ...]
 
-    @property
-    def visual_tokens(self) -> int:
-        """Visual tokens of one image."""
-        return self.visual_grid[0] * self.visual_grid[1]
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.visual_grid is not None and not self.image_sizes:
+            size = ImageSize(height=self.image_size, width=self.image_size, grid=self.visual_grid)
+            msgspec.structs.force_setattr(self, "image_sizes", (size,))
+            msgspec.structs.force_setattr(self, "image_size", None)
+            msgspec.structs.force_setattr(self, "visual_grid", None)
+        pixels = [size.pixels for size in self.image_sizes]
+        if not pixels or len(set(pixels)) < len(pixels) or self.image_size is not None or self.visual_grid is not None:
+            raise ValueError("expected `image_sizes` with at least one size, each once")
+
+    def vision_graph(self, size: ImageSize) -> str:
+        """Name of the vision graph for `size`, its file's name without suffix: `vision` where there is only one."""
+        return "vision" if len(self.image_sizes) == 1 else f"vision_{size.height}x{size.width}"
 
 
 def read_vlm_config(path: Path) -> VlmConfig:

@@ -1,8 +1,9 @@
-"""Runs an exported Qwen3-VL: one chat turn with images in, greedy text out.
+"""Runs an exported VLM: one chat turn with images in, greedy text out.
 
 What was computed is not computed again: vision features are kept per frame content, and the K/V rows of the longest
-prefix shared with the previous call stay in the cache. Both change the time of a call, never its answer. A session
-belongs to one thread; its memory is bounded by the cache's capacity and by `MAX_FRAMES`.
+prefix shared with the previous call stay in the cache. Features come back bit for bit. K/V rows computed in another
+batch of tokens differ in the last bits, so whoever needs equal bits forgets the prefix first (`forget_prefix`).
+A session belongs to one thread; its memory is bounded by the cache's capacity and by `MAX_FRAMES`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +24,9 @@ from memrt.runtime.engine import open_engine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.chat import render_chat
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
-from memrt.runtime.policy.prefix_cache import PrefixCache, row_keys
-from memrt.runtime.policy.vlm_config import VlmConfig, read_vlm_config
+from memrt.runtime.policy.prefix_cache import PrefixCache, grid_key, row_keys
+from memrt.runtime.policy.vlm_config import ImageSize, VlmConfig, read_vlm_config
+from memrt.runtime.policy.vlm_image import engine_size, fit
 from memrt.runtime.types import Engine, ImageArray
 
 MAX_FRAMES = 32  # vision features kept: MemER's 8 keyframes and 8 recent frames twice over
@@ -45,8 +48,13 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FrameFeatures:
-    """`tokens` fp32 [64, width] and `deepstack` fp32 [deepstack layers, 64, width] of one frame."""
+    """`tokens` fp32 [n, width] and `deepstack` fp32 [deepstack layers, n, width] of one frame, n its visual tokens.
 
+    `content` identifies the frame's pixels and is never 0.
+    """
+
+    content: int
+    size: ImageSize
     tokens: NDArray[np.float32]
     deepstack: NDArray[np.float32]
 
@@ -55,21 +63,39 @@ class VlmSession:
     """Engines, embedding table, tokenizer and caches of one exported VLM."""
 
     def __init__(
-        self, config: VlmConfig, tokenizer: Tokenizer, embedding: NDArray[np.float32], vision: Engine, decoder: Engine
+        self,
+        config: VlmConfig,
+        tokenizer: Tokenizer,
+        embedding: NDArray[np.float16] | NDArray[np.float32],
+        vision: Mapping[str, Engine],
+        decoder: Engine,
     ) -> None:
-        """`embedding` is fp32 [vocabulary, width], usually memory-mapped."""
-        if embedding.shape != (config.vocabulary, config.width):
+        """`embedding` is fp32 or fp16 [vocabulary, width], usually memory-mapped; `vision` has an engine per graph.
+
+        Its names are those of `config.vision_graph`. Raises MemrtError when the parts do not belong together.
+        """
+        shape = (config.vocabulary, config.width)
+        if embedding.shape != shape or embedding.dtype not in (np.float16, np.float32):
             raise MemrtError(
                 "embedding table",
-                expected=f"[{config.vocabulary}, {config.width}]",
-                found=list(embedding.shape),
+                expected=f"float16 or float32 {list(shape)}",
+                found=f"{embedding.dtype} {list(embedding.shape)}",
+                fix="export the policy again: its files do not belong together",
+            )
+        wanted = {config.vision_graph(size) for size in config.image_sizes}
+        if wanted - set(vision):
+            raise MemrtError(
+                "vision engines",
+                expected=", ".join(sorted(wanted)),
+                found=", ".join(sorted(vision)) or "none",
                 fix="export the policy again: its files do not belong together",
             )
         self.config = config
         self._tokenizer, self._embedding, self._vision, self._decoder = tokenizer, embedding, vision, decoder
         self._image_token = self._token_id(config.image_token)
         self._stop = frozenset(self._token_id(token) for token in config.stop_tokens)
-        self._rotary = RotaryTable(config.head_dim, config.rope_theta, config.mrope_section)
+        self._rotary = RotaryTable(config.head_dim, config.rope_theta, config.mrope_section, config.mrope_layout)
+        self._inputs = {spec.name for spec in decoder.inputs}  # a decoder without deepstack has no input for it
         self._cache = PrefixCache.empty(config.layers, config.kv_heads, config.capacity, config.head_dim)
         self._frames: OrderedDict[int, _FrameFeatures] = OrderedDict()
         self._no_deepstack = np.zeros((config.deepstack_layers, 1, config.width), np.float32)
@@ -77,28 +103,29 @@ class VlmSession:
     @staticmethod
     def open(folder: Path, threads: int = 1) -> VlmSession:
         """Open the `hl` folder of a bundle, with `threads` computing threads."""
-        embedding: NDArray[np.float32] = np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False)
+        config = read_vlm_config(folder / "config.json")
+        graphs = [config.vision_graph(size) for size in config.image_sizes]
         return VlmSession(
-            read_vlm_config(folder / "config.json"),
+            config,
             Tokenizer.from_file(str(folder / "tokenizer.json")),
-            embedding,
-            open_engine(folder / "vision.onnx", threads=threads),
+            np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False),
+            {graph: open_engine(folder / f"{graph}.onnx", threads=threads) for graph in graphs},
             open_engine(folder / "decoder.onnx", threads=threads),
         )
 
     def generate(self, system: str, user: str, images: Sequence[ImageArray], max_new_tokens: int) -> Generation:
-        """Greedy answer to one user turn; `images` uint8 [size, size, 3] fill the `<image>` placeholders in order.
+        """Greedy answer to one user turn; `images` uint8 [height, width, 3] fill the `<image>` placeholders in order.
 
-        Raises MemrtError for a wrong image shape, control tokens in the texts, or a prompt that leaves no room for
-        `max_new_tokens` in the cache.
+        They may differ in size. Raises MemrtError for an image that no engine takes, control tokens in the texts, or a
+        prompt that leaves no room for `max_new_tokens` in the cache.
         """
         started = time.monotonic_ns()
         features = [self._features(image) for image in images]
         seen = time.monotonic_ns()
-        prompt = render_chat(system, user, [self.config.visual_tokens] * len(images))
+        prompt = render_chat(system, user, [frame.size.tokens for frame in features])
         ids = np.asarray(self._tokenizer.encode(prompt, add_special_tokens=False).ids, dtype=np.int64)
         self._check_room(len(ids), max_new_tokens)
-        positions = mrope_positions(ids.tolist(), self._image_token, [self.config.visual_grid] * len(images))
+        positions = mrope_positions(ids.tolist(), self._image_token, [frame.size.grid for frame in features])
         identity, embeddings, deepstack = self._embed(ids, positions, features)
         reused = self._cache.keep_common_prefix(identity)
         token = self._run(identity[reused:], embeddings[reused:], deepstack[:, reused:])
@@ -115,6 +142,10 @@ class VlmSession:
             decode_ns=time.monotonic_ns() - prefilled,
         )
 
+    def forget_prefix(self) -> None:
+        """Drop the K/V rows: the bits of later calls no longer depend on the calls before."""
+        self._cache.clear()
+
     def forget(self) -> None:
         """Drop all cached features and K/V rows; the next call is computed from nothing."""
         self._cache.clear()
@@ -122,7 +153,8 @@ class VlmSession:
 
     def close(self) -> None:
         """Release the engines."""
-        self._vision.close()
+        for engine in self._vision.values():
+            engine.close()
         self._decoder.close()
 
     def _continue(self, token: int, index: int, delta: int, budget: int) -> tuple[list[int], bool]:
@@ -134,7 +166,8 @@ class VlmSession:
                 return reply, False
             ids = np.asarray([token], dtype=np.int64)
             positions = np.full((3, 1), index + delta, dtype=np.int64)
-            identity = row_keys(ids, positions, np.zeros(1, dtype=np.int64), 0)
+            text = np.zeros(1, dtype=np.int64)
+            identity = row_keys(ids, positions, text, text)
             token = self._run(identity, np.asarray(self._embedding[ids], np.float32), self._no_deepstack)
             index += 1
         return reply, True
@@ -142,55 +175,59 @@ class VlmSession:
     def _run(self, identity: NDArray[np.int64], embeddings: NDArray[np.float32], deepstack: NDArray[np.float32]) -> int:
         """Compute and keep the rows of `identity`; returns the most likely next token."""
         cos, sin = self._rotary(identity[:, 3:].T)
-        outputs = self._decoder.run(
-            {
-                "embeddings": np.ascontiguousarray(embeddings),
-                "deepstack": np.ascontiguousarray(deepstack),
-                "cos": cos,
-                "sin": sin,
-                "keys": self._cache.keys,
-                "values": self._cache.values,
-                "past_length": np.asarray([self._cache.length], dtype=np.int64),
-            }
-        )
+        feeds: dict[str, NDArray[Any]] = {
+            "embeddings": np.ascontiguousarray(embeddings),
+            "deepstack": np.ascontiguousarray(deepstack),
+            "cos": cos,
+            "sin": sin,
+            "keys": self._cache.keys,
+            "values": self._cache.values,
+            "past_length": np.asarray([self._cache.length], dtype=np.int64),
+        }
+        outputs = self._decoder.run({name: feed for name, feed in feeds.items() if name in self._inputs})
         self._cache.append(identity, outputs["new_keys"], outputs["new_values"])
         return int(outputs["logits"][0].argmax())
 
     def _embed(
-        self, ids: NDArray[np.int64], positions: NDArray[np.int64], features: Sequence[tuple[int, _FrameFeatures]]
+        self, ids: NDArray[np.int64], positions: NDArray[np.int64], features: Sequence[_FrameFeatures]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         """Identity [tokens, 6], embeddings [tokens, width] and dense deepstack [layers, tokens, width] of a prompt."""
         embeddings = np.asarray(self._embedding[ids], dtype=np.float32)
         deepstack = np.zeros((self.config.deepstack_layers, len(ids), self.config.width), np.float32)
-        frames = np.zeros(len(ids), dtype=np.int64)
-        slots = np.flatnonzero(ids == self._image_token).reshape(len(features), -1)
-        for where, (content, frame) in zip(slots, features, strict=True):
+        frames, grids = np.zeros((2, len(ids)), dtype=np.int64)
+        slots, start = np.flatnonzero(ids == self._image_token), 0
+        for frame in features:
+            where = slots[start : start + frame.size.tokens]
             embeddings[where] = frame.tokens
             deepstack[:, where] = frame.deepstack
-            frames[where] = content
-        rows, columns = self.config.visual_grid
-        return row_keys(ids, positions, frames, rows << 16 | columns), embeddings, deepstack
+            frames[where], grids[where] = frame.content, grid_key(*frame.size.grid)
+            start += frame.size.tokens
+        return row_keys(ids, positions, frames, grids), embeddings, deepstack
 
-    def _features(self, image: ImageArray) -> tuple[int, _FrameFeatures]:
-        """Content id (never 0) and vision features of one frame, from the cache where it has been seen."""
-        size = self.config.image_size
-        if image.shape != (size, size, 3) or image.dtype != np.uint8:
+    def _features(self, image: ImageArray) -> _FrameFeatures:
+        """Vision features of one frame, from the cache where it has been seen."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise MemrtError(
                 "camera image",
-                expected=f"uint8 [{size}, {size}, 3]",
+                expected="uint8 [height, width, 3]",
                 found=f"{image.dtype} {list(image.shape)}",
-                fix="set the camera to the policy's high_level.image_size",
+                fix="convert the camera's frames to 8-bit RGB",
             )
-        pixels = np.ascontiguousarray(image)
-        content = int.from_bytes(hashlib.blake2b(pixels.data, digest_size=7).digest(), "little") + 1
+        size = engine_size(image.shape[0], image.shape[1], self.config.image_sizes, self.config.resize)
+        # The shape counts too: the same bytes may be read as 256x512 or 512x256 pixels.
+        digest = hashlib.blake2b(np.asarray(image.shape, np.int64).tobytes(), digest_size=7)
+        digest.update(np.ascontiguousarray(image).data)
+        content = int.from_bytes(digest.digest(), "little") + 1
         cached = self._frames.get(content)
         if cached is None:
-            outputs = self._vision.run({"image": pixels})
-            cached = self._frames[content] = _FrameFeatures(outputs["tokens"], outputs["deepstack"])
+            outputs = self._vision[self.config.vision_graph(size)].run({"image": fit(image, size)})
+            nothing = np.zeros((0, *outputs["tokens"].shape), np.float32)
+            cached = _FrameFeatures(content, size, outputs["tokens"], outputs.get("deepstack", nothing))
+            self._frames[content] = cached
             if len(self._frames) > MAX_FRAMES:
                 self._frames.popitem(last=False)
         self._frames.move_to_end(content)
-        return content, cached
+        return cached
 
     def _check_room(self, prompt_tokens: int, max_new_tokens: int) -> None:
         if prompt_tokens + max_new_tokens > self._cache.capacity:

@@ -24,6 +24,7 @@ from memrt.export.high_level_export import (
 from memrt.export.target import load_target
 from memrt.export.vlm_graphs import export_vlm, load_vlm
 from memrt.runtime.manifest import sha256_of
+from memrt.runtime.policy.vlm_config import read_vlm_config
 
 WORDS = ("pick", "up", "the", "red", "cube", "<120, 88>", "for", "second", "time", "and", "place", "it", "target")
 
@@ -49,7 +50,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("staging")
-    export_vlm(weights, None, root / "hl", image_size=IMAGE_SIZE)
+    export_vlm(weights, None, root / "hl", image_sizes=[(IMAGE_SIZE, IMAGE_SIZE)])
     for name in ("vision", "decoder"):
         canonicalise_file(root / "hl" / f"{name}.onnx")
     return root
@@ -73,17 +74,18 @@ def test_answers_depend_on_the_image(exported: Path) -> None:
 def test_tapped_feeds_are_gated_against_torch(weights: Path, exported: Path, tmp_path: Path) -> None:
     samples = recorded(4)
     stores = tap(exported / "hl", samples, tmp_path)
+    config = read_vlm_config(exported / "hl" / "config.json")
     assert len(stores["vision"]) == 4
     assert 4 < len(stores["decoder"]) <= 4 * len(TAPPED_DECODER_CALLS)
     rows = [len(feed["embeddings"]) for feed in stores["decoder"]]
     assert rows.count(1) == len(rows) - 4  # one reading of the prompt per call, single tokens otherwise
-    for part in parts(load_vlm(weights, None), IMAGE_SIZE, stores, stores):
+    for part in parts(load_vlm(weights, None), config, stores, stores):
         record = build_engine(part, exported, "fp32", load_target())
         assert record.gate["relative_l2"] < 1e-5
 
 
 def test_exporting_twice_gives_the_same_bytes(weights: Path, exported: Path, tmp_path: Path) -> None:
-    export_vlm(weights, None, tmp_path / "hl", image_size=IMAGE_SIZE)
+    export_vlm(weights, None, tmp_path / "hl", image_sizes=[(IMAGE_SIZE, IMAGE_SIZE)])
     for name in ("vision", "decoder"):
         canonicalise_file(tmp_path / "hl" / f"{name}.onnx")
     for path in sorted((tmp_path / "hl").iterdir()):

@@ -66,14 +66,14 @@ def test_a_failed_call_leaves_a_usable_session(session: VlmSession) -> None:
 
 
 def test_frames_are_seen_once_and_kept_within_bounds(session: VlmSession) -> None:
-    vision, seen = session._vision, []
+    vision, seen = session._vision["vision"], []
 
     class Counting:
         def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             seen.append(1)
             return vision.run(feeds)
 
-    session._vision = Counting()  # type: ignore[assignment]
+    session._vision = {"vision": Counting()}  # type: ignore[dict-item]
     for _ in range(3):
         session.generate(SYSTEM, QUESTIONS[0], [tiny.image(5)], 1)
     assert len(seen) == 1

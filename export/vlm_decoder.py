@@ -1,0 +1,109 @@
+"""The text decoder of both VLM families as one graph: any number of new tokens against a static-shape K/V cache.
+
+Qwen3-VL normalises queries and keys per head and adds deepstack features; Qwen2.5-VL has biases on its projections.
+Which of them a decoder has is read from transformers' layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memrt.export.vlm_layers import Affine, RmsNorm, rotate
+
+
+def head_dim(text: Any) -> int:
+    """Width of one attention head of a transformers text config."""
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+class DecoderLayer(nn.Module):
+    """Grouped-query attention over the cache and the new tokens, then a gated MLP; from one transformers layer."""
+
+    def __init__(self, layer: Any, kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        attention, mlp = layer.self_attn, layer.mlp
+        self._kv_heads, self._head_dim = kv_heads, head_dim
+        self.norm1, self.norm2 = RmsNorm(layer.input_layernorm), RmsNorm(layer.post_attention_layernorm)
+        self.qkv = Affine(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._queries = attention.q_proj.out_features // head_dim
+        self._normalised = hasattr(attention, "q_norm")
+        if self._normalised:
+            self.query_norm, self.key_norm = RmsNorm(attention.q_norm), RmsNorm(attention.k_norm)
+        self.output = Affine(attention.o_proj)
+        self.gate_up, self.down = Affine(mlp.gate_proj, mlp.up_proj), Affine(mlp.down_proj)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`x` [tokens, width]; `keys`, `values` [kv_heads, capacity, head_dim]; `mask` bool [tokens, capacity+tokens].
+
+        Returns `x` and the new tokens' keys and values [kv_heads, tokens, head_dim].
+        """
+        tokens, heads = x.shape[0], self._kv_heads
+        joined = self.qkv(self.norm1(x)).view(tokens, self._queries + 2 * heads, self._head_dim)
+        query, key, value = joined.split((self._queries, heads, heads), dim=1)
+        if self._normalised:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query = rotate(query, cos[:, None], sin[:, None]) * self._head_dim**-0.5
+        key = rotate(key, cos[:, None], sin[:, None]).transpose(0, 1)
+        value = value.transpose(0, 1)
+        query = query.view(tokens, heads, -1, self._head_dim).permute(1, 2, 0, 3)  # [kv_heads, group, tokens, dim]
+        every_key, every_value = torch.cat((keys, key), dim=1), torch.cat((values, value), dim=1)
+        scores = query @ every_key.transpose(1, 2)[:, None]
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        mixed = (weights @ every_value[:, None]).permute(2, 0, 1, 3).reshape(tokens, -1)
+        x = x + self.output(mixed)
+        gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up), key, value
+
+
+def attention_mask(tokens: int, capacity: int, past_length: Tensor) -> Tensor:
+    """Which cached rows and new tokens a new token may see: bool [tokens, capacity + tokens]."""
+    past = (torch.arange(capacity) < past_length).expand(tokens, capacity)
+    index = torch.arange(tokens)
+    return torch.cat((past, index[None, :] <= index[:, None]), dim=1)
+
+
+class DecoderGraph(nn.Module):
+    """New tokens against a static-shape K/V cache; prefill and one-token steps are the same graph.
+
+    `embeddings` [tokens, width], `cos`, `sin` [tokens, head_dim / 2], `keys`, `values` [layers, kv_heads, capacity,
+    head_dim] of which the first `past_length` int64 [1] rows hold, and for families that have it `deepstack`
+    [deepstack layers, tokens, width] (zero for text). Gives `logits` [1, vocabulary] of the last token and only the
+    new rows: `new_keys` and `new_values` [layers, kv_heads, tokens, head_dim].
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        text, settings = model.model.language_model, model.config.text_config
+        heads, width = int(settings.num_key_value_heads), head_dim(settings)
+        self.layers = nn.ModuleList([DecoderLayer(layer, heads, width) for layer in text.layers])
+        self.norm = RmsNorm(text.norm)
+        self.head = Affine(model.lm_head)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        past_length: Tensor,
+        deepstack: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of the last token, new keys, new values."""
+        mask = attention_mask(embeddings.shape[0], keys.shape[2], past_length)
+        added = 0 if deepstack is None else deepstack.shape[0]
+        x = embeddings
+        new_keys, new_values = [], []
+        for number, layer in enumerate(self.layers):
+            x, key, value = layer(x, cos, sin, keys[number], values[number], mask)
+            new_keys.append(key)
+            new_values.append(value)
+            if deepstack is not None and number < added:
+                x = x + deepstack[number]
+        return self.head(self.norm(x[-1:])), torch.stack(new_keys), torch.stack(new_values)
