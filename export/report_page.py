@@ -1,0 +1,168 @@
+"""The report of an export as one page that needs nothing beside it: no scripts, fonts or pictures from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from memrt.export.report_bars import bars, columns, legend, stack
+from memrt.export.report_tables import flat, gate_rows, megabytes, table
+from memrt.export.sensitivity import natural
+
+WORST_SHOWN = 12  # weights per engine in the list of those that hurt most
+STYLE = Path(__file__).with_name("report_style.css")
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """HTML of a report's JSON document (`memrt.export.report.as_document`)."""
+    title = f"{document['name']} for {document['target']}, {document['precision']}"
+    sections = [
+        _head(document),
+        _section("What is proven, and where", _proofs(document["proofs"])),
+        _section("Gates", _gates(document)),
+        _section("Engines", _engines(document["engines"])),
+        *(_section("What hurts most", body) for body in _damages(document["engines"])),
+        *(_section("Memory on the device", _memory(document["verdict"])) for _ in [0] if document["verdict"]),
+        *(_section("Plan", _plan(document["plan"])) for _ in [0] if document["plan"]),
+        _section("What was exported", _pairs(document["sources"])),
+        *(_section("Precision audit", body) for body in _audits(document["engines"])),
+        _section("Tools", _pairs(document["tools"])),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+        + "\n".join(sections)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _head(document: Mapping[str, Any]) -> str:
+    size = sum(engine["bytes"] for engine in document["engines"])
+    head = (
+        f"<h1>{escape(document['name'])}</h1>\n"
+        f'<p class="soft">exported for <strong>{escape(document["target"])}</strong> in '
+        f"{escape(document['precision'])}: {len(document['engines'])} engines, {megabytes(size)}</p>"
+    )
+    if label := document.get("label"):
+        head += (
+            f'\n<div class="banner"><strong>{escape(label)}.</strong> The figures below show that the export works at '
+            "this size. They say nothing about a trained policy.</div>"
+        )
+    return head
+
+
+def _proofs(proofs: Sequence[Mapping[str, str]]) -> str:
+    rows = [(escape(p["what"]), _place(p["where"]), escape(p["how"])) for p in proofs]
+    return table(("aspect", "proven", "how"), rows)
+
+
+def _place(where: str) -> str:
+    if where == "nowhere":
+        return '<span class="open">not yet</span>'
+    return f'<span class="good">{escape(where)}</span>'
+
+
+def _gates(document: Mapping[str, Any]) -> str:
+    rows = list(gate_rows(document["gates"]))
+    for engine in document["engines"]:
+        rows += gate_rows({f"{engine['name']} {name}".strip(): gate for name, gate in engine["gates"].items()})
+    heads = ("gate", "figure", "#measured", "#threshold", "#margin", "worst of")
+    return (
+        '<p class="soft">The worst sample decides. The margin is the share of the allowed deviation that is left.</p>'
+        + table(heads, rows)
+    )
+
+
+def _engines(engines: Sequence[Mapping[str, Any]]) -> str:
+    schemes = sorted({scheme for engine in engines for scheme in engine["weights"]})
+    heads = ("engine", "file", "scheme", "computes in", "#size", *(f"#{s} weights" for s in schemes))
+    rows = []
+    for engine in engines:
+        cells = [escape(engine[key]) for key in ("name", "file", "scheme", "compute")]
+        weights = [engine["weights"].get(scheme) for scheme in schemes]
+        counts = ["" if w is None else f"{w['elements'] / 1e6:.2f} M, {megabytes(w['bytes'])}" for w in weights]
+        rows.append((*cells, megabytes(engine["bytes"]), *counts))
+    totals = {s: float(sum(e["weights"].get(s, {"bytes": 0})["bytes"] for e in engines)) for s in schemes}
+    picture = stack(totals, title="bytes of weights by scheme") + legend(schemes) if len(schemes) > 1 else ""
+    return picture + table(heads, rows)
+
+
+def _damages(engines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """One body, if any engine's damage was measured."""
+    parts = []
+    for engine in engines:
+        damages = [d for d in engine["damages"] if isinstance(d["layer"], float | int)]
+        if not damages:
+            continue
+        ranked = sorted(damages, key=lambda d: (-d["layer"], natural(d["weight"])))[:WORST_SHOWN]
+        rows = [(f"{d['weight']} ({d['scheme']})", float(d["layer"]), _damage(d)) for d in ranked]
+        ordered = sorted(damages, key=lambda d: natural(d["weight"]))
+        along = [(d["weight"], float(d["layer"]), _damage(d)) for d in ordered]
+        worst = frozenset(d["weight"] for d in ranked)
+        parts.append(
+            f"<h3>{escape(engine['name'])}</h3>"
+            + bars(rows, title=f"{engine['name']}: weights that hurt most")
+            + f'<p class="soft">All {len(along)} weights in the engine\'s order; the {len(rows)} above are marked.</p>'
+            + columns(along, title=f"{engine['name']}: damage along the engine", highlighted=worst)
+        )
+    if parts:
+        yield (
+            '<p class="soft">Relative L2 error of a layer\'s output with one weight rounded and nothing else; in '
+            "brackets what it contributes at the engine's end, where that is known.</p>" + "".join(parts)
+        )
+
+
+def _damage(damage: Mapping[str, Any]) -> str:
+    chain = damage["chain"]
+    return f"{damage['layer']:.2e}" + (f" ({chain:.2e})" if isinstance(chain, float | int) else "")
+
+
+def _memory(verdict: Mapping[str, Any]) -> str:
+    """A bar of what is needed against what is there, and the figures. Other verdicts are shown as pairs."""
+    engines = verdict.get("engines")
+    if not isinstance(engines, Mapping) or not {"needed", "available", "verdict"} <= verdict.keys():
+        return _pairs(verdict)
+    kinds = sorted({kind for sizes in engines.values() for kind in sizes})
+    parts = {kind: float(sum(sizes.get(kind, 0) for sizes in engines.values())) for kind in kinds}
+    parts["runtime"] = float(verdict.get("runtime", 0))
+    colour = {"fits": "good", "tight": "open"}.get(str(verdict["verdict"]), "bad")
+    rows = [
+        (escape(name), *(megabytes(sizes.get(k, 0)) for k in kinds), megabytes(sum(sizes.values())))
+        for name, sizes in sorted(engines.items())
+    ]
+    advice = "".join(f"<p>{escape(str(line))}</p>" for line in verdict.get("advice", ()))
+    return (
+        f'<p><strong class="{colour}">{escape(str(verdict["verdict"]))}</strong>: '
+        f"{megabytes(verdict['needed'])} needed, {megabytes(verdict['available'])} available (the mark).</p>"
+        + stack(parts, title="memory needed on the device", limit=float(verdict["available"]))
+        + legend(list(parts))
+        + table(("engine", *(f"#{k}" for k in kinds), "#sum"), rows)
+        + advice
+    )
+
+
+def _plan(plan: Mapping[str, Any]) -> str:
+    rows = []
+    for name, engine in sorted(plan["engines"].items()):
+        kept = "<br>".join(f"<code>{escape(p)}</code> {escape(s)}" for p, s in engine["keep"].items()) or "nothing"
+        rows.append((escape(name), escape(engine["scheme"]), escape(engine["compute"]), str(engine["block"]), kept))
+    return table(("engine", "scheme", "computes in", "#block", "kept apart"), rows)
+
+
+def _audits(engines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """One body, if any engine was audited."""
+    parts = [f"<h3>{escape(e['name'])}</h3>{_pairs(e['audit'])}" for e in engines if e["audit"]]
+    if parts:
+        yield "".join(parts)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    rows = [(escape(name), escape(value)) for name, value in flat(values)]
+    return table(("", "%"), rows) if rows else '<p class="soft">nothing recorded</p>'
+
+
+def _section(title: str, body: str) -> str:
+    return f'<section>\n<h2>{escape(title)}</h2>\n<div class="card">{body}</div>\n</section>'
