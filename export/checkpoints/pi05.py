@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memrt.export.checkpoints.norm_stats import load_norm_stats
+from memrt.export.checkpoints.orbax_params import OrbaxSource, is_orbax
 from memrt.export.checkpoints.paligemma_tokenizer import pi05_tokenizer
 from memrt.export.checkpoints.pi05_names import canonical_names, tensor_shapes
 from memrt.export.checkpoints.pi05_sizes import pi05_config, read_document
@@ -53,6 +54,8 @@ def open_pi05(
     if parsed is not None:
         return _open_random(*parsed, given_stats, given_tokenizer)
     folder = Path(checkpoint).expanduser()
+    if folder.name == PARAMS and is_orbax(folder):
+        folder = folder.parent  # its assets lie beside the weights
     document = read_document(folder)
     source = _open_weights(folder)
     config = pi05_config(folder, document, source)
@@ -65,11 +68,8 @@ def _open_weights(folder: Path) -> WeightSource:
     if has_weights(folder):
         stored = SafetensorsFolder(folder)
         return RenamedSource(stored, canonical_names(stored.names()))
-    from memrt.export.checkpoints.orbax_params import OrbaxSource, is_orbax
-
-    for params in (folder / PARAMS, folder):
-        if is_orbax(params):
-            return OrbaxSource(params, folder.name)
+    if is_orbax(folder / PARAMS):
+        return OrbaxSource(folder / PARAMS, folder.name)
     raise MemrtError(
         f"checkpoint {folder}",
         expected=f"{SINGLE}, {INDEX}, or openpi's {PARAMS}/",
