@@ -19,6 +19,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
 from memrt.runtime.config import load_policy
+from memrt.train.high_level_counterfactuals import draw_telling
 from memrt.train.high_level_data import Calls, ExampleSource, batches
 from memrt.train.high_level_features import FeatureCache, compute_features
 from memrt.train.high_level_forward import TrainingForward
@@ -30,18 +31,22 @@ from memrt.train.text_tokenizer import reference_tokenizer
 
 RANK, ALPHA = 16, 32  # report, section 4.3
 TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+RETOLD_SHARE = 0.75  # calls shown with other counts than the recorded ones
 SETTLED_SHARE = 0.2  # calls shown with the memory already up to date: HL calls need not meet the transitions
 JITTER_PX = 2  # of coordinates inside a shown memory, so that the policy does not lean on exact ones
 _COORDINATE = re.compile(r"<(\d+), (\d+)>")
 
 
 def call_example(policy: str, record: Mapping[str, object], index: int, rng: random.Random | None) -> Example:
-    """The chat of one recorded call as `policy` has it. `rng` varies what is remembered; None leaves it as recorded."""
+    """The chat of one recorded call as `policy` has it. `rng` varies counts and memory, None does not."""
     settings = load_policy(policy).memory
     if rng is None:
         request, reply = training_turn(settings, record)
         return Example(index, request.system, request.user, reply)
-    settle, jitter = rng.random(), random.Random(rng.random())  # drawn for every policy, so that frames stay in step
+    retold, settle = rng.random(), rng.random()  # drawn for every policy, so that frames stay in step
+    telling, jitter = random.Random(rng.random()), random.Random(rng.random())
+    if retold < RETOLD_SHARE:
+        record = draw_telling(record, telling, remembers=settings.kind != "memoryless")
     if settle < SETTLED_SHARE:
         record = {**record, "previous_segment": record["segment"]}
     request, reply = training_turn(settings, record, lambda before, after: _jitter(before, after, jitter))
@@ -64,7 +69,7 @@ def call_source(policy: str, calls: Calls, indices: Sequence[int]) -> ExampleSou
     def draw(rng: random.Random) -> Example:
         [(_, group)] = rng.choices(groups, [share for share, _ in groups])
         index = rng.choice(group)
-        return call_example(policy, calls.records[index], index, rng)
+        return call_example(policy, noticed(calls.records, index), index, rng)
 
     return draw
 
@@ -73,20 +78,21 @@ def call_groups(records: Sequence[Mapping[str, object]], indices: Sequence[int])
     """Calls by what they ask of the policy, each group with the share of draws it gets.
 
     Calls at which a subgoal has just changed write the memory, and those just before must not: few frames that decide
-    whether a count stays right. A change that is younger than half a call is left out altogether. Noticing it one call
-    late costs 0.8 s, noticing it early, with the cube not quite placed, costs the episode. Most draws go to the calls
-    after a place, a tenth of all: there the count in the memory is held against the goal's, once more or press.
+    whether a count stays right. Most draws go to the calls after a place: there the count in the memory is held against
+    the goal's, once more or press. Next come the calls around a change that are to leave the memory alone.
     """
     deciding: list[int] = []
     changed: list[int] = []
     about_to_change: list[int] = []
+    just_changed: list[int] = []
     pressing: list[int] = []
     others: list[int] = []
     for index in indices:
         segment = records[index]["segment"]
         if _segment(records, index, -1) != segment:
-            continue
-        if records[index]["previous_segment"] != segment:
+            if _told_late(records, index):
+                just_changed.append(index)
+        elif records[index]["previous_segment"] != segment:
             history = records[index]["history_simple"]
             after_a_place = bool(history) and str(history[-1]).startswith("place")  # type: ignore[index]
             (deciding if after_a_place else changed).append(index)
@@ -96,15 +102,33 @@ def call_groups(records: Sequence[Mapping[str, object]], indices: Sequence[int])
             pressing.append(index)
         else:
             others.append(index)
-    return [(0.35, deciding), (0.15, changed), (0.12, about_to_change), (0.08, pressing), (0.3, others)]
+    shares = (0.28, 0.15, 0.17, 0.15, 0.07, 0.18)
+    return list(zip(shares, (deciding, changed, about_to_change, just_changed, pressing, others), strict=True))
 
 
-def _segment(records: Sequence[Mapping[str, object]], index: int, offset: int) -> object:
+def noticed(records: Sequence[Mapping[str, object]], index: int) -> Mapping[str, object]:
+    """The call as a policy is to answer it: a change younger than half a call has not been noticed yet.
+
+    Noticing a change one call late costs 0.8 s; noticing it early, with the cube not quite lifted or placed, costs the
+    episode. Half a call later the hand is well clear of the table, and image and memory can hardly be misread.
+    """
+    record = records[index]
+    if not _told_late(records, index):
+        return record
+    return {**records[index - 1], **{name: record[name] for name in ("step", "scene", "previous_segment")}}
+
+
+def _told_late(records: Sequence[Mapping[str, object]], index: int) -> bool:
+    """A step was completed within half a call. A dropped cube is no completion: it is seen at once."""
+    return _segment(records, index, -1) < _segment(records, index, 0)
+
+
+def _segment(records: Sequence[Mapping[str, object]], index: int, offset: int) -> int:
     """The segment `offset` samples away in the same episode, the call's own where the episode ends."""
     other = index + offset
     if 0 <= other < len(records) and records[other]["episode"] == records[index]["episode"]:
-        return records[other]["segment"]
-    return records[index]["segment"]
+        return int(str(records[other]["segment"]))
+    return int(str(records[index]["segment"]))
 
 
 def adapter_losses(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from memrt.export.vlm_graphs import load_vlm
 from memrt.runtime.memory.parser import parse_reply
 from memrt.train import high_level_adapters, high_level_train
-from memrt.train.high_level_adapters import call_example, call_groups
+from memrt.train.high_level_adapters import call_example, call_groups, noticed
 from memrt.train.high_level_data import batches, random_text, repeat_source
 from memrt.train.high_level_loop import Schedule
 from memrt.train.high_level_memory_text import memory_text_source
@@ -145,9 +145,12 @@ def test_jitter_moves_a_carried_coordinate_in_both_memories_alike() -> None:
 
 
 def test_memoryless_chat_shows_nothing_of_the_past() -> None:
-    example = call_example("memoryless", _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1), 0, random.Random(0))
-    assert example.reply == PICKS[1]
-    assert "mem>" not in example.user + example.reply
+    record = _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1)
+    assert call_example("memoryless", record, 0, None).reply == PICKS[1]
+    for seed in range(20):
+        example = call_example("memoryless", record, 0, random.Random(seed))
+        assert example.reply.startswith("pick up the red cube <140, 75> for the ")
+        assert "mem>" not in example.user + example.reply
 
 
 def test_batches_depend_on_seed_and_number_only() -> None:
@@ -195,25 +198,43 @@ def test_score_sets_coordinates_aside_and_measures_them() -> None:
     assert score([near], [truth])["pixel_error_median"] == 5.0
 
 
-def test_calls_around_a_change_are_drawn_more_often_and_the_very_first_ones_never() -> None:
-    segments = [0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2]
+def _episode(segments: list[int], episode: int = 7) -> list[dict[str, object]]:
+    """A record per half call of an episode with one round."""
     names = ["pick", "place", "press"]
-    records = [
+    return [
         {
-            "episode": 7,
+            "episode": episode,
+            "step": 8 * number,
+            "scene": f"scene {number}",
             "segment": now,
             "previous_segment": before,
             "subgoal_simple": names[now],
             "history_simple": names[:now],
         }
-        for now, before in zip(segments, [-1, -1, *segments[:-2]], strict=True)
+        for number, (now, before) in enumerate(zip(segments, [-1, -1, *segments], strict=False))
     ]
-    records.append({"episode": 8, "segment": 0, "previous_segment": -1, "subgoal_simple": "pick", "history_simple": []})
+
+
+def test_calls_around_a_change_are_drawn_more_often() -> None:
+    records = [*_episode([0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2]), *_episode([0], 8)]
     groups = call_groups(records, range(len(records)))
-    deciding, changed, about_to_change, pressing, others = (group for _, group in groups)
+    deciding, changed, about_to_change, just_changed, pressing, others = (group for _, group in groups)
     assert deciding == [9]
-    assert changed == [0, 1, 4, 12]  # not 3 and 8, where the segment is younger than half a call
+    assert changed == [0, 1, 4, 12]
     assert about_to_change == [2, 6, 7]
+    assert just_changed == [3, 8]
     assert pressing == [10, 11]
     assert others == [5]
     assert sum(share for share, _ in groups) == pytest.approx(1.0)
+
+
+def test_a_change_is_answered_half_a_call_late() -> None:
+    records = _episode([0, 0, 0, 1, 1])
+    assert noticed(records, 4) is records[4]
+    assert noticed(records, 3) == {**records[2], "step": 24, "scene": "scene 3"}  # its own frame, the step before
+
+
+def test_a_dropped_cube_is_noticed_at_once() -> None:
+    records = _episode([0, 1, 1, 0, 0])
+    assert noticed(records, 3) is records[3]
+    assert 3 not in [index for _, group in call_groups(records, range(5)) for index in group]
