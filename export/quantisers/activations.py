@@ -54,7 +54,7 @@ class ActivationRange:
         self.low, self.high = min(self.low, low), max(self.high, high)
         if self._counts is not None and self.amax > 0.0:
             self._widen()
-            for part in x.reshape(-1).split(COUNT_AT_ONCE):
+            for part in torch.split(x.reshape(-1), COUNT_AT_ONCE):
                 self._counts += torch.histc(part, 2 * HALF_BINS, -self._reach, self._reach).double()
 
     def interval(self, percentile: float = 100.0) -> tuple[float, float]:

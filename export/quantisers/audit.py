@@ -198,7 +198,7 @@ def _activation(value: ir.Value | None) -> str:
 
 
 def _elements(value: ir.Value) -> int:
-    return int(np.prod([int(d) for d in value.shape or ()], dtype=np.int64))
+    return int(np.prod(value.shape.numpy() if value.shape is not None else (), dtype=np.int64))
 
 
 def _nbytes(value: ir.Value) -> int:

@@ -81,13 +81,13 @@ def to_compute_type(
         if kind is None:
             continue
         for index in _data_inputs(node):
-            value = node.inputs[index]
-            if value is None or value.dtype not in FLOATS or value.dtype == kind:
+            source = node.inputs[index]
+            if source is None or source.dtype not in FLOATS or source.dtype == kind:
                 continue
-            if node.op_type in PRODUCTS and _convertible(value, kind):
-                changed.append(str(value.name))
+            if node.op_type in PRODUCTS and _convertible(source, kind):
+                changed.append(str(source.name))
             else:
-                node.replace_input_with(index, caster.cast(value, kind))
+                node.replace_input_with(index, caster.cast(source, kind))
         for output in node.outputs:
             if output.dtype in FLOATS or output.dtype is None:
                 output.type = ir.TensorType(kind)

@@ -81,7 +81,7 @@ def attach(model: ir.Model, new: NewInitialiser, raw: bytes) -> None:
     import onnx
 
     proto = onnx.TensorProto(name=new.name, data_type=int(new.dtype), dims=new.shape, raw_data=raw)
-    model.graph.initializers[new.name].const_value = ir.from_proto(proto)
+    model.graph.initializers[new.name].const_value = ir.serde.deserialize_tensor(proto)
 
 
 def opset(model: ir.Model) -> int:
@@ -110,7 +110,7 @@ def quantise_product(
     """
     weight, products = _products(model, weight_name, compute)
     _check_opset(model, scheme, activation)
-    rows, columns = (int(d) for d in weight.shape or ())
+    rows, columns = weight.shape.numpy() if weight.shape is not None else (0, 0)
     size = block_size(rows, scheme, block)
     editor = _Editor(model, compute)
     output, new = editor.dequantised_weight(weight_name, scheme, rows, columns, size, before=products[0])

@@ -86,17 +86,16 @@ class PackedWeight:
         """Raw data of an ONNX tensor with `values`, little-endian; int4 and nvfp4 two per byte, low nibble first."""
         codes = np.ascontiguousarray(self.values)
         if self.scheme not in ("int4", "nvfp4"):
-            return codes.tobytes()
+            return bytes(codes.tobytes())
         nibbles = codes.view(np.uint8).reshape(-1) & 0x0F
         if nibbles.size % 2:
-            nibbles = np.append(nibbles, np.uint8(0))
-        packed: NDArray[np.uint8] = nibbles[0::2] | (nibbles[1::2] << 4)
-        return packed.tobytes()
+            nibbles = np.pad(nibbles, (0, 1))
+        return bytes((nibbles[0::2] | (nibbles[1::2] << 4)).tobytes())
 
     def scale_bytes(self) -> bytes:
         """Raw data of an ONNX tensor with `scale`: e4m3 for nvfp4, else in `scale_type`."""
         stored = self.scale if self.scheme == "nvfp4" else self.scale.astype(NUMPY_TYPES[self.scale_type])
-        return np.ascontiguousarray(stored).tobytes()
+        return bytes(np.ascontiguousarray(stored).tobytes())
 
     def second_scale_bytes(self) -> bytes:
         """Raw data of nvfp4's fp32 scale of the whole weight; raises `MemrtError` for the other schemes."""
@@ -164,19 +163,33 @@ def block_size(rows: int, scheme: Scheme, wanted: int = 128) -> int:
     )
 
 
-def _row_slices(weight: Tensor, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """Row ranges (start, stop) of about `SLICE` elements, at multiples of `multiple`."""
+def _row_slices(weight: Tensor) -> Iterator[slice]:
+    """Rows of about `SLICE` elements together."""
     rows, columns = weight.shape
-    step = max(multiple, SLICE // columns // multiple * multiple)
+    step = max(1, SLICE // columns)
     for start in range(0, rows, step):
-        yield start, min(start + step, rows)
+        yield slice(start, min(start + step, rows))
+
+
+def _tiles(weight: Tensor, block: int) -> Iterator[tuple[slice, slice, slice, Tensor]]:
+    """Rows, rows of scales, columns, and the elements there as [g, block, columns], about `SLICE` of them."""
+    rows, columns = weight.shape
+    width = min(columns, max(1, SLICE // block))
+    height = max(1, SLICE // width // block)
+    for first in range(0, rows // block, height):
+        scales = slice(first, min(first + height, rows // block))
+        lines = slice(scales.start * block, scales.stop * block)
+        for left in range(0, columns, width):
+            across = slice(left, min(left + width, columns))
+            tile = weight[lines, across].contiguous()
+            yield lines, scales, across, tile.view(-1, block, tile.shape[1])
 
 
 def _column_maxima(weight: Tensor) -> Tensor:
     """Largest magnitude of each output channel, [out]; raises `MemrtError` unless all are finite."""
     maxima = torch.zeros(weight.shape[1])
-    for start, stop in _row_slices(weight):
-        torch.maximum(maxima, weight[start:stop].abs().amax(0), out=maxima)
+    for rows in _row_slices(weight):
+        torch.maximum(maxima, weight[rows].abs().amax(0), out=maxima)
     if not bool(torch.isfinite(maxima).all()):
         raise MemrtError(
             "weight to quantise", expected="finite values", found="NaN or infinity", fix="check the checkpoint"
@@ -192,9 +205,8 @@ def _stored(scale: Tensor, scale_type: Compute) -> Tensor:
 def _pack_int8(weight: Tensor, largest: int, scale_type: Compute) -> PackedWeight:
     scale = _stored(_column_maxima(weight) / largest, scale_type)
     values = np.empty(tuple(weight.shape), np.int8)
-    for start, stop in _row_slices(weight):
-        codes = (weight[start:stop] / scale).round_().clamp_(-largest, largest)
-        values[start:stop] = codes.numpy()
+    for rows in _row_slices(weight):
+        values[rows] = (weight[rows] / scale).round_().clamp_(-largest, largest).numpy()
     return PackedWeight("int8", values, scale.numpy(), None, 0, scale_type)
 
 
@@ -203,13 +215,11 @@ def _pack_int4(weight: Tensor, block: int, scale_type: Compute, importance: Tens
     rows, columns = weight.shape
     values = np.empty((rows, columns), np.int8)
     scale = np.empty((rows // block, columns), np.float32)
-    for start, stop in _row_slices(weight, block):
-        blocks = weight[start:stop].view(-1, block, columns)
-        weights = None if importance is None else importance[start:stop].float().view(-1, block, 1)
+    for lines, scales, across, blocks in _tiles(weight, block):
+        weights = None if importance is None else importance[lines].float().view(-1, block, 1)
         chosen = _least_error_scales(blocks, scale_type, weights)
-        codes = (blocks / chosen).round_().clamp_(-8, 7)
-        values[start:stop] = codes.view(-1, columns).numpy()
-        scale[start // block : stop // block] = chosen[:, 0].numpy()
+        values[lines, across] = (blocks / chosen).round_().clamp_(-8, 7).flatten(0, 1).numpy()
+        scale[scales, across] = chosen[:, 0].numpy()
     return PackedWeight("int4", values, scale, None, block, scale_type)
 
 
@@ -235,9 +245,9 @@ def _least_error_scales(blocks: Tensor, scale_type: Compute, importance: Tensor 
 def _pack_fp8(weight: Tensor, scale_type: Compute) -> PackedWeight:
     scale = _stored(_column_maxima(weight) / FP8_MAXIMUM, scale_type)
     values = np.empty(tuple(weight.shape), np.uint8)
-    for start, stop in _row_slices(weight):
-        scaled = (weight[start:stop] / scale).clamp_(-FP8_MAXIMUM, FP8_MAXIMUM)
-        values[start:stop] = scaled.to(torch.float8_e4m3fn).view(torch.uint8).numpy()
+    for rows in _row_slices(weight):
+        scaled = (weight[rows] / scale).clamp_(-FP8_MAXIMUM, FP8_MAXIMUM)
+        values[rows] = scaled.to(torch.float8_e4m3fn).view(torch.uint8).numpy()
     return PackedWeight("fp8", values.view(ml_dtypes.float8_e4m3fn), scale.numpy(), None, 0, scale_type)
 
 
@@ -247,14 +257,12 @@ def _pack_nvfp4(weight: Tensor, scale_type: Compute) -> PackedWeight:
     rows, columns = weight.shape
     values = np.empty((rows, columns), np.uint8)
     scale = np.empty((rows // NVFP4_BLOCK, columns), np.uint8)
-    for start, stop in _row_slices(weight, NVFP4_BLOCK):
-        blocks = weight[start:stop].view(-1, NVFP4_BLOCK, columns)
+    for lines, scales, across, blocks in _tiles(weight, NVFP4_BLOCK):
         wanted = blocks.abs().amax(1) / (FP4_MAXIMUM * float(second))
         # The smallest e4m3 keeps an almost silent block's scale above zero.
         stored = wanted.clamp_(2.0**-9, FP8_MAXIMUM).to(torch.float8_e4m3fn)
-        scale[start // NVFP4_BLOCK : stop // NVFP4_BLOCK] = stored.view(torch.uint8).numpy()
-        codes = e2m1_codes(blocks / (stored.float() * float(second))[:, None])
-        values[start:stop] = codes.view(-1, columns).numpy()
+        scale[scales, across] = stored.view(torch.uint8).numpy()
+        values[lines, across] = e2m1_codes(blocks / (stored.float() * float(second))[:, None]).flatten(0, 1).numpy()
     return PackedWeight(
         "nvfp4",
         values.view(ml_dtypes.float4_e2m1fn),
