@@ -92,7 +92,7 @@ def build_engine(part: Part, staging: Path, precision: str, target: Target, *, t
 
 
 def _quantise(part: Part, source: Path, out: Path, target: Target, threads: int) -> dict[str, Any]:
-    settings = target.quantisation
+    settings = target.int8_settings()
     exclude = settings.keep_fp32.get(part.name, ())
     if part.name in settings.blockwise:
         return quantise_int8_blocks(source, out, exclude=exclude)
