@@ -8,8 +8,6 @@ every one of them.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
 import torch
 from torch import Tensor, nn
 
@@ -25,20 +23,8 @@ from memrt.export.pi05_layers import (
     Rotary,
     VisionBlock,
 )
+from memrt.export.streaming.stages import Stages, exhaust
 from memrt.train.pi05.model import Pi05
-
-# Before every unit its name and what enters it; at the end the outputs.
-Stages = Generator[tuple[str, Tensor], None, tuple[Tensor, ...]]
-
-
-def exhaust(stages: Stages) -> tuple[Tensor, ...]:
-    """Run a staged pass to its end."""
-    while True:
-        try:
-            next(stages)
-        except StopIteration as end:
-            outputs: tuple[Tensor, ...] = end.value
-            return outputs
 
 
 class VisionGraph(nn.Module):

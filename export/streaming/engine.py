@@ -1,0 +1,210 @@
+"""A job carried out: the engine's graph and weights on disk, proven against torch by ONNX Runtime.
+
+Two questions, two gates. *Does the file compute what was planned?* Its outputs against the pass that emulated the plan
+in torch (`plan` in the record): independent of what quantisation costs, so its limit is tight. *Does the plan keep the
+model?* Its outputs against torch in fp32: the limit is the precision's, from the one table of thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from memrt.export.gate_thresholds import Threshold
+from memrt.export.gates import GateError, gate
+from memrt.export.plan import EnginePlan, Plan
+from memrt.export.quantisers.audit import audit_products
+from memrt.export.sensitivity import LayerDamage, refuse_with_plan
+from memrt.export.streaming.artefact import Artefact, product_weights
+from memrt.export.streaming.data_file import DataFile
+from memrt.export.streaming.job import Feed, Job, named
+from memrt.export.streaming.products import Product, ProductSettings
+from memrt.export.streaming.stages import Outputs
+from memrt.export.streaming.stream import Progress, Streamed, UnitDamage, stream
+from memrt.runtime.engine import open_engine
+from memrt.runtime.engine.agreement import Tensors, compare
+from memrt.runtime.errors import MemrtError
+
+# A file against the torch pass that emulated its plan. ONNX Runtime rounds the activations of int4 products to eight
+# bits in blocks, and computes a proof's 16-bit products in fp32: both are far below what quantisation costs.
+PLAN_THRESHOLD = Threshold(cosine=0.995, relative_l2=0.10)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """How jobs are carried out. `tensorrt`: the graph is TensorRT's, and ONNX Runtime proves a twin of it.
+
+    `keep_fp32` are node and weight patterns by engine name; `plan_file` is where a failed gate writes a better plan.
+    """
+
+    plan: Plan
+    tensorrt: bool
+    keep_fp32: Mapping[str, Sequence[str]]
+    smoothing: float
+    reduce_range: bool
+    random_weights: bool
+    plan_file: Path
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A finished engine graph. `proof` is the graph that ONNX Runtime can run here: the engine's own on a CPU target.
+
+    `calibration`, `reference` are torch's outputs for the job's samples, `predicted` those of the emulated plan, and
+    `found` the proof's for the gate samples.
+    """
+
+    graph: Path
+    proof: Path
+    record: dict[str, Any]
+    audit: dict[str, Any]
+    damage: list[LayerDamage]
+    calibration: list[Outputs]
+    reference: list[Outputs]
+    predicted: list[Outputs]
+    found: list[Tensors]
+    feeds: list[Feed]
+
+
+def carry_out(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -> Made:
+    """Trace, stream and prove `job`; the graph and its weights lie below `staging`, and so does a proof's twin.
+
+    Raises `MemrtError` when the plan names weights that are not there, when a product is not stored as planned, and
+    when a gate fails (with the weight that hurts most and a plan that should pass).
+    """
+    skeleton = job.skeleton()
+    progress(f"{job.name}: {len(skeleton.weights)} weights, {sum(map(_size, skeleton.weights.values())) / 1e6:.1f} M")
+    settings.plan.check_names(job.name, skeleton.weights)
+    path = staging / job.file
+    keep = settings.keep_fp32.get(job.name, ())
+    plan = explicit(settings.plan.engine(job.name), product_weights(skeleton.model), keep)
+    target = Artefact.begin(
+        skeleton, plan, DataFile(path.with_name(f"{path.name}.data")), tensorrt=settings.tensorrt, keep_fp32=keep
+    )
+    artefacts, proof = [target], path
+    if settings.tensorrt:
+        # Beside the graph whose codes it shares: external data must lie in the same folder.
+        proof = path.with_suffix(".proof.onnx")
+        data = DataFile(proof.with_name(f"{proof.name}.data"))
+        artefacts.append(Artefact.begin(skeleton, plan, data, tensorrt=True, keep_fp32=keep, proof_of=target))
+    products = ProductSettings(
+        plan, smoothing=settings.smoothing, reduce_range=settings.reduce_range, symmetric=settings.tensorrt
+    )
+    streamed = stream(job.graph, job.units, job.calibration, job.gate, products, _Files(artefacts), progress)
+    for artefact, file in zip(artefacts, (path, proof), strict=False):
+        artefact.data.close()
+        artefact.finish(file, streamed.products)
+    audit = audit_products(target.model, plan.scheme_of).to_dict()
+    damage = layer_damage(streamed.products, streamed.damage, plan)
+    feeds = [job.feed(sample) for sample in job.gate]
+    found = run_engine(proof, feeds, settings.threads)
+    record = _judge(job, plan, settings, streamed, found, damage)
+    return Made(
+        path,
+        proof,
+        record,
+        audit,
+        damage,
+        streamed.calibration,
+        streamed.reference,
+        streamed.predicted,
+        found,
+        feeds,
+    )
+
+
+def run_engine(path: Path, feeds: Sequence[Feed], threads: int) -> list[Tensors]:
+    """The engine's outputs for each feed."""
+    engine = open_engine(path, threads=threads)
+    try:
+        return [engine.run(feed) for feed in feeds]
+    finally:
+        engine.close()
+
+
+def layer_damage(products: Mapping[str, Product], units: Sequence[UnitDamage], plan: EnginePlan) -> list[LayerDamage]:
+    """What each quantised weight costs. A product's error reaches the stream by the share that its unit writes."""
+    written = {damage.unit: damage.written for damage in units}
+
+    def unit_of(name: str) -> str:
+        return max((unit for unit in written if name == unit or name.startswith(f"{unit}.")), key=len)
+
+    return [
+        LayerDamage(
+            weight=product.weight_name,
+            scheme=product.scheme,
+            product=product.relative_l2,
+            layer=product.relative_l2 * written[unit_of(product.name)],
+            elements=product.elements,
+        )
+        for product in products.values()
+        if product.scheme not in {plan.compute, "fp32"}
+    ]
+
+
+def explicit(plan: EnginePlan, products: Sequence[str], keep_fp32: Sequence[str]) -> EnginePlan:
+    """The plan with the target's own fp32 products spelled out; what the plan itself keeps goes first.
+
+    `keep_fp32` are patterns over weights (`head.weight`) and over nodes (`head/MatMul`).
+    """
+    kept = {
+        name: "fp32"
+        for name in products
+        for pattern in keep_fp32
+        if fnmatchcase(name, pattern) or fnmatchcase(f"{name.removesuffix('.weight')}/MatMul", pattern)
+    }
+    return msgspec.structs.replace(plan, keep={**plan.keep, **kept})
+
+
+class _Files:
+    """Writes each weight to every graph's data file."""
+
+    def __init__(self, artefacts: Sequence[Artefact]) -> None:
+        self._artefacts = artefacts
+
+    def constant(self, name: str, value: Any) -> None:
+        for artefact in self._artefacts:
+            artefact.constant(name, value)
+
+    def product(self, product: Product) -> None:
+        for artefact in self._artefacts:
+            artefact.product(product)
+
+
+def _judge(
+    job: Job,
+    plan: EnginePlan,
+    settings: BuildSettings,
+    streamed: Streamed,
+    found: list[Tensors],
+    damage: list[LayerDamage],
+) -> dict[str, Any]:
+    predicted = compare([named(job.outputs, outputs) for outputs in streamed.predicted], found)
+    if not (predicted.cosine >= PLAN_THRESHOLD.cosine and predicted.relative_l2 <= PLAN_THRESHOLD.relative_l2):
+        raise MemrtError(
+            f"{job.name} does not compute what was planned",
+            expected=f"cosine >= {PLAN_THRESHOLD.cosine}, relative L2 <= {PLAN_THRESHOLD.relative_l2} to its emulation",
+            found=f"cosine {predicted.cosine:.6f}, relative L2 {predicted.relative_l2:.2e} ({predicted.worst})",
+            fix="this is a defect of the export, report it with the plan",
+        )
+    reference = [named(job.outputs, outputs) for outputs in streamed.reference]
+    try:
+        record = gate(job.name, plan.scheme, reference, found, random_weights=settings.random_weights)
+    except GateError as failure:
+        if not damage:
+            raise
+        raise refuse_with_plan(failure, settings.plan, job.name, damage, settings.plan_file) from failure
+    return {**record, "plan": {**predicted.to_dict(), "threshold": PLAN_THRESHOLD.to_dict()}}
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for dimension in shape:
+        size *= dimension
+    return size

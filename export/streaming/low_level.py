@@ -1,0 +1,242 @@
+"""π0.5's share of a streamed export: vision, prefix and step, in this order, each fed by the exact outputs before it.
+
+The recorded moments pass through the runtime's own `LowLevelSession`, whose engines stand in: those that are done hand
+out what torch computed, the next one listens. So prompts, positions and the denoising loop exist once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from memrt.calib.calibration_set import ROLES, CalibrationSet, LowLevelSample
+from memrt.calib.observations import observation_of, subgoal_text
+from memrt.export.checkpoints.pi05 import Pi05Checkpoint
+from memrt.export.gates import CHAIN, GRIPPER, gate, gripper_agreement
+from memrt.export.low_level_export import NOISE_SEED, TAPPED_STEPS, Chunks
+from memrt.export.pi05_graphs import INPUTS, OUTPUTS, example, graphs, shapes
+from memrt.export.pi05_tables import read_modulation_table, table_times, write_embedding_table
+from memrt.export.pi05_units import streaming_units
+from memrt.export.streaming.engine import BuildSettings, Made, carry_out
+from memrt.export.streaming.job import Job, plain_feed, streamed_unit
+from memrt.export.streaming.skeleton import fake_mode
+from memrt.export.streaming.stand_ins import Known, Listening, TorchEngine
+from memrt.export.streaming.stream import Progress
+from memrt.runtime.config import PolicyConfig
+from memrt.runtime.engine import open_engine
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.low_level import LowLevelInterface
+from memrt.runtime.policy.low_level_config import LowLevelModel, write_low_level_model
+from memrt.runtime.policy.low_level_session import LowLevelSession, read_tables
+from memrt.runtime.policy.noise import chunk_noise
+from memrt.runtime.policy.preprocess import NormStats
+from memrt.runtime.policy.prompt_tokens import PromptTokens
+from memrt.runtime.types import ARM_JOINTS, Engine, Observation
+from memrt.train.pi05.model import Pi05
+from memrt.train.pi05.policy import runtime_model
+
+Array = NDArray[Any]
+CLOSED = 0.5  # gripper opening below which a command closes the hand
+ENGINES = ("vision", "prefix", "step")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moment:
+    """One recorded call: views uint8 [S, S, 3], prompt ids int64 [T], noise [horizon, action_dim]."""
+
+    observation: Observation
+    images: list[NDArray[np.uint8]]
+    tokens: NDArray[np.int64]
+    noise: NDArray[np.float32]
+
+
+class LowLevelStream:
+    """The engines of one π0.5 checkpoint, below `staging / "ll"`."""
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        checkpoint: Pi05Checkpoint,
+        recorded: CalibrationSet,
+        staging: Path,
+        settings: BuildSettings,
+        progress: Progress,
+    ) -> None:
+        """Write the tables and read the recorded moments; nothing of the checkpoint's products is read yet."""
+        self._policy, self._checkpoint, self._settings, self._progress = policy, checkpoint, settings, progress
+        self._staging, self._folder = staging, staging / "ll"
+        self._config = _with_policy(checkpoint, policy)
+        model = runtime_model(self._config, bos=checkpoint.bos_token, denoise_steps=policy.low_level.denoise_steps)
+        self._model: LowLevelModel = model
+        self._write_tables()
+        tokens = PromptTokens.open(
+            self._folder / "tokenizer.json",
+            model.bos_token,
+            min(model.max_token_len, policy.low_level.max_token_len),
+        )
+        self._interface = LowLevelInterface(
+            policy.low_level, model, tokens, NormStats.load(self._folder / "norm_stats.json")
+        )
+        self._tables = read_tables(self._folder)
+        with fake_mode():
+            self._network = Pi05(self._config)
+        self._graphs = graphs(self._network, model)
+        self._moments = {
+            role: [self._moment(recorded, sample, index) for index, sample in enumerate(recorded.low_level(role))]
+            for role in ROLES
+        }
+        self.gates: dict[str, Any] = {}
+        self._units = streaming_units(self._config, model)
+
+    def run(self) -> dict[str, Made]:
+        """All three engines and the gates of the whole chain, by the engines' names."""
+        made: dict[str, Made] = {}
+        stand_ins: dict[str, Engine] = {}
+        for name in ("vision", "prefix"):
+            feeds = self._listen(name, stand_ins)
+            made[name] = self._make(name, feeds)
+            stand_ins[name] = Known.of(
+                [*feeds["calibration"], *feeds["gate"]],
+                [*made[name].calibration, *made[name].reference],
+                OUTPUTS[name],
+            )
+        step = TorchEngine(self._whole("step"), INPUTS["step"], OUTPUTS["step"], kept=TAPPED_STEPS)
+        feeds, chunks = {}, {}
+        for role in ROLES:
+            step.heard.clear()
+            chunks[role] = self._chunks({**stand_ins, "step": step}, self._moments[role], step.begin)
+            feeds[role] = list(step.heard)
+        del step
+        made["step"] = self._make("step", feeds)
+        self._judge(chunks["gate"], made)
+        return {f"ll/{name}": found for name, found in made.items()}
+
+    def _listen(self, name: str, known: Mapping[str, Engine]) -> dict[str, list[dict[str, Array]]]:
+        """What the engine `name` is fed for the recorded moments, each different feed once."""
+        found = {}
+        for role in ROLES:
+            listeners = {engine: Listening(self._silence(engine)) for engine in ENGINES}
+            self._chunks({**listeners, **known}, self._moments[role], lambda: None)
+            unique = {feed[INPUTS[name][0]].tobytes(): feed for feed in listeners[name].heard}
+            found[role] = list(unique.values())
+        return found
+
+    def _silence(self, engine: str) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+        """Outputs of the right shapes, all zero."""
+        model = self._model
+
+        def zeros(feed: Mapping[str, Array]) -> dict[str, Array]:
+            if engine == "vision":
+                return {"tokens": np.zeros((1, model.vision_tokens, model.width), np.float32)}
+            if engine == "prefix":
+                shape = (model.layers, model.kv_heads, feed["embeddings"].shape[1], model.head_dim)
+                return {"keys": np.zeros(shape, np.float32), "values": np.zeros(shape, np.float32)}
+            return {"velocity": np.zeros_like(feed["x"])}
+
+        return zeros
+
+    def _make(self, name: str, feeds: Mapping[str, list[dict[str, Array]]]) -> Made:
+        def samples(role: str) -> list[tuple[Tensor, ...]]:
+            return [
+                tuple(torch.from_numpy(np.ascontiguousarray(feed[key])) for key in INPUTS[name]) for feed in feeds[role]
+            ]
+
+        job = Job(
+            name=f"ll/{name}",
+            file=f"ll/{name}.onnx",
+            graph=self._graphs[name],
+            units=[
+                streamed_unit(unit.prefix, self._network, unit.sources, unit.build, self._checkpoint.source)
+                for unit in self._units
+                if unit.graph == name
+            ],
+            inputs=INPUTS[name],
+            outputs=OUTPUTS[name],
+            example=example(self._model, name),
+            shapes=shapes(self._model, name),
+            calibration=samples("calibration"),
+            gate=samples("gate"),
+            feed=plain_feed(INPUTS[name]),
+        )
+        return carry_out(job, self._staging, self._settings, self._progress)
+
+    def _whole(self, name: str) -> nn.Module:
+        """A graph with all its weights, for the one that is small enough (the expert: 1.2 GB in fp32)."""
+        with fake_mode():
+            network = Pi05(self._config)
+        graph = graphs(network, self._model)[name]
+        for unit in self._units:
+            if unit.graph == name:
+                built = streamed_unit(unit.prefix, network, unit.sources, unit.build, self._checkpoint.source)
+                parent, _, last = built.path.rpartition(".")
+                setattr(graph.get_submodule(parent), last, built.build())
+        return graph.eval()
+
+    def _judge(self, reference: Chunks, made: Mapping[str, Made]) -> None:
+        """Whole chunks of the engines against torch's, with the same noise."""
+        engines = {name: open_engine(made[name].proof, threads=self._settings.threads) for name in ENGINES}
+        try:
+            found = self._chunks(engines, self._moments["gate"], lambda: None)
+        finally:
+            for engine in engines.values():
+                engine.close()
+        precision = self._settings.plan.engine("ll/step").scheme
+        rehearsal = self._settings.random_weights
+        self.gates[CHAIN] = gate(CHAIN, precision, reference.arm, found.arm, random_weights=rehearsal)
+        self.gates[GRIPPER] = gripper_agreement(precision, reference.closed, found.closed)
+
+    def _chunks(self, engines: Mapping[str, Engine], moments: Sequence[_Moment], begin: Callable[[], None]) -> Chunks:
+        session = LowLevelSession(self._model, *self._tables, **engines)
+        chunks = Chunks([], [])
+        for moment in moments:
+            begin()
+            actions = session.denoise(moment.images, moment.tokens, moment.noise).actions
+            chunks.arm.append({"arm": actions[:, :ARM_JOINTS].copy()})
+            opening = self._interface.chunk(actions, moment.observation, 0).actions[:, ARM_JOINTS]
+            chunks.closed.append(opening < CLOSED)
+        return chunks
+
+    def _moment(self, recorded: CalibrationSet, sample: LowLevelSample, index: int) -> _Moment:
+        observation = observation_of(recorded, sample)
+        subgoal = subgoal_text(sample, self._policy.memory.subgoal_style)
+        return _Moment(
+            observation,
+            self._interface.images(observation),
+            self._interface.prompt(observation, subgoal, sample.goal),
+            chunk_noise(NOISE_SEED, index, self._model.horizon, self._model.action_dim),
+        )
+
+    def _write_tables(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        read, config = self._checkpoint.source.read, self._config
+        table = read_modulation_table(read, config, table_times(self._model.denoise_steps, step_rtc=False))
+        np.save(self._folder / "modulation.npy", table, allow_pickle=False)
+        write_embedding_table(read, config, self._folder / "embed.npy")
+        (self._folder / "tokenizer.json").write_bytes(self._checkpoint.tokenizer)
+        stats = msgspec.json.format(msgspec.json.encode(self._checkpoint.norm_stats), indent=2)
+        (self._folder / "norm_stats.json").write_bytes(stats + b"\n")
+        write_low_level_model(self._model, self._folder / "config.json")
+
+
+def _with_policy(checkpoint: Pi05Checkpoint, policy: PolicyConfig) -> Any:
+    """The checkpoint's sizes with the policy's horizon and prompt length: no weight depends on either.
+
+    Raises MemrtError when image sizes differ: the position table does depend on them.
+    """
+    low_level, config = policy.low_level, checkpoint.config
+    if config.vision.image_size != low_level.image_size:
+        raise MemrtError(
+            f"low-level policy of {policy.name}",
+            expected=f"image_size {config.vision.image_size}, which {checkpoint.source.label} was trained on",
+            found=low_level.image_size,
+            fix="correct low_level.image_size in the policy's YAML",
+        )
+    return replace(config, horizon=low_level.horizon, max_token_len=low_level.max_token_len)
