@@ -17,6 +17,7 @@ from typing import Any
 from memrt.calib.calibration_set import ROLES, CalibrationSet, load_calibration_set, reference_set
 from memrt.export.engine_build import Part, build_engine, canonicalise_file
 from memrt.export.gates import ANSWERS, CHAIN, GRIPPER, answer_agreement, gate, gripper_agreement
+from memrt.export.report import ExportRecord, record_of_export, write_report
 from memrt.export.target import Target, load_target
 from memrt.runtime.bundle import Bundle, write_bundle
 from memrt.runtime.config import PolicyConfig, load_policy, resolve_weights
@@ -24,6 +25,8 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import EngineRecord, sha256_of
 
 Progress = Callable[[str], None]
+# Judges a finished bundle by its fp32 twin; returns the gate's record (its name under "gate") or raises `MemrtError`.
+BehaviourGate = Callable[[Path, Path], dict[str, Any]]
 
 # Whose versions decide the bytes of a bundle.
 TOOLS = ("torch", "transformers", "peft", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -37,14 +40,17 @@ def export_policy(
     weights_root: str | Path | None = None,
     calibration: str | Path | None = None,
     target: str | Path = "cpu",
+    behaviour: BehaviourGate | None = None,
     progress: Progress | None = None,
     threads: int = 1,
 ) -> Bundle:
     """Export `policy` (a YAML, or a packaged policy's name) to the bundle folder `out`.
 
     `weights_root` is where the policy's weights lie by name, by default the reference weights; `calibration` is the
-    folder of a recorded set, by default the reference set. An older bundle at `out` is replaced. `progress` is told
-    one line per stage. Raises `MemrtError` for missing inputs and for every gate that fails.
+    folder of a recorded set, by default the reference set. `behaviour` compares the finished bundle with one exported
+    in fp32 before it gets its name (`memrt.export.sim_gate`, `memrt.export.episodes_gate`). An older bundle at `out` is
+    replaced. `progress` is told one line per stage. Raises `MemrtError` for missing inputs and for every gate that
+    fails.
     """
     export = _Export(
         policy=load_policy(policy),
@@ -52,6 +58,7 @@ def export_policy(
         target=load_target(target),
         weights_root=Path(weights_root) if weights_root is not None else reference_weights(),
         recorded=load_calibration_set(calibration or reference_set()),
+        behaviour=behaviour,
         progress=progress or (lambda line: None),
         threads=threads,
     )
@@ -76,10 +83,19 @@ class _Export:
         target: Target,
         weights_root: Path,
         recorded: CalibrationSet,
+        behaviour: BehaviourGate | None,
         progress: Progress,
         threads: int,
     ) -> None:
         target.check(precision)
+        if behaviour is not None and precision == "fp32":
+            raise MemrtError(
+                "nothing to compare in behaviour",
+                expected="a quantised precision, which is compared with fp32",
+                found=precision,
+                fix="leave out --gate, or choose another precision",
+            )
+        self._behaviour, self._weights_root = behaviour, weights_root
         self._policy, self._precision, self._target = policy, precision, target
         self._recorded, self._progress, self._threads = recorded, progress, threads
         self._weights = self._resolve(weights_root)
@@ -89,19 +105,48 @@ class _Export:
     def run(self, out: Path) -> Bundle:
         """All stages; the staging folder is removed whatever happens."""
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _folder(out.parent, f".{out.name}.staging.") as staging, _folder(None, "memrt-export-") as work:
+        with _folder(out.parent, f".{out.name}.staging.") as root, _folder(None, "memrt-export-") as work:
+            (staging := root / "bundle").mkdir()
             self._low_level(staging, work)  # first: its chain gate refuses most often, and it takes a tenth of the time
             if "high_level" in self._weights:
                 self._high_level(staging, work)
+            if self._behaviour is not None:
+                staging = self._judge_behaviour(self._write(staging, root / "candidate").path, root / "fp32")
+            write_report(staging, self._record())
             self._progress(f"writing {out}")
-            return write_bundle(
-                staging,
-                out,
-                policy=self._policy,
-                precision=self._precision,  # type: ignore[arg-type]  # checked against the target's literals
-                engines=self._engines,
-                sources=self._sources(),
-            )
+            return self._write(staging, out)
+
+    def _write(self, staging: Path, destination: Path) -> Bundle:
+        return write_bundle(
+            staging,
+            destination,
+            policy=self._policy,
+            precision=self._precision,  # type: ignore[arg-type]  # checked against the target's literals
+            engines=self._engines,
+            sources=self._sources(),
+        )
+
+    def _judge_behaviour(self, candidate: Path, reference: Path) -> Path:
+        """Hold the bundle `candidate` to an fp32 one, exported to `reference` for it; returns `candidate`."""
+        assert self._behaviour is not None
+        self._progress("behaviour gate: exporting the fp32 bundle to compare with")
+        _Export(
+            policy=self._policy,
+            precision="fp32",
+            target=self._target,
+            weights_root=self._weights_root,
+            recorded=self._recorded,
+            behaviour=None,
+            progress=self._progress,
+            threads=self._threads,
+        ).run(reference)
+        record = self._behaviour(candidate, reference)
+        self._gates[record["gate"]] = record
+        return candidate
+
+    def _record(self) -> ExportRecord:
+        """What the bundle's report shows."""
+        return record_of_export(self._policy.name, self._precision, self._target.name, self._engines, self._sources())
 
     def _high_level(self, staging: Path, work: Path) -> None:
         from memrt.calib.chats import chats

@@ -45,14 +45,7 @@ def sim_gate(
     anything: too few of them, bundles of two policies, or a reference that has too little success to lose.
     """
     seeds = list(seeds)
-    if len(seeds) < (least := least_seeds(most_lost)) or len(set(seeds)) != len(seeds):
-        raise MemrtError(
-            "the sim gate cannot be passed with these seeds",
-            expected=f"at least {least} different seeds: with fewer, even equal outcomes leave more than "
-            f"{most_lost:.0%} in doubt",
-            found=f"{len(seeds)} seeds, {len(set(seeds))} of them different",
-            fix=f"give --gate-seeds {max(DEFAULT_SEEDS, least)}",
-        )
+    check_seeds(seeds, most_lost)
     _same_policy(bundle, reference_bundle)
     reference = _outcomes("fp32", reference_bundle, task, seeds, workers, progress)
     candidate = _outcomes("quantised", bundle, task, seeds, workers, progress)
@@ -92,6 +85,19 @@ def sim_gate(
             record=record,
         )
     return record
+
+
+def check_seeds(seeds: Sequence[int], most_lost: float = MOST_SUCCESS_LOST) -> None:
+    """Raises `MemrtError` for seeds with which no bundle could pass."""
+    least = least_seeds(most_lost)
+    if len(seeds) < least or len(set(seeds)) != len(seeds):
+        raise MemrtError(
+            "the sim gate cannot be passed with these seeds",
+            expected=f"at least {least} different seeds: with fewer, even equal outcomes leave more than "
+            f"{most_lost:.0%} in doubt",
+            found=f"{len(seeds)} seeds, {len(set(seeds))} of them different",
+            fix=f"give --gate-seeds {max(DEFAULT_SEEDS, least)}",
+        )
 
 
 def least_seeds(most_lost: float = MOST_SUCCESS_LOST) -> int:

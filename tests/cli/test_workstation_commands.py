@@ -145,6 +145,51 @@ def test_export_shows_what_the_gates_measured(tmp_path, monkeypatch):
         assert part in result.stdout
 
 
+@pytest.fixture
+def exporter(monkeypatch):
+    pipeline = pytest.importorskip("memrt.export.pipeline")
+    fake = create_autospec(pipeline.export_policy, side_effect=lambda policy, out, **_: make_bundle(out, "am_simple"))
+    monkeypatch.setattr(pipeline, "export_policy", fake)
+    return fake
+
+
+def test_export_gates_behaviour_only_when_asked(exporter, tmp_path):
+    assert invoke("export", "am_simple", "-o", tmp_path / "bundle").exit_code == 0
+    assert exporter.call_args.kwargs["behaviour"] is None
+
+
+def test_export_gates_success_in_the_simulator(exporter, tmp_path, monkeypatch):
+    sim_gate = pytest.importorskip("memrt.export.sim_gate")
+    fake = create_autospec(sim_gate.sim_gate, return_value={"gate": "sim"})
+    monkeypatch.setattr(sim_gate, "sim_gate", fake)
+    result = invoke("export", "am_simple", "-o", tmp_path / "bundle", "--gate", "sim", "--gate-seeds", 40)
+    assert result.exit_code == 0, result.output
+    assert exporter.call_args.kwargs["behaviour"](Path("candidate"), Path("fp32")) == {"gate": "sim"}
+    bundle, reference, task, seeds = fake.call_args.args
+    assert (bundle, reference, task) == (Path("candidate"), Path("fp32"), "PickXtimes")
+    assert list(seeds) == list(range(2_000_000, 2_000_040))
+
+
+def test_export_gates_recorded_episodes(exporter, tmp_path, monkeypatch):
+    module = pytest.importorskip("memrt.export.episodes_gate")
+    fake = create_autospec(module.episodes_gate, return_value={"gate": "episodes"})
+    monkeypatch.setattr(module, "episodes_gate", fake)
+    arguments = ("--gate", "episodes", "--calibration", tmp_path)
+    result = invoke("export", "am_simple", "-o", tmp_path / "bundle", *arguments)
+    assert result.exit_code == 0, result.output
+    exporter.call_args.kwargs["behaviour"](Path("candidate"), Path("fp32"))
+    fake.assert_called_once_with(Path("candidate"), Path("fp32"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [(("--gate-seeds", 10), "at least 35 different seeds"), (("--gate-task", "PickXtime"), "one of PickXtimes")],
+)
+def test_a_gate_that_cannot_pass_is_refused_before_the_export(exporter, tmp_path, arguments, hint):
+    assert hint in refusal("export", "am_simple", "-o", tmp_path / "bundle", "--gate", "sim", *arguments)
+    exporter.assert_not_called()
+
+
 def test_train_passes_its_options(tmp_path, monkeypatch):
     module = pytest.importorskip("memrt.train.reproduce")
     fake = create_autospec(module.train_reference)
