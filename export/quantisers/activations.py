@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from memrt.export.quantisers.packed import FP4_MAXIMUM, FP8_MAXIMUM
+from memrt.export.quantisers.packed import FP4_MAXIMUM, FP8_MAXIMUM, TORCH_TYPES, Compute
 from memrt.runtime.errors import MemrtError
 
 Kind = Literal["u8", "s8", "fp8", "nvfp4"]
@@ -21,7 +21,7 @@ Activation = tuple[Literal["u8"], float, int] | tuple[Literal["s8", "fp8", "nvfp
 HALF_BINS = 2048  # on each side of zero; at least half of them lie inside the range that was seen
 # torch counts in float32, exact up to 2^24 values per call.
 COUNT_AT_ONCE = 1 << 23
-SMALLEST_SCALE = 2.0**-20  # of a tensor that was zero throughout; a normal number in fp16 too, nearly
+SMALLEST_SCALE = 2.0**-20  # of a tensor that was zero throughout; fp16 holds it too
 
 
 class ActivationRange:
@@ -80,18 +80,19 @@ class ActivationRange:
         low, high = (first - HALF_BINS) * width, (last + 1 - HALF_BINS) * width
         return max(self.low, min(0.0, low)), min(self.high, max(0.0, high))
 
-    def parameters(self, kind: Kind, percentile: float = 100.0) -> Activation:
-        """What a quantiser of `kind` needs to know of this range.
+    def parameters(self, kind: Kind, percentile: float = 100.0, compute: Compute = "fp32") -> Activation:
+        """What a quantiser of `kind` needs to know of this range, with the scale as a graph in `compute` stores it.
 
         `u8` is asymmetric (ONNX Runtime's CPU kernels), `s8` and `fp8` symmetric (TensorRT); `nvfp4` finds its block
         scales as values come, relative to one scale of the whole tensor.
         """
         low, high = self.interval(percentile)
         if kind == "u8":
-            scale = max((high - low) / 255.0, SMALLEST_SCALE)
+            scale = _stored((high - low) / 255.0, compute)
             return "u8", scale, min(255, max(0, round(-low / scale)))
         largest = {"s8": 127.0, "fp8": FP8_MAXIMUM, "nvfp4": FP8_MAXIMUM * FP4_MAXIMUM}[kind]
-        return kind, max(max(-low, high) / largest, SMALLEST_SCALE)
+        # The scale of a whole fp4 tensor stays fp32: it would be too small for 16 bits.
+        return kind, _stored(max(-low, high) / largest, "fp32" if kind == "nvfp4" else compute)
 
     def _widen(self) -> None:
         """Double the histogram's range, by merging bins in pairs, until it holds the largest magnitude."""
@@ -101,3 +102,7 @@ class ActivationRange:
             merged = torch.zeros_like(self._counts)
             merged[HALF_BINS // 2 : -HALF_BINS // 2] = self._counts.view(-1, 2).sum(1)
             self._counts, self._reach = merged, 2.0 * self._reach
+
+
+def _stored(scale: float, compute: Compute) -> float:
+    return float(torch.tensor(max(scale, SMALLEST_SCALE)).to(TORCH_TYPES[compute]))

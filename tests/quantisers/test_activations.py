@@ -109,8 +109,10 @@ def test_the_histogram_counts_every_value() -> None:
 def test_one_sided_ranges_keep_zero() -> None:
     observed = seen(torch.tensor([3.0, 5.0]))
     assert observed.interval() == (0.0, 5.0)
-    assert observed.parameters("u8") == ("u8", 5.0 / 255.0, 0)
-    assert seen(torch.tensor([-5.0])).parameters("u8") == ("u8", 5.0 / 255.0, 255)
+    assert observed.parameters("u8") == ("u8", pytest.approx(5.0 / 255.0), 0)
+    assert seen(torch.tensor([-5.0])).parameters("u8") == ("u8", pytest.approx(5.0 / 255.0), 255)
+    kind, scale = observed.parameters("s8", compute="bf16")[:2]
+    assert (kind, scale) == ("s8", float(torch.tensor(5.0 / 127.0).bfloat16()))
 
 
 def test_silence_and_bad_values() -> None:

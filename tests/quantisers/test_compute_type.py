@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from product_graphs import WIDTH, reference, save, skeleton, weights
+from rtx_engine import engine_bytes
 from torch import Tensor, nn
 
-from memrt.export.quantisers.insert import to_compute_type
-from memrt.export.quantisers.packed import Compute
+from memrt.export.quantisers.insert import attach, packed_bytes, quantise_product, to_compute_type
+from memrt.export.quantisers.packed import Compute, pack
 from memrt.runtime.engine.onnxruntime import OnnxRuntimeEngine
 from memrt.runtime.errors import MemrtError
 
@@ -89,6 +90,23 @@ def test_an_attention_layer_in_fp16_keeps_what_must_be_precise(
 
 
 @pytest.mark.parametrize("compute", ["fp16", "bf16"])
+def test_tensorrt_builds_the_attention_layer_with_int4_weights(
+    attention: tuple[ir.Model, tuple[Tensor, ...], tuple[Tensor, ...]], compute: Compute, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    model = attention[0].clone()
+    matrices = {name: torch.from_numpy(model.graph.initializers[name].const_value.numpy()) for name in ("qkv", "out")}
+    to_compute_type(model, compute, cache=["cache.*"], cache_type=compute)
+    for name, matrix in matrices.items():
+        packed = pack(matrix, "int4", scale_type=compute)
+        for new in quantise_product(model, name, "int4", compute=compute):
+            attach(model, new, packed_bytes(packed, new.role))
+    path = save(model, tmp_path / "model.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    assert all(engine_bytes(path, (sm,)) for sm in ("SM86", "SM89", "SM120"))
+
+
+@pytest.mark.parametrize("compute", ["fp16", "bf16"])
 def test_weights_without_data_change_their_type(compute: Compute) -> None:
     model = skeleton()
     wanted = FLOAT16 if compute == "fp16" else BFLOAT16
@@ -132,3 +150,15 @@ def test_values_without_a_type_are_refused() -> None:
     next(node for node in model.graph if node.op_type == "Mul").outputs[0].type = None
     with pytest.raises(MemrtError, match="hidden"):
         to_compute_type(model, "fp16")
+
+
+def test_stand_ins_of_fake_weights_are_not_read() -> None:
+    from onnx_ir.tensor_adapters import TorchTensor
+    from torch._subclasses import FakeTensorMode
+
+    model = skeleton()
+    with FakeTensorMode():
+        for name, value in model.graph.initializers.items():
+            value.const_value = TorchTensor(torch.empty(tuple(value.shape.numpy())), name=name)
+    assert sorted(to_compute_type(model, "bf16")) == sorted(weights())
+    assert {(v.dtype, v.const_value) for v in model.graph.initializers.values()} == {(BFLOAT16, None)}

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from product_graphs import WIDTH, quantised, save
+from rtx_engine import engine_bytes
 
 from memrt.export.quantisers.activations import Activation
 from memrt.export.quantisers.packed import Compute, Scheme
 
-trt: Any = pytest.importorskip("tensorrt_rtx")
+pytest.importorskip("tensorrt_rtx")
 
-# Streaming multiprocessors must be named: without a GPU there is no default.
 FP8_SMS, FP4_SMS, ALL_SMS = ("SM89", "SM120"), ("SM120",), ("SM86", "SM89", "SM120")
 S8: Activation = ("s8", 4 / 127)
 FP8: Activation = ("fp8", 4 / 448)
@@ -28,22 +27,6 @@ CASES: list[tuple[Scheme, Activation | None, tuple[str, ...]]] = [
     ("nvfp4", FP4, FP4_SMS),
 ]
 ENGINE_CODE = 1_000_000  # bytes of such a tiny engine that are not weights, at most; in 16 bits its weights had 3.1 MB
-
-
-def engine_bytes(path: Path, sms: tuple[str, ...]) -> int:
-    """Build `path` for `sms`; size of the engine in bytes, 0 if it is refused."""
-    logger = trt.Logger(trt.Logger.Severity.INTERNAL_ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(path)):
-        return 0
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = len(sms)
-    for index, name in enumerate(sms):
-        config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
-    engine = builder.build_serialized_network(network, config)
-    return 0 if engine is None else int(engine.nbytes)
 
 
 @pytest.mark.parametrize("compute", ["fp16", "bf16", "fp32"])
