@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from memrt.export.pi05_graphs import export_pi05
+from memrt.export.reproducible import canonicalise
 from memrt.runtime.config import LowLevelConfig
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.low_level import LowLevelPolicy
@@ -137,6 +140,27 @@ def test_an_engine_without_bound_memory_gives_the_same(
     plain = LowLevelSession(inner.model, *read_tables(exported), **engines)  # type: ignore[arg-type]
     inputs, noise = _inputs(policy, observation, SUBGOAL.text), policy.noise(0, 0)
     np.testing.assert_array_equal(plain.denoise(*inputs, noise).actions, inner.denoise(*inputs, noise).actions)
+
+
+def test_nodes_are_named_after_what_a_precision_plan_calls_them(exported: Path) -> None:
+    layer = {"qkv", "output", "gate_up", "down"}
+    expected = {
+        "vision": {"patch_embedding", "projector", *(f"blocks.0.{n}" for n in ("qkv", "output", "up", "down"))},
+        "prefix": {"layers.2.kv", *(f"layers.0.{n}" for n in layer)},
+        "step": {"action_in", "action_out", *(f"layers.0.{n}" for n in layer)},
+    }
+    for name, wanted in expected.items():
+        model = onnx.load(str(exported / f"{name}.onnx"))
+        canonicalise(model)
+        constants = {tensor.name for tensor in model.graph.initializer}
+        products = {node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in constants}
+        others = {node.name for node in model.graph.node} - products
+        assert {f"{module}/MatMul" for module in wanted} <= products
+        assert not {
+            node for node in products if not re.match(r"(patch_embedding|projector|action_|blocks|layers)", node)
+        }
+        stack, norm = ("blocks", "LayerNormalization") if name == "vision" else ("layers", "Sqrt")
+        assert {f"{stack}.1.norm1/{norm}", f"{stack}.1.norm2/{norm}", f"{stack}.1.attention/Softmax"} <= others
 
 
 def test_a_missing_camera_is_refused_by_name(policy: LowLevelPolicy, observation: Observation) -> None:
