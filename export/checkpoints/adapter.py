@@ -125,9 +125,14 @@ class AdapterFolder:
     def targets(self, module: str) -> bool:
         """Whether the configuration says that a module of the base model was adapted."""
         layers = self.config.get("layers_to_transform")
-        if layers is not None:
-            number = re.search(r"\.(\d+)\.", module)
-            if number is None or int(number[1]) not in (layers if isinstance(layers, list) else [layers]):
+        if layers is not None and layers != []:
+            patterns = self.config.get("layers_pattern") or r"[^.]*"
+            numbers = [
+                match[1]
+                for pattern in ([patterns] if isinstance(patterns, str) else patterns)
+                if (match := re.match(rf".*\.{pattern}\.(\d+)\.", module))
+            ]
+            if not numbers or int(numbers[0]) not in (layers if isinstance(layers, list) else [layers]):
                 return False
         return _named(self.config.get("target_modules"), module) and not _named(
             self.config.get("exclude_modules"), module

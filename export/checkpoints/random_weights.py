@@ -82,6 +82,10 @@ def random_tensor(seed: int, name: str, shape: Shape, mean: float, deviation: fl
 @lru_cache(maxsize=64)
 def _table(mean: float, deviation: float) -> NDArray[np.int16]:
     """The bf16 bits of the normal distribution's quantiles (i + 1/2) / 65,536."""
-    quantiles = torch.special.ndtri((torch.arange(_LEVELS, dtype=torch.float64) + 0.5) / _LEVELS)
-    table: NDArray[np.int16] = (quantiles * deviation + mean).to(torch.bfloat16).view(torch.int16).numpy()
+    table: NDArray[np.int16] = (_quantiles() * deviation + mean).to(torch.bfloat16).view(torch.int16).numpy()
     return table
+
+
+@lru_cache(maxsize=1)
+def _quantiles() -> Tensor:
+    return torch.special.ndtri((torch.arange(_LEVELS, dtype=torch.float64) + 0.5) / _LEVELS)

@@ -88,6 +88,8 @@ def read_tensor(stored: Stored, name: str) -> Tensor:
     data = np.fromfile(stored.file, dtype=np.uint8, count=stored.bytes, offset=stored.start)
     if data.size != stored.bytes:
         raise _refusal(stored.file, f"{stored.bytes} bytes of {name}", f"{data.size}", "copy the file again")
+    if not data.size:  # torch does not reinterpret the bytes of nothing
+        return torch.empty(stored.shape, dtype=_FLOATS[stored.dtype])
     return torch.from_numpy(data).view(_FLOATS[stored.dtype]).reshape(stored.shape)
 
 

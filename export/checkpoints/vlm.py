@@ -16,7 +16,7 @@ from memrt.export.checkpoints.random_vlm import VLMS, random_vlm
 from memrt.export.checkpoints.random_weights import parse_random
 from memrt.export.checkpoints.renamed import RenamedSource
 from memrt.export.checkpoints.safetensors_folder import SafetensorsFolder
-from memrt.export.checkpoints.source import WeightSource, check_tensors
+from memrt.export.checkpoints.source import Shape, WeightSource, check_tensors
 from memrt.export.checkpoints.vlm_family import (
     CONFIGS,
     EMBEDDING,
@@ -93,11 +93,11 @@ def _open_base(checkpoint: str | Path) -> VlmCheckpoint:
     if parsed is not None:
         return _open_random(*parsed)
     folder = Path(checkpoint).expanduser()
-    family, config = _read_config(folder)
+    family, config, shapes = _read_config(folder)
     stored = SafetensorsFolder(folder)
     origin = {new: old for old in stored.names() if (new := canonical(old)) is not None}
     source = RenamedSource(stored, _tie(origin, config))
-    check_tensors(source, tensor_shapes(family, config), f"{family} at the sizes of its {CONFIG}")
+    check_tensors(source, shapes, f"{family} at the sizes of its {CONFIG}")
     for name in source.names():
         if not (tensor := stored.stored(origin[name])).is_float:
             raise MemrtError(
@@ -128,7 +128,8 @@ def _tie(origin: dict[str, str], config: VlmModelConfig) -> dict[str, str]:
     return origin
 
 
-def _read_config(folder: Path) -> tuple[Family, VlmModelConfig]:
+def _read_config(folder: Path) -> tuple[Family, VlmModelConfig, dict[str, Shape]]:
+    """The configuration, and the tensors that a model built from it has."""
     try:
         document: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         model_type = document.get("model_type")
@@ -141,8 +142,9 @@ def _read_config(folder: Path) -> tuple[Family, VlmModelConfig]:
         ) from error
     family = family_of(model_type, f"checkpoint {folder}")
     try:
-        return family, CONFIGS[family].from_dict(document)
-    except Exception as error:  # transformers' validation has exception types of its own
+        config = CONFIGS[family].from_dict(document)
+        return family, config, tensor_shapes(family, config)
+    except Exception as error:  # whatever transformers raises for values that do not go together
         raise MemrtError(
             f"checkpoint {folder}", expected=f"a {family} {CONFIG}", found=error, fix="copy the config.json again"
         ) from error
