@@ -1,7 +1,9 @@
 """The high-level policy: memory asks, the VLM answers, memory takes the answer in."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +47,37 @@ def test_calls_do_not_depend_on_the_calls_before(policy: HighLevelPolicy) -> Non
     again = policy.call(GOAL, _observation(seed=1), policy.initial())
     assert again.reply == first.reply
     assert again.state == first.state
+
+
+def test_an_episodes_bits_do_not_depend_on_what_ran_before(policy: HighLevelPolicy, exported: Path) -> None:
+    """K/V rows kept from another episode would be right up to rounding; the start of an episode drops them."""
+    decoder = policy._session._decoder
+    heard: list[bytes] = []
+
+    class Hearing:
+        def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+            outputs = decoder.run(feeds)
+            heard.append(outputs["logits"].tobytes())
+            return outputs
+
+    policy._session._decoder = Hearing()  # type: ignore[assignment]
+
+    def episode(seeds: Sequence[int]) -> list[bytes]:
+        heard.clear()
+        state, reused = policy.initial(), []
+        for seed in seeds:
+            result = policy.call(GOAL, _observation(seed=seed), state)
+            state = result.state
+            reused.append(result.reused_tokens)
+        assert reused[0] == 0
+        assert all(reused[1:])  # within an episode, what two calls share is computed once
+        return list(heard)
+
+    alone = episode([1, 2, 3])
+    episode([1, 4])
+    seen = len(policy._session._frames)
+    assert episode([1, 2, 3]) == alone
+    assert len(policy._session._frames) == seen  # vision features were kept: they come back bit for bit
 
 
 def test_a_missing_camera_is_refused(policy: HighLevelPolicy) -> None:

@@ -44,6 +44,24 @@ def test_a_run_of_placeholders_of_the_wrong_length_is_refused() -> None:
         mrope_positions([1, IMAGE, IMAGE, 1], IMAGE, [(2, 2)])
 
 
+def test_sectioned_table_matches_transformers() -> None:
+    from transformers import Qwen2_5_VLTextConfig
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
+
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 5, 7]}
+    config = Qwen2_5_VLTextConfig(hidden_size=64, num_attention_heads=2, rope_parameters=rope)
+    positions = np.random.default_rng(0).integers(0, 700, (3, 50))
+    cos, sin = RotaryTable(32, 1e6, (4, 5, 7), "sectioned")(positions)
+    expected = Qwen2_5_VLRotaryEmbedding(config)(torch.zeros(1), torch.from_numpy(positions)[:, None])
+    np.testing.assert_allclose(cos, expected[0][0, :, :16], atol=1e-6)
+    np.testing.assert_allclose(sin, expected[1][0, :, :16], atol=1e-6)
+
+
+def test_sections_that_do_not_fill_the_head_are_refused() -> None:
+    with pytest.raises(MemrtError, match="rotary sections"):
+        RotaryTable(32, 1e6, (4, 5, 6))
+
+
 def test_rotary_table_matches_transformers() -> None:
     settings = tiny.model().config.text_config.rope_parameters
     positions = np.random.default_rng(0).integers(0, 700, (3, 50))
