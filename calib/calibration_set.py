@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def load_calibration_set(folder: str | Path) -> CalibrationSet:
             f"calibration set {root}",
             expected=f"a folder with a valid {DOCUMENT}",
             found=error,
-            fix="record one with memrt.calib.record.record_calibration_set, or give its folder",
+            fix="record one with `memrt calib record`, or give its folder",
         ) from error
     check_document(document, str(path))
     return CalibrationSet(document, {name: _read_image(root, name, digest) for name, digest in document.files.items()})
@@ -140,7 +141,7 @@ def save_calibration_set(
     an image that is not there, or when `folder` holds something that is not a calibration set.
     """
     root = Path(folder)
-    if root.exists() and any(root.iterdir()) and not (root / DOCUMENT).is_file():
+    if root.exists() and not (root / DOCUMENT).is_file() and (not root.is_dir() or any(root.iterdir())):
         raise MemrtError(
             f"calibration set {root}",
             expected="a new folder or an older set",
@@ -155,18 +156,30 @@ def save_calibration_set(
             found=f"{missing[0]} on one side only",
             fix="record the set again",
         )
-    if root.exists():
-        shutil.rmtree(root)
-    root.mkdir(parents=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        written = _write(staging, document, images)
+        staging.chmod(0o755)  # mkdtemp's 0700 would stay with the set
+        if root.exists():
+            shutil.rmtree(root)
+        staging.rename(root)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return CalibrationSet(written, dict(images))
+
+
+def _write(folder: Path, document: Document, images: Mapping[str, NDArray[np.uint8]]) -> Document:
+    """Images, and the document with their hashes, which is returned."""
     files = {}
     for name in sorted(images):
-        path = root / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images[name]).save(path, format="PNG", optimize=True)
         files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     written = msgspec.structs.replace(document, files=files)
-    (root / DOCUMENT).write_bytes(encode_document(written))
-    return CalibrationSet(written, dict(images))
+    (folder / DOCUMENT).write_bytes(encode_document(written))
+    return written
 
 
 def encode_document(document: Document) -> bytes:

@@ -53,6 +53,7 @@ def record_calibration_set(
     """
     counts = counts or Counts()
     root = Path(dataset)
+    _check_dataset(root)
     low, high = _LowLevel.open(root / "low_level"), _HighLevel.open(root / "high_level")
     measured, judging = split_episodes(sorted({*low.episodes.tolist(), *(int(r["episode"]) for r in high.records)}))
     images: dict[str, NDArray[np.uint8]] = {}
@@ -131,7 +132,7 @@ class _LowLevel:
     def open(folder: Path) -> _LowLevel:
         names = (*CAMERAS, "proprioception", "episode", "goal", "subgoal_simple", "subgoal_grounded")
         arrays = {name: _array(folder / f"{name}.npy") for name in names}
-        texts = json.loads((folder / "texts.json").read_text())
+        texts = _json_lines(folder / "texts.json", whole=True)[0]
         return _LowLevel(
             images={camera: arrays[camera] for camera in CAMERAS},
             proprioception=arrays["proprioception"],
@@ -164,17 +165,44 @@ class _HighLevel:
     @staticmethod
     def open(folder: Path) -> _HighLevel:
         images = _array(folder / "front.npy")
-        lines = (folder / "samples.jsonl").read_text().splitlines()
-        return _HighLevel(images, [json.loads(line) for line in lines])
+        return _HighLevel(images, _json_lines(folder / "samples.jsonl"))
+
+
+def _check_dataset(root: Path) -> None:
+    for level in ("low_level", "high_level"):
+        if not (root / level).is_dir():
+            raise MemrtError(
+                f"recorded episodes {root}",
+                expected="a folder with `low_level` and `high_level`",
+                found=f"no `{level}` in it" if root.is_dir() else "nothing there",
+                fix="name such a folder, or record one with `memrt train reference --stage record`",
+            )
 
 
 def _array(path: Path) -> NDArray[Any]:
-    if not path.is_file():
-        raise MemrtError(
-            "dataset is incomplete", expected=str(path), found="nothing there", fix="record it with memrt record"
-        )
-    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "an array in NumPy's format", error) from error
     return array
+
+
+def _json_lines(path: Path, *, whole: bool = False) -> list[Any]:
+    """The JSON value of every line, or with `whole` the one that the file is."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(text)] if whole else [json.loads(line) for line in text.splitlines()]
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "JSON", error) from error
+
+
+def _unreadable(path: Path, expected: str, error: Exception) -> MemrtError:
+    return MemrtError(
+        f"recorded episodes are incomplete: {path}",
+        expected=expected,
+        found="no such file" if isinstance(error, FileNotFoundError) else error,
+        fix="copy them again, or record them with `memrt train reference --stage record`",
+    )
 
 
 def _changed(record: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ import typer
 
 from memrt.runtime.cli import (
     build_command,
+    calib_command,
     eval_command,
     export_command,
     fidelity_command,
@@ -29,7 +30,15 @@ def build_app() -> typer.Typer:
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
-    for command in (run_command, eval_command, train_command, export_command, fidelity_command, build_command):
+    for command in (
+        run_command,
+        eval_command,
+        train_command,
+        export_command,
+        fidelity_command,
+        calib_command,
+        build_command,
+    ):
         command.register(app)
     return app
 
