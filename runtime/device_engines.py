@@ -152,6 +152,16 @@ def engine_files(bundle: Bundle, device: DeviceInfo, *, cache: Path | None = Non
     return files | {name: folder / engine.file for name, engine in record.engines.items()}
 
 
+def kernel_cache(bundle: Bundle, device: DeviceInfo, engine: str, *, cache: Path | None = None) -> Path | None:
+    """Where the kernels that TensorRT for RTX compiles on first use are kept for an engine; None for other backends.
+
+    The device gate fills it, so that the first start of a robot does not wait for the compiler.
+    """
+    if device.backend != "tensorrt_rtx":
+        return None
+    return device_folder(cache or default_cache(bundle), bundle, device) / f"{engine.replace('/', '_')}.kernels"
+
+
 def prove(
     bundle: Bundle,
     device: DeviceInfo,
@@ -169,7 +179,7 @@ def prove(
     agreement: dict[str, dict[str, Any]] = {}
     for name, path in sorted(files.items()):
         golden, limits = _golden(bundle, name)
-        engine = open_engine(path, threads=threads)
+        engine = open_engine(path, threads=threads, runtime_cache=kernel_cache(bundle, device, name, cache=cache))
         try:
             found = reproduce(name, engine, golden, limits)
         finally:

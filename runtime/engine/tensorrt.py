@@ -6,7 +6,8 @@ Rules of this backend:
 - One execution context per optimisation profile, made at first use; all share one scratch buffer, so that a decoder
   with five profiles pays for its largest only.
 - Tensors named in `keep_on_device` never cross the bus: a K/V cache is an input that stays, and the rows that a call
-  computed are added to it on the device (`append_rows`).
+  computed are added to it on the device (`append_rows`). An input can also be read where another engine left it
+  (`take_from`): pi0.5's prefix leaves keys and values for all denoise steps.
 - An engine fits one version of its library, and the GPUs it was built for; anything else is refused by name.
 """
 
@@ -21,16 +22,10 @@ from numpy.typing import NDArray
 
 from memrt.runtime.engine.cuda import CudaDevice, Device
 from memrt.runtime.engine.onnxruntime import check_feeds
-from memrt.runtime.engine.tensorrt_bindings import (
-    from_device,
-    host_dtype,
-    row_copy,
-    staging_dtype,
-    tensor_bytes,
-    to_device,
-)
-from memrt.runtime.engine.tensorrt_library import NAMES, SUFFIXES, Messages, load_library, new_logger
-from memrt.runtime.engine.tensorrt_profiles import Profile, Shape, ShapeRange, choose_profile
+from memrt.runtime.engine.tensorrt_bindings import from_device, row_copy, staging_dtype, tensor_bytes, to_device
+from memrt.runtime.engine.tensorrt_library import NAMES, SUFFIXES, load_library
+from memrt.runtime.engine.tensorrt_loading import load_engine
+from memrt.runtime.engine.tensorrt_profiles import Profile, Shape, choose_profile
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import TensorSpec
 
@@ -64,16 +59,16 @@ class TensorRtEngine:
         self._library = load_library(self._backend) if library is None else library
         self._device: Device = CudaDevice() if device is None else device
         self._device.activate()
-        self._messages = Messages()
-        self._logger = new_logger(self._library, self._messages)
-        self._runtime: Any = self._library.Runtime(self._logger)
-        self._engine: Any = self._deserialise()
+        self._loaded = load_engine(self._path, self._backend, self._library)
+        self._engine: Any = self._loaded.engine
+        self._inputs, self._outputs = self._loaded.inputs, self._loaded.outputs
+        self._dtypes, self._profiles = self._loaded.dtypes, self._loaded.profiles
         self._config, self._cache_file = self._runtime_config(runtime_cache), runtime_cache
-        self._read_tensors()
         self._contexts: dict[int, Any] = {}
         self._buffers: dict[str, tuple[int, int]] = {}  # name to (address, size)
         self._output_shapes: dict[str, Shape] = {}
         self._kept: frozenset[str] = frozenset()
+        self._taken: dict[str, tuple[TensorRtEngine, str]] = {}
         self._scratch = 0
         self._stream = self._device.new_stream(high_priority=high_priority)
 
@@ -113,6 +108,30 @@ class TensorRtEngine:
             if spec.name in chosen:
                 self._buffer(spec.name, tensor_bytes(self._dtypes[spec.name], spec.shape))
 
+    def take_from(self, name: str, source: TensorRtEngine, output: str) -> None:
+        """From here on the input `name` is the `output` of the last call of `source`, where that lies on the device.
+
+        `run` does not take it any more; `source` must run first and stay open. Raises `MemrtError` when the two differ
+        in type or rank.
+        """
+        self._open()
+        wanted = next((spec for spec in self._inputs if spec.name == name), None)
+        given = next((spec for spec in source.outputs if spec.name == output), None)
+        fits = (
+            wanted is not None
+            and given is not None
+            and self._dtypes[name] == source._dtypes[output]
+            and len(wanted.shape) == len(given.shape)
+        )
+        if not fits:
+            raise MemrtError(
+                f"engine {self._path.name} cannot take '{name}' from '{output}' of {source._path.name}",
+                expected=f"an input and an output of one type and rank: {wanted}",
+                found=f"{given}",
+                fix="export both engines with one type for keys and values",
+            )
+        self._taken[name] = (source, output)
+
     def append_rows(self, cache: str, rows: str, start: int) -> None:
         """Copy the output `rows` [..., n, width] of the last call into the kept input `cache` from row `start` on."""
         self._open()
@@ -127,9 +146,10 @@ class TensorRtEngine:
         Raises `MemrtError` naming the input whose presence, dtype or shape is wrong, or what the library refused.
         """
         self._open()
-        passed = tuple(spec for spec in self._inputs if spec.name not in self._kept)
+        passed = tuple(spec for spec in self._inputs if spec.name not in self._kept | self._taken.keys())
         check_feeds(str(self._path), passed, feeds)
         shapes = {spec.name: spec.shape for spec in self._inputs} | {n: array.shape for n, array in feeds.items()}
+        shapes |= {name: source._output_shapes.get(output, ()) for name, (source, output) in self._taken.items()}
         index = choose_profile(self._path.name, self._profiles, shapes)
         self._device.activate()
         context = self._context(index)
@@ -156,7 +176,7 @@ class TensorRtEngine:
         if self._config is not None and self._cache_file is not None:
             self._save_runtime_cache(self._cache_file)
         self._contexts.clear()
-        self._config = self._engine = self._runtime = None
+        self._config = self._engine = None
         for address, _ in self._buffers.values():
             self._device.free(address)
         if self._scratch:
@@ -170,12 +190,15 @@ class TensorRtEngine:
         for spec in self._inputs:
             name, dtype = spec.name, self._dtypes[spec.name]
             self._require(context.set_input_shape(name, tuple(shapes[name])), f"refuses the shape of '{name}'")
-            if name in self._kept:
+            if name in self._taken:
+                source, output = self._taken[name]
+                address = source._buffers[output][0]
+            elif name in self._kept:
                 address = self._buffers[name][0]
             else:
                 array = to_device(feeds[name], dtype)
                 alive.append(array)
-                if name in self._on_host:
+                if name in self._loaded.on_host:
                     address = int(array.ctypes.data)
                 else:
                     address = self._buffer(name, tensor_bytes(dtype, array.shape))
@@ -216,49 +239,6 @@ class TensorRtEngine:
         self._contexts[index] = context
         return context
 
-    def _deserialise(self) -> Any:
-        content = self._path.read_bytes()
-        engine = self._runtime.deserialize_cuda_engine(content)
-        if engine is None:
-            raise MemrtError(
-                f"{NAMES[self._backend]} {self._library.__version__} cannot load {self._path.name}",
-                expected="an engine built with this version, for this GPU",
-                found=validity(self._library, self._runtime, content) or self._messages.reason(),
-                fix="build the engines again on this computer (memrt build), or install the version that built them",
-            )
-        return engine
-
-    def _read_tensors(self) -> None:
-        engine, mode, host = self._engine, self._library.TensorIOMode, self._library.TensorLocation.HOST
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        self._dtypes = {name: engine.get_tensor_dtype(name).name for name in names}
-        self._on_host = frozenset(name for name in names if engine.get_tensor_location(name) == host)
-
-        def specs(kind: Any) -> tuple[TensorSpec, ...]:
-            return tuple(
-                TensorSpec(
-                    name,
-                    host_dtype(self._path.name, name, self._dtypes[name]),
-                    tuple(int(size) for size in engine.get_tensor_shape(name)),
-                )
-                for name in names
-                if engine.get_tensor_mode(name) == kind
-            )
-
-        self._inputs, self._outputs = specs(mode.INPUT), specs(mode.OUTPUT)
-        self._profiles = tuple(self._profile(index) for index in range(engine.num_optimization_profiles))
-
-    def _profile(self, index: int) -> Profile:
-        shapes = {}
-        for spec in self._inputs:
-            if -1 in spec.shape:
-                least, best, most = (
-                    tuple(int(size) for size in shape)
-                    for shape in self._engine.get_tensor_profile_shape(spec.name, index)
-                )
-                shapes[spec.name] = ShapeRange(minimum=least, optimum=best, maximum=most)
-        return Profile(shapes=shapes)
-
     def _runtime_config(self, cache_file: Path | None) -> Any:
         """TensorRT for RTX compiles kernels on first use and can keep them; None for everything else."""
         if cache_file is None or not hasattr(self._engine, "create_runtime_config"):
@@ -282,7 +262,7 @@ class TensorRtEngine:
             raise MemrtError(
                 f"engine {self._path.name} {what}",
                 expected=f"{NAMES[self._backend]} to accept it",
-                found=self._messages.reason(),
+                found=self._loaded.messages.reason(),
                 fix="run memrt build again; if it stays, report it with this line",
             )
 
@@ -294,16 +274,3 @@ class TensorRtEngine:
                 found="a closed one",
                 fix="open the engine again with open_engine()",
             )
-
-
-def validity(library: Any, runtime: Any, content: bytes) -> str:
-    """Why an engine does not fit this system, in the library's words; empty where it cannot tell (full TensorRT)."""
-    if not hasattr(runtime, "get_engine_validity"):
-        return ""
-    state, flags = runtime.get_engine_validity(content)
-    reasons = {
-        str(text).split(".")[-1].lower().replace("_", " "): int(value)
-        for text, value in getattr(library, "EngineInvalidityDiagnostics").__members__.items()  # noqa: B009
-    }
-    named = [text for text, value in reasons.items() if int(flags) & value]
-    return ", ".join(named) if state == library.EngineValidity.INVALID else ""

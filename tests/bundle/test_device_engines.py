@@ -100,9 +100,11 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.fixture
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opens what `Builder` made: an ONNX file under an engine's name."""
-    monkeypatch.setattr(
-        device_engines, "open_engine", lambda path, *, threads: OnnxRuntimeEngine(path, threads=threads)
-    )
+
+    def opened(path: Path, *, threads: int, runtime_cache: Path | None) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(path, threads=threads)
+
+    monkeypatch.setattr(device_engines, "open_engine", opened)
 
 
 def test_a_cpu_bundle_is_proven_as_it_is(tmp_path: Path) -> None:
@@ -217,6 +219,13 @@ def test_a_silent_fallback_leaves_no_record(bundle: Bundle, monkeypatch, weights
         build_engines(bundle, ORIN, builder=builder)
     with pytest.raises(MemrtError, match="found none"):
         engine_files(bundle, ORIN)
+
+
+def test_kernels_compiled_on_first_use_are_kept_beside_the_proof(bundle: Bundle) -> None:
+    card = DeviceInfo(backend="tensorrt_rtx", version="1.7.1.116", name="GeForce RTX 4090", sm=89, driver="13.0")
+    kept = device_engines.kernel_cache(bundle, card, "hl/decoder")
+    assert kept == device_folder(default_cache(bundle), bundle, card) / "hl_decoder.kernels"
+    assert device_engines.kernel_cache(bundle, ORIN, "hl/decoder") is None
 
 
 def test_a_bundle_without_golden_samples_cannot_be_proven(tmp_path: Path) -> None:

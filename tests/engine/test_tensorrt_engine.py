@@ -69,6 +69,20 @@ def test_a_kept_cache_grows_on_the_device_and_never_crosses(engine: TensorRtEngi
         engine.append_rows("cache", "rows", start=6)
 
 
+def test_an_input_can_be_read_where_another_engine_left_it(engine: TensorRtEngine, device: HostDevice) -> None:
+    second = TensorRtEngine(engine._path, library=Library(device), device=device)
+    second.take_from("x", engine, "y")
+    with pytest.raises(MemrtError, match="no optimisation profile"):
+        second.run({"cache": CACHE})  # the other has not run yet
+    for count in (4, 2):
+        engine.run({"x": rows(count), "cache": CACHE})
+        device.uploaded.clear()
+        np.testing.assert_array_equal(second.run({"cache": CACHE})["y"], 4 * rows(count))
+        assert device.uploaded == [CACHE.size * 2]
+    with pytest.raises(MemrtError, match="cannot take 'x' from 'rows'"):
+        second.take_from("x", engine, "rows")
+
+
 @pytest.mark.parametrize("name", ["x", "nothing"])
 def test_only_tensors_of_fixed_shape_can_be_kept(engine: TensorRtEngine, name: str) -> None:
     with pytest.raises(MemrtError, match=f"cannot keep `{name}`"):
