@@ -11,7 +11,7 @@ import numpy as np
 from memrt.calib.calibration_set import ROLES, CalibrationSet, HighLevelSample, LowLevelSample
 from memrt.runtime.types import ARM_JOINTS, PROPRIOCEPTION_DIM
 
-GRIPPER = "gripper opening [0..1]"
+GRIPPER = "gripper opening (0..1)"
 
 
 def summarise(recorded: CalibrationSet) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def summarise(recorded: CalibrationSet) -> dict[str, Any]:
 
 def value_names() -> tuple[str, ...]:
     """The values of proprioception, with their units."""
-    names = tuple(f"joint {i + 1} [rad]" for i in range(ARM_JOINTS))
+    names = tuple(f"joint {i + 1} (rad)" for i in range(ARM_JOINTS))
     return (*names, GRIPPER)[:PROPRIOCEPTION_DIM]
 
 

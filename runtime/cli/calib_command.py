@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from memrt.runtime.cli.extras import needs_extra
@@ -119,14 +120,16 @@ def _report(summary: Mapping[str, Any], folder: Path, png: Path | None, as_json:
 def tables(summary: Mapping[str, Any]) -> list[Table]:
     """Samples, cameras, ranges and subgoals, for people."""
     samples, episodes = summary["samples"], summary["episodes"]
-    counts = Table("role", "low level", "high level", "episodes", title=f"{summary['name']}, seed {summary['seed']}")
+    counts = Table(
+        "role", "low level", "high level", "episodes", title=f"{escape(summary['name'])}, seed {summary['seed']}"
+    )
     for role, found in episodes.items():
         span = f"{found['count']}: {found['first']} to {found['last']}" if found["count"] else "none"
         counts.add_row(role, str(samples["low_level"][role]), str(samples["high_level"][role]), span)
     counts.caption = f"sha256 {summary['sha256'][:16]}"
     cameras = Table("camera", "images", "size", "mean level (0..255)")
     for camera, found in summary["cameras"].items():
-        cameras.add_row(camera, str(found["images"]), ", ".join(found["sizes"]), f"{found['mean_level']:.0f}")
+        cameras.add_row(escape(camera), str(found["images"]), ", ".join(found["sizes"]), f"{found['mean_level']:.0f}")
     ranges = Table("proprioception", "calibration", "gate", "outside")
     for value, by_role in summary["ranges"].items():
         outside = summary["outside"][value]
@@ -140,7 +143,7 @@ def _subgoals(counted: Mapping[str, Mapping[str, int]]) -> Table:
     table = Table("subgoal", "low level", "high level")
     names = sorted({*low, *high}, key=lambda text: (-low.get(text, 0) - high.get(text, 0), text))
     for text in names[:MOST_SUBGOALS]:
-        table.add_row(text, str(low.get(text, 0)), str(high.get(text, 0)))
+        table.add_row(escape(text), str(low.get(text, 0)), str(high.get(text, 0)))
     if len(names) > MOST_SUBGOALS:
         table.caption = f"and {len(names) - MOST_SUBGOALS} more"
     return table

@@ -76,9 +76,9 @@ def test_show_says_what_is_in_it(recorded: Path) -> None:
     }
     joint = {role: [s.proprioception[2] for s in loaded.low_level(role)] for role in ("calibration", "gate")}
     for role, values in joint.items():
-        assert printed["ranges"]["joint 3 [rad]"][role] == [min(values), max(values)]
-    low, high = printed["ranges"]["joint 3 [rad]"]["calibration"]
-    assert printed["outside"]["joint 3 [rad]"] == np.mean([not low <= value <= high for value in joint["gate"]])
+        assert printed["ranges"]["joint 3 (rad)"][role] == [min(values), max(values)]
+    low, high = printed["ranges"]["joint 3 (rad)"]["calibration"]
+    assert printed["outside"]["joint 3 (rad)"] == np.mean([not low <= value <= high for value in joint["gate"]])
     assert sum(printed["subgoals"]["low_level"].values()) == 15
     assert printed["png"] is None
 

@@ -32,7 +32,7 @@ def bundle(folder: Path, policy: str = "oracle_simple") -> Path:
 class Simulator:
     """Stands in for the simulator: `failures[bundle]` are the seeds (from 0) at which a bundle fails.
 
-    Its signature is checked against the real one; a test in `tests/closed_loop` drives the real one.
+    Its signature is checked against the real one, which the tests in `tests/closed_loop` drive.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
