@@ -80,6 +80,23 @@ def default_cache(bundle: Bundle) -> Path:
     return path.with_name(f"{path.name}.engines")
 
 
+def writable(cache: Path) -> Path:
+    """`cache`, made if need be. Raises `MemrtError` when nothing can be written there."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        allowed = os.access(cache, os.W_OK | os.X_OK)
+    except OSError:
+        allowed = False
+    if not allowed:
+        raise MemrtError(
+            f"cache for engines and proofs {cache}",
+            expected="a folder that can be written",
+            found="no permission, a read-only file system or a file",
+            fix="name another folder with --cache, or run as the bundle's owner",
+        )
+    return cache
+
+
 def device_folder(cache: Path, bundle: Bundle, device: DeviceInfo) -> Path:
     """What belongs to this bundle, device and library version."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{device.name}-{device.backend}-{device.version}".lower()).strip("-")

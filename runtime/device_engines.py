@@ -28,6 +28,7 @@ from memrt.runtime.device_cache import (
     read_record,
     this_cpu,
     this_gpu,
+    writable,
     write_record,
 )
 from memrt.runtime.engine import open_engine
@@ -81,7 +82,7 @@ def build_engines(
     recipes = read_recipes(bundle)
     if not recipes:
         return None
-    cache = cache or default_cache(bundle)
+    cache = writable(cache or default_cache(bundle))
     folder = device_folder(cache, bundle, device)
     say = progress or (lambda line: None)
     if rebuild:
@@ -174,7 +175,7 @@ def prove(
 
     Raises `MemrtError` for the first engine that does not, for engines without golden samples, and for missing engines.
     """
-    cache = cache or default_cache(bundle)
+    cache = writable(cache or default_cache(bundle))
     files = engine_files(bundle, device, cache=cache)
     agreement: dict[str, dict[str, Any]] = {}
     for name, path in sorted(files.items()):

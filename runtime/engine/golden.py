@@ -50,10 +50,11 @@ def read_golden(path: Path) -> tuple[list[Sample], list[Sample]]:
 def reproduce(name: str, engine: Engine, golden: Path, limits: Mapping[str, float]) -> Agreement:
     """Run `engine` on its golden inputs and hold it to `limits` ("cosine", "relative_l2").
 
+    Samples of floats are rounded to the width that the engine takes: one set serves engines of every precision.
     Raises `MemrtError` when this computer's engine does not reproduce the golden outputs.
     """
     feeds, expected = read_golden(golden)
-    agreement = compare(expected, [engine.run(feed) for feed in feeds])
+    agreement = compare(expected, [engine.run(_in_width_of(engine, feed)) for feed in feeds])
     if agreement.cosine < limits["cosine"] or agreement.relative_l2 > limits["relative_l2"]:
         raise MemrtError(
             f"{name} does not reproduce its golden outputs on this computer",
@@ -62,3 +63,16 @@ def reproduce(name: str, engine: Engine, golden: Path, limits: Mapping[str, floa
             fix="do not arm the robot; use the runtime versions the manifest names, or export for this computer",
         )
     return agreement
+
+
+def _in_width_of(engine: Engine, feed: Sample) -> Sample:
+    """The feed with floats as wide as the engine's inputs; integers, and names it does not know, are its to refuse."""
+    wanted = {spec.name: np.dtype(spec.dtype) for spec in engine.inputs}
+    return {
+        name: array.astype(wanted[name], copy=False) if _both_floats(array.dtype, wanted.get(name)) else array
+        for name, array in feed.items()
+    }
+
+
+def _both_floats(found: np.dtype[Any], wanted: np.dtype[Any] | None) -> bool:
+    return wanted is not None and found.kind == "f" and wanted.kind == "f"

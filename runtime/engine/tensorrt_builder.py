@@ -9,6 +9,7 @@ the product, so what it holds the weights in is read back (`BuildReport.weight_t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -142,8 +143,9 @@ def _in_child(request: BuildRequest, progress: Progress) -> BuildReport:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            child.stdin.write(msgspec.json.encode(request))
-            child.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it died before it read: its exit status tells more
+                child.stdin.write(msgspec.json.encode(request))
+                child.stdin.close()
             for line in child.stdout:
                 event = _event(line)
                 if "progress" in event:

@@ -236,6 +236,13 @@ def test_a_bundle_without_golden_samples_cannot_be_proven(tmp_path: Path) -> Non
         prove(Bundle(bundle.path, changed), this_cpu())
 
 
+def test_a_cache_that_cannot_be_written_is_refused_before_the_work(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for attempt in (build_engines, prove):
+        with pytest.raises(MemrtError, match=r"expected a folder that can be written.*--cache"):
+            attempt(bundle, ORIN, cache=tmp_path / "file" / "cache")
+
+
 def test_without_tensorrt_a_device_bundle_is_refused_in_one_line(bundle: Bundle, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
     with pytest.raises(MemrtError, match=r"TensorRT is not available.*memrt\[tensorrt\]"):

@@ -9,6 +9,7 @@ import pytest
 from host_tensorrt import CONTENT, HostDevice, Library
 
 from memrt.runtime.engine import TensorRtEngine, open_engine
+from memrt.runtime.engine.golden import reproduce
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import TensorSpec
 
@@ -138,3 +139,17 @@ def test_a_missing_driver_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "decoder.rtx").write_bytes(CONTENT)
     with pytest.raises(MemrtError, match="no NVIDIA GPU: expected a GPU with its driver"):
         TensorRtEngine(tmp_path / "decoder.rtx", library=library)
+
+
+def test_golden_samples_in_float32_serve_an_engine_that_takes_float16(tmp_path: Path, engine: TensorRtEngine) -> None:
+    x = rows(4).astype(np.float32)
+    arrays = {
+        "in/x": x,
+        "in/cache": CACHE,
+        "out/y": 2 * x,
+        "out/rows": np.stack((x, x + 1)),
+        "out/total": np.float32([24]),
+    }
+    np.savez(tmp_path / "golden.npz", **{f"0/{name}": array for name, array in arrays.items()})
+    found = reproduce("hl/decoder", engine, tmp_path / "golden.npz", {"cosine": 0.9999, "relative_l2": 1e-3})
+    assert found.relative_l2 == 0
