@@ -24,7 +24,6 @@ from memrt.runtime.manifest import MANIFEST
 from memrt.runtime.strict_config import convert
 
 RECORD = "engines.json"
-SCHEMA_VERSION = 1
 _KEY_DIGITS = 16  # of the bundle's SHA-256 in a folder name; the record holds all of it
 
 RecordT = TypeVar("RecordT", bound=msgspec.Struct)

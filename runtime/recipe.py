@@ -17,7 +17,6 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.strict_config import convert
 
 FOLDER = "recipe"
-SCHEMA_VERSION = 1
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
