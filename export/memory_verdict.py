@@ -32,6 +32,7 @@ Verdict = Literal["fits", "tight", "does not fit"]
 
 GIB = 1 << 30
 RUNTIME_BYTES = 600 << 20  # CUDA context, kernels and TensorRT's own; an estimate: NVIDIA documents no figure
+WORTH_SHARE = 0.2  # of an engine's weights, or of what is missing: advice that saves less is not given
 TIGHT_SHARE = 0.9  # of what is left after the reserve: above it, fragmentation and other programs decide
 
 
@@ -159,17 +160,20 @@ def require_fit(verdict: MemoryVerdict) -> None:
 
 
 def _advice(engines: Sequence[EngineSize], excess: int) -> tuple[str, ...]:
-    """What to change, most effective first: narrower weights, then less K/V, then another device."""
+    """What to change, most effective first. Of the narrower schemes of an engine, the widest that is enough."""
     advice: list[tuple[int, str]] = []
     for engine in engines:
         weights = sum(engine.elements.values())
-        for scheme in ("int8", "int4"):
-            saved = engine.weight_bytes - scheme_bytes({scheme: weights})  # type: ignore[dict-item]
-            if saved > 0.2 * engine.weight_bytes:
-                enough = ", enough" if saved >= excess else ""
-                advice.append((saved, f"store {engine.name} in {scheme} (saves {_gib(saved)} GiB{enough})"))
-        if engine.kv_bytes > excess // 4:
-            half = engine.kv_bytes // 2
+        schemes: tuple[Scheme, ...] = ("int8", "int4")
+        saved = {scheme: engine.weight_bytes - scheme_bytes({scheme: weights}) for scheme in schemes}
+        worth = [scheme for scheme in schemes if saved[scheme] > WORTH_SHARE * engine.weight_bytes]
+        chosen = next((scheme for scheme in worth if saved[scheme] >= excess), worth[-1] if worth else None)
+        if chosen is not None:
+            enough = ", enough" if saved[chosen] >= excess else ""
+            text = f"store {engine.name} in {chosen} (saves {_gib(saved[chosen])} GiB{enough})"
+            advice.append((saved[chosen], text))
+        half = engine.kv_bytes // 2
+        if half > WORTH_SHARE * excess:
             advice.append((half, f"halve the K/V capacity of {engine.name} (saves {_gib(half)} GiB)"))
     ordered = [text for _, text in sorted(advice, key=lambda item: -item[0])]
     return (*ordered[:3], f"choose a device with {_gib(excess)} GiB more")

@@ -58,19 +58,25 @@ def test_the_verdict_follows_from_what_is_needed(
     assert bool(found.advice) == (found.verdict != "fits")
 
 
-def test_a_real_policy_fits_a_12_gib_card_with_an_int4_decoder_only() -> None:
+def test_a_real_policy_fits_a_12_gib_card_with_a_quantised_decoder_only() -> None:
     memory = load_target("rtx").memory
     assert memory is not None
     require_fit(judge(policy("int4"), memory))
     found = judge(policy("bf16"), memory)
     assert found.verdict == "does not fit"
-    assert "store hl/decoder in int4" in found.advice[0]
-    assert "enough" in found.advice[0]
+    assert found.advice[0] == "store hl/decoder in int8 (saves 3.74 GiB, enough)"
     with pytest.raises(
-        MemrtError, match=r"does not fit the device: expected at most 11\.00 GiB.*store hl/decoder in int4"
+        MemrtError, match=r"does not fit the device: expected at most 11\.00 GiB.*store hl/decoder in int8"
     ):
         require_fit(found)
+    require_fit(judge(policy("int8"), memory))
     require_fit(judge(policy("bf16"), memory.with_size(24)))
+
+
+def test_advice_takes_the_narrowest_scheme_when_none_is_enough() -> None:
+    found = judge([EngineSize("hl/decoder", {"bf16": 40 * GIB})], DeviceMemory(gib=8, reserve_gib=1, shared=False))
+    assert found.advice[0].startswith("store hl/decoder in int4")
+    assert "enough" not in found.advice[0]
 
 
 def test_tables_count_where_memory_is_shared() -> None:
