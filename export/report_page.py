@@ -68,12 +68,23 @@ def _place(where: str) -> str:
 def _gates(document: Mapping[str, Any]) -> str:
     rows = list(gate_rows(document["gates"]))
     for engine in document["engines"]:
-        rows += gate_rows({f"{engine['name']} {name}".strip(): gate for name, gate in engine["gates"].items()})
+        rows += gate_rows(_unfolded(engine))
     heads = ("gate", "figure", "#measured", "#threshold", "#margin", "worst of")
     return (
         '<p class="soft">The worst sample decides. The margin is the share of the allowed deviation that is left.</p>'
         + table(heads, rows)
     )
+
+
+def _unfolded(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """An engine's gates by full name; a gate inside another's record gets rows of its own."""
+    gates = {}
+    for name, gate in engine["gates"].items():
+        gates[f"{engine['name']} {name}"] = gate
+        for inner, record in gate.items():
+            if isinstance(record, Mapping) and "threshold" in record:
+                gates[f"{engine['name']} {name}, {inner}"] = record
+    return gates
 
 
 def _engines(engines: Sequence[Mapping[str, Any]]) -> str:

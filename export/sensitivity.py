@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -171,17 +172,16 @@ def refuse_with_plan(
     floor: float = 0.0,
     ladder: Mapping[Scheme, Scheme] = LADDER,
 ) -> MemrtError:
-    """The refusal of a failed engine or chain gate that names the weight which hurts most and a plan that passes.
+    """The refusal of a failed gate that names the weight which hurts most and a plan that passes.
 
-    The plan is written to `file`, for `--plan`. Where no plan helps (an overflow, or the computing precision itself is
+    A gate that counts (answers, gripper commands) has no error to aim at: there the plan halves the error. The plan is written to `file`, for `--plan`. Where no plan helps (an overflow, or the computing precision itself is
     at fault) the refusal says so. Give back to `raise`; `failure` stays its cause.
     """
-    limits, measured = failure.record["threshold"], float(failure.record["relative_l2"])
+    measured, limit, aim = _goal(failure.record, damages)
     worst = hurts_most(damages)
     what = f"{failure.what}; {worst.weight} ({worst.scheme}) hurts most, {worst.layer:.2e} of its layer's output"
     fix = f"compute in fp32 or bf16: a value left the range of {plan.engine(engine).compute}"
     if math.isfinite(measured):
-        limit = min(limits["relative_l2"], distance_of(limits["cosine"]))
         try:
             suggestion = suggest(plan, engine, damages, limit=limit, measured=measured, floor=floor, ladder=ladder)
         except MemrtError as hopeless:
@@ -190,13 +190,22 @@ def refuse_with_plan(
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(plan_bytes(suggestion.plan))
             fix = (
-                f"a plan that should pass (predicted relative L2 {suggestion.predicted:.2e}; {len(suggestion.raised)} "
+                f"a plan that {aim} (predicted relative L2 {suggestion.predicted:.2e}; {len(suggestion.raised)} "
                 f"weights in a better scheme, {suggestion.added_bytes / 1e6:.1f} MB more) was written to {file}; run "
                 f"the export again with --plan {file}"
             )
     refusal = MemrtError(what, expected=failure.expected, found=failure.found, fix=fix)
     refusal.__cause__ = failure
     return refusal
+
+
+def _goal(record: Mapping[str, Any], damages: Sequence[LayerDamage]) -> tuple[float, float, str]:
+    """(measured error, the error to reach, what a plan that reaches it does), from a gate's record."""
+    if "relative_l2" not in record:
+        return combined(damages), combined(damages) / 2, "halves the error"
+    limits = record["threshold"]
+    limit = min(limits["relative_l2"], distance_of(limits["cosine"]))
+    return float(record["relative_l2"]), limit, "should pass"
 
 
 def distance_of(cosine: float) -> float:

@@ -136,6 +136,15 @@ def test_the_page_stands_alone_and_shows_it(tmp_path: Path) -> None:
     assert page.tags.count("svg") == 4  # weights by scheme, two of damage, memory
 
 
+def test_a_gate_inside_a_gate_is_shown_too(tmp_path: Path) -> None:
+    gate = judge("hl/decoder", "int4", Agreement(0.98, 0.2, "logits, sample 3", 8))
+    inner = {"cosine": 0.99999, "relative_l2": 0.004, "threshold": {"cosine": 0.999, "relative_l2": 0.05}}
+    write_report(tmp_path, record(engines=(engine(gates={"int4": {**gate, "plan": inner}}),)))
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert "hl/decoder int4, plan" in text
+    assert "92%" in text
+
+
 def test_the_longest_bar_is_the_worst_weight(tmp_path: Path) -> None:
     write_report(tmp_path, record())
     text = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memrt.export.gates import GateError, judge
+from memrt.export.gates import GateError, answer_agreement, judge
 from memrt.export.plan import EnginePlan, Plan, Scheme, load_plan, uniform_plan
 from memrt.export.sensitivity import (
     LADDER,
@@ -221,6 +221,15 @@ def test_a_failed_gate_names_the_worst_weight_and_writes_the_plan(
     assert f"--plan {file}" in refusal.fix
     assert load_plan(file).engine(ENGINE).scheme_of("layers.5.down.weight") != "int4"
     assert isinstance(refusal.__cause__, GateError)
+
+
+def test_a_gate_that_counts_gets_a_plan_with_half_the_error(tmp_path: Path, damages: list[LayerDamage]) -> None:
+    plan, file = uniform_plan({ENGINE: "int4"}, compute="bf16"), tmp_path / "plan.yaml"
+    with pytest.raises(GateError) as failure:
+        answer_agreement("int4", [np.arange(10)], [np.zeros(10)])
+    refusal = refuse_with_plan(failure.value, plan, ENGINE, damages, file)
+    assert "halves the error" in refusal.fix
+    assert load_plan(file).engine(ENGINE).keep
 
 
 def test_an_overflow_gets_no_plan(tmp_path: Path, damages: list[LayerDamage]) -> None:
