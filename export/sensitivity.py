@@ -174,8 +174,9 @@ def refuse_with_plan(
 ) -> MemrtError:
     """The refusal of a failed gate that names the weight which hurts most and a plan that passes.
 
-    A gate that counts (answers, gripper commands) has no error to aim at: there the plan halves the error. The plan is written to `file`, for `--plan`. Where no plan helps (an overflow, or the computing precision itself is
-    at fault) the refusal says so. Give back to `raise`; `failure` stays its cause.
+    A gate that counts (answers, gripper commands) has no error to aim at: there the plan halves the error. The plan is
+    written to `file`, for `--plan`. Where no plan helps (an overflow, or the computing precision itself is at fault)
+    the refusal says so. Give it to `raise`; `failure` stays its cause.
     """
     measured, limit, aim = _goal(failure.record, damages)
     worst = hurts_most(damages)
