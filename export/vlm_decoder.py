@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memrt.export.streaming.stages import Stages, exhaust
 from memrt.export.vlm_layers import Affine, RmsNorm, rotate
 
 
@@ -77,8 +78,10 @@ class DecoderGraph(nn.Module):
     new rows: `new_keys` and `new_values` [layers, kv_heads, tokens, head_dim].
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, answered: int = 1) -> None:
+        """`answered`: a gate reads the logits of a whole answer at once; an engine those of the last token."""
         super().__init__()
+        self.answered = answered
         text, settings = model.model.language_model, model.config.text_config
         heads, width = int(settings.num_key_value_heads), head_dim(settings)
         self.layers = nn.ModuleList([DecoderLayer(layer, heads, width) for layer in text.layers])
@@ -96,14 +99,32 @@ class DecoderGraph(nn.Module):
         deepstack: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the last token, new keys, new values."""
+        logits, new_keys, new_values = exhaust(self.stages(embeddings, cos, sin, keys, values, past_length, deepstack))
+        return logits, new_keys, new_values
+
+    def stages(
+        self,
+        embeddings: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        past_length: Tensor,
+        deepstack: Tensor | None = None,
+    ) -> Stages:
+        """`forward`, halting before every unit; logits of the last `answered` tokens."""
         mask = attention_mask(embeddings.shape[0], keys.shape[2], past_length)
         added = 0 if deepstack is None else deepstack.shape[0]
         x = embeddings
         new_keys, new_values = [], []
-        for number, layer in enumerate(self.layers):
-            x, key, value = layer(x, cos, sin, keys[number], values[number], mask)
+        for number in range(len(self.layers)):
+            yield f"layers.{number}", x
+            x, key, value = self.layers[number](x, cos, sin, keys[number], values[number], mask)
             new_keys.append(key)
             new_values.append(value)
             if deepstack is not None and number < added:
                 x = x + deepstack[number]
-        return self.head(self.norm(x[-1:])), torch.stack(new_keys), torch.stack(new_values)
+        yield "norm", x
+        x = self.norm(x[-self.answered :])
+        yield "head", x
+        return self.head(x), torch.stack(new_keys), torch.stack(new_values)

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 Size = tuple[int, int]  # height and width in pixels
-State = dict[str, Any]  # a sample's activations on their way through the units: tensors, and lists of tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +19,16 @@ class StreamingUnit:
     """A part of a graph that can be built, quantised and run without the rest.
 
     `graph` is the graph's file name without suffix. `prefix` leads the unit's names in the graph's state_dict, such as
-    `blocks.3.`. `sources` are paths of transformers submodules of the whole model; `build` takes those modules, in this
-    order, and returns the part, whose state_dict holds the graph's names after the prefix. A unit without sources
-    holds constants that depend on the configuration alone. `run` takes the part and the state that the units before it
-    left, and returns the state with this part's work done; the state after the last unit holds the graph's outputs.
+    `blocks.3.`; without its last dot it is the name of the graph's submodule. `sources` are paths of transformers
+    submodules of the whole model; `build` takes those modules, in this order, and returns the part, whose state_dict
+    holds the graph's names after the prefix. A unit without sources holds constants that depend on the configuration
+    alone.
     """
 
     graph: str
     prefix: str
     sources: tuple[str, ...]
     build: Callable[..., nn.Module]
-    run: Callable[[Any, State], State]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +50,3 @@ class Family:
     deepstack_layers: Callable[[Any], int]
     vision: Callable[[Any, Size], nn.Module]
     vision_units: Callable[[Any, Size, str], list[StreamingUnit]]
-
-
-def set_rotary(module: nn.Module, state: State) -> State:
-    """`cos`, `sin` of all patches."""
-    cos, sin = module()
-    return {**state, "cos": cos, "sin": sin}
-
-
-def embed_patches(module: nn.Module, state: State) -> State:
-    """`image` becomes `x`."""
-    return {**state, "x": module(state["image"])}
-
-
-def run_block(module: nn.Module, state: State) -> State:
-    """`x` passes one vision block."""
-    x: Tensor = module(state["x"], state["cos"], state["sin"])
-    return {**state, "x": x}

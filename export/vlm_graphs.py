@@ -58,7 +58,15 @@ def load_vlm(weights_dir: Path, adapter_dir: Path | None) -> Any:
                 found="no such file",
                 fix="train it (memrt train) or name its folder in the policy's high_level settings",
             )
-    family_of(AutoConfig.from_pretrained(str(weights_dir)))
+    try:
+        family_of(AutoConfig.from_pretrained(str(weights_dir)))
+    except (OSError, ValueError, KeyError) as error:
+        raise MemrtError(
+            f"checkpoint {weights_dir}",
+            expected="the config.json of a VLM that transformers knows",
+            found=error,
+            fix="restore the file that belongs to this checkpoint",
+        ) from error
     model: Any = AutoModelForImageTextToText.from_pretrained(
         str(weights_dir), dtype=torch.float32, attn_implementation="sdpa"
     )

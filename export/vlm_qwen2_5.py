@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memrt.export.vlm_family import Family, Size, State, StreamingUnit, embed_patches, run_block, set_rotary
+from memrt.export.streaming.stages import Stages, exhaust
+from memrt.export.vlm_family import Family, Size, StreamingUnit
 from memrt.export.vlm_layers import Affine, RmsNorm, attend, rotate
 from memrt.export.vlm_patches import AxialRotary, PatchEmbedding, PatchGrid
 from memrt.runtime.errors import MemrtError
@@ -140,12 +141,23 @@ class VisionGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """One frame's features."""
+        return exhaust(self.stages(image))[0]
+
+    def stages(self, image: Tensor) -> Stages:
+        """`forward`, halting before every unit."""
+        yield "rotary", image
         cos, sin = self.rotary()
-        x = self.arrange(self.patches(image))
-        for block in self.blocks:
-            x = block(x, cos, sin)
-        restored: Tensor = self.restore(self.merger(x))
-        return restored
+        yield "patches", image
+        x = self.patches(image)
+        yield "arrange", x
+        x = self.arrange(x)
+        for number in range(len(self.blocks)):
+            yield f"blocks.{number}", x
+            x = self.blocks[number](x, cos, sin)
+        yield "merger", x
+        x = self.merger(x)
+        yield "restore", x
+        return (self.restore(x),)
 
 
 class _Layout:
@@ -180,31 +192,19 @@ class _Layout:
         return VisionBlock(block, self._settings.num_heads, whole if full else self._windows.groups)
 
 
-def _arrange(module: nn.Module, state: State) -> State:
-    return {**state, "x": module(state["x"])}
-
-
-def _merge(module: nn.Module, state: State) -> State:
-    return {"x": module(state["x"])}
-
-
-def _finish(module: nn.Module, state: State) -> State:
-    return {"tokens": module(state["x"])}
-
-
 def _units(config: Any, image_size: Size, graph: str) -> list[StreamingUnit]:
     settings, visual = config.vision_config, "model.visual"
     layout = _Layout(settings, image_size)
     return [
-        StreamingUnit(graph, "rotary.", (), layout.rotary, set_rotary),
-        StreamingUnit(graph, "patches.", (f"{visual}.patch_embed.proj",), layout.patches, embed_patches),
-        StreamingUnit(graph, "arrange.", (), layout.arrange, _arrange),
+        StreamingUnit(graph, "rotary.", (), layout.rotary),
+        StreamingUnit(graph, "patches.", (f"{visual}.patch_embed.proj",), layout.patches),
+        StreamingUnit(graph, "arrange.", (), layout.arrange),
         *(
-            StreamingUnit(graph, f"blocks.{n}.", (f"{visual}.blocks.{n}",), partial(layout.block, n), run_block)
+            StreamingUnit(graph, f"blocks.{n}.", (f"{visual}.blocks.{n}",), partial(layout.block, n))
             for n in range(settings.depth)
         ),
-        StreamingUnit(graph, "merger.", (f"{visual}.merger",), PatchMerger, _merge),
-        StreamingUnit(graph, "restore.", (), layout.restore, _finish),
+        StreamingUnit(graph, "merger.", (f"{visual}.merger",), PatchMerger),
+        StreamingUnit(graph, "restore.", (), layout.restore),
     ]
 
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memrt.export.vlm_family import Family, Size, State, StreamingUnit, embed_patches, run_block, set_rotary
+from memrt.export.streaming.stages import Stages, exhaust
+from memrt.export.vlm_family import Family, Size, StreamingUnit
 from memrt.export.vlm_layers import Affine, LayerNorm, attend, rotate
 from memrt.export.vlm_patches import AxialRotary, PatchEmbedding, PatchGrid, resampled_positions
 from memrt.runtime.errors import MemrtError
@@ -76,13 +77,24 @@ class VisionGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """One frame's features."""
+        tokens, deepstack = exhaust(self.stages(image))
+        return tokens, deepstack
+
+    def stages(self, image: Tensor) -> Stages:
+        """`forward`, halting before every unit."""
+        yield "rotary", image
         cos, sin = self.rotary()
+        yield "patches", image
         x = self.patches(image)
         features: list[Tensor] = []
-        for number, block in enumerate(self.blocks):
-            x = block(x, cos, sin)
+        for number in range(len(self.blocks)):
+            yield f"blocks.{number}", x
+            x = self.blocks[number](x, cos, sin)
             if number in self._tapped:
-                features.append(self.deepstack_mergers[self._tapped.index(number)](x))
+                index = self._tapped.index(number)
+                yield f"deepstack_mergers.{index}", x
+                features.append(self.deepstack_mergers[index](x))
+        yield "merger", x
         return self.merger(x), torch.stack(features)
 
 
@@ -104,36 +116,22 @@ def _patches(grid: PatchGrid) -> Any:
     return build
 
 
-def _tap(module: nn.Module, state: State) -> State:
-    return {**state, "features": [*state.get("features", []), module(state["x"])]}
-
-
-def _finish(module: nn.Module, state: State) -> State:
-    return {"tokens": module(state["x"]), "deepstack": torch.stack(state["features"])}
-
-
 def _units(config: Any, image_size: Size, graph: str) -> list[StreamingUnit]:
     settings = config.vision_config
     grid, heads, tapped = _grid(settings, image_size), settings.num_heads, list(settings.deepstack_visual_indexes)
     visual = "model.visual"
     units = [
-        StreamingUnit(graph, "rotary.", (), lambda: AxialRotary(settings, grid), set_rotary),
-        StreamingUnit(
-            graph,
-            "patches.",
-            (f"{visual}.patch_embed.proj", f"{visual}.pos_embed"),
-            _patches(grid),
-            embed_patches,
-        ),
+        StreamingUnit(graph, "rotary.", (), partial(AxialRotary, settings, grid)),
+        StreamingUnit(graph, "patches.", (f"{visual}.patch_embed.proj", f"{visual}.pos_embed"), _patches(grid)),
     ]
     for number in range(settings.depth):
         path = f"{visual}.blocks.{number}"
-        units.append(StreamingUnit(graph, f"blocks.{number}.", (path,), partial(VisionBlock, heads=heads), run_block))
+        units.append(StreamingUnit(graph, f"blocks.{number}.", (path,), partial(VisionBlock, heads=heads)))
         if number in tapped:
             index = tapped.index(number)
             path = f"{visual}.deepstack_merger_list.{index}"
-            units.append(StreamingUnit(graph, f"deepstack_mergers.{index}.", (path,), PatchMerger, _tap))
-    units.append(StreamingUnit(graph, "merger.", (f"{visual}.merger",), PatchMerger, _finish))
+            units.append(StreamingUnit(graph, f"deepstack_mergers.{index}.", (path,), PatchMerger))
+    units.append(StreamingUnit(graph, "merger.", (f"{visual}.merger",), PatchMerger))
     return units
 
 

@@ -104,3 +104,11 @@ def test_merged_adapter_is_the_adapted_model(tmp_path: Path, checkpoint: Path) -
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MemrtError, match=r"model\.safetensors"):
         load_vlm(tmp_path, None)
+
+
+@pytest.mark.parametrize("config", ["{}", '{"model_type": "gpt2"}', "not JSON"])
+def test_another_architecture_is_refused(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(MemrtError, match=r"config\.json|architecture"):
+        load_vlm(tmp_path, None)

@@ -24,8 +24,11 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from memrt.calib.chats import Chat
+from memrt.export.high_level_export import engine_answers, torch_answers
 from memrt.export.vlm_graphs import export_vlm
 from memrt.runtime.engine import open_engine
+from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.vlm_config import read_vlm_config
 from memrt.runtime.policy.vlm_session import Generation, VlmSession
 from memrt.runtime.types import Engine, TensorSpec
@@ -184,6 +187,25 @@ def test_reused_rows_change_nothing(exported: Exported) -> None:
     answer = session.generate(SYSTEM, question(8), swapped, BUDGET)
     assert answer.prompt_tokens == longer.prompt_tokens
     check(exported, answer, heard, question(8), swapped)
+
+
+def test_recorded_answers_are_compared_with_transformers_in_both_families(exported: Exported) -> None:
+    """What the gate of an export compares, on frames that the image processor resizes."""
+    words = ("pick up", "the red cube", "place it", "press the button", "for the second time")
+    recorded = [
+        Chat(tiny.picture(n, *STACKED), SYSTEM, question(1), " ".join(words[(n + k) % 5] for k in range(3)))
+        for n in range(3)
+    ]
+    expected = torch_answers(tiny.model(exported.family), exported.folder, recorded)
+    found = engine_answers(exported.folder, recorded)
+    assert [answer.tolist() for answer in found] == [answer.tolist() for answer in expected]
+    assert len({int(token) for answer in expected for token in answer}) > 3
+
+
+def test_a_frame_without_an_engine_is_refused(exported: Exported) -> None:
+    session, _ = exported.session()
+    with pytest.raises(MemrtError, match=r"camera image: expected .* pixels or .* pixels, found 480x6"):
+        session.generate(SYSTEM, question(1), [tiny.picture(0, 480, 640)], BUDGET)
 
 
 def test_an_fp16_embedding_table_is_the_same_table_rounded(exported: Exported) -> None:

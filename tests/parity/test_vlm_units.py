@@ -14,6 +14,7 @@ import tiny_vlms as tiny
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from memrt.export.streaming.stages import LockStep, mounted
 from memrt.export.vlm_decoder import DecoderGraph
 from memrt.export.vlm_families import family_of, vision_graph
 from memrt.export.vlm_family import StreamingUnit
@@ -65,25 +66,30 @@ def _state(module: Any) -> list[tuple[str, torch.Tensor]]:
     return list(module.state_dict().items())
 
 
-def test_running_the_units_is_running_the_graph(family: str) -> None:
+def test_a_graph_without_weights_runs_on_the_units_mounted_in_turn(family: str) -> None:
     model = tiny.model(family)
-    (height, width), config = SIZES[family][1], model.config
-    image = torch.from_numpy(tiny.picture(3, height, width))
+    size, config = SIZES[family][1], model.config
     generator = torch.Generator().manual_seed(5)
-    example = decoder_example(vlm_config(config, 32, [(height, width)]), tokens=4)
+    example = decoder_example(vlm_config(config, 32, [size]), tokens=4)
     feed = [t if t.dtype == torch.int64 else torch.randn(t.shape, generator=generator) for t in example]
-    feed[5][0] = 7
-    states = {"vision": {"image": image}, "decoder": dict(zip(decoder_inputs(config), feed, strict=True))}
+    feed[decoder_inputs(config).index("past_length")][0] = 7
+    feeds = {"vision": [torch.from_numpy(tiny.picture(3, *size))], "decoder": feed}
+    with torch.device("meta"):
+        empty = type(model)._from_config(config)
+    graphs = {"vision": vision_graph(empty, size), "decoder": DecoderGraph(empty)}
+    passes = {name: LockStep(graph, [feeds[name]]) for name, graph in graphs.items()}
+    for unit, module in built(model, streaming_units(model, [size])):
+        name = unit.prefix.removesuffix(".")
+        assert passes[unit.graph].unit == name
+        with mounted(graphs[unit.graph], name, module):
+            passes[unit.graph].advance()
     with torch.no_grad():
-        for unit, module in built(model, streaming_units(model, [(height, width)])):
-            states[unit.graph] = unit.run(module, states[unit.graph])
-        seen = vision_graph(model, (height, width))(image)
-        logits, keys, values = DecoderGraph(model)(*feed)
-    seen = (seen,) if isinstance(seen, torch.Tensor) else seen
-    for name, value in zip(vision_outputs(config), seen, strict=True):
-        assert torch.equal(states["vision"][name], value)
-    for name, value in {"logits": logits, "new_keys": keys, "new_values": values}.items():
-        assert torch.equal(states["decoder"][name], value)
+        seen, decoded = vision_graph(model, size)(feeds["vision"][0]), DecoderGraph(model)(*feed)
+    expected = {"vision": (seen,) if isinstance(seen, torch.Tensor) else seen, "decoder": decoded}
+    assert len(expected["vision"]) == len(vision_outputs(config))
+    for name, outputs in expected.items():
+        for found, value in zip(passes[name].outputs[0], outputs, strict=True):
+            assert torch.equal(found, value)
 
 
 def test_graphs_are_built_and_exported_from_fake_weights(family: str) -> None:
