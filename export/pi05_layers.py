@@ -103,7 +103,7 @@ class Rotary(nn.Module):
 
     def forward(self, positions: Tensor) -> RotaryRows:
         """Positions int64 [tokens]."""
-        cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
+        cos, sin = (torch.index_select(table, 0, positions)[:, None] for table in (self.cos, self.sin))
         return RotaryRows(cos, sin, cos * self._scale, sin * self._scale)
 
 

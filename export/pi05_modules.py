@@ -117,13 +117,14 @@ class StepGraph(nn.Module):
         self, x: Tensor, modulation: Tensor, row: Tensor | None, positions: Tensor, keys: Tensor, values: Tensor
     ) -> Stages:
         """`modulation` [times, norms, 3, width]; `row` tells each token its time, None: there is but one."""
-        # One unit's rows are [times, width]: cutting them all at once is a handful of nodes instead of hundreds.
-        scales = (modulation[:, :, 0] + 1.0).unbind(1)
-        shifts, gates = modulation[:, :, 1].unbind(1), modulation[:, :, 2].unbind(1)
+        times, width = modulation.shape[0], modulation.shape[-1]
+        # Cutting the rows of all norms at once, [times, width] each, takes a handful of nodes instead of hundreds.
+        scale, shift, gate = modulation.permute(2, 1, 0, 3).reshape(3, -1, width).unbind(0)
+        scales, shifts, gates = (scale + 1.0).split(times), shift.split(times), gate.split(times)
 
         def rows(norm: int) -> Modulation:
             chosen = Modulation(scales[norm], shifts[norm], gates[norm])
-            return chosen if row is None else Modulation(*(values[row] for values in chosen))
+            return chosen if row is None else Modulation(*(torch.index_select(kind, 0, row) for kind in chosen))
 
         yield "rotary", positions
         rotary = self.rotary(positions)
