@@ -82,7 +82,7 @@ class AdapterFolder:
 
     def __init__(self, folder: Path) -> None:
         """Raises MemrtError naming the first thing that is wrong."""
-        self.label = folder.name
+        self.label = folder.absolute().name
         self.folder = folder
         self.config = _read_config(folder)
         self._pairs = _read_pairs(folder)

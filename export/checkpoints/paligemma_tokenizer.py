@@ -103,14 +103,14 @@ def _merges(scores: dict[str, float]) -> list[tuple[str, str]]:
 
 
 def _parse(model: bytes, what: object) -> Any:
-    from google.protobuf.message import DecodeError
-
     try:
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         from sentencepiece import sentencepiece_model_pb2
     except ImportError as error:
         raise _refusal(what, "the package sentencepiece", error, "pip install memrt[export]") from error
+    messages: Any = sentencepiece_model_pb2  # generated when it is imported
     try:
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+        proto = messages.ModelProto.FromString(model)
     except DecodeError as error:
         raise _refusal(what, "a SentencePiece model", error) from error
     if not proto.pieces:

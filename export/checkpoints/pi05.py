@@ -69,7 +69,7 @@ def _open_weights(folder: Path) -> WeightSource:
         stored = SafetensorsFolder(folder)
         return RenamedSource(stored, canonical_names(stored.names()))
     if is_orbax(folder / PARAMS):
-        return OrbaxSource(folder / PARAMS, folder.name)
+        return OrbaxSource(folder / PARAMS, folder.absolute().name)
     raise MemrtError(
         f"checkpoint {folder}",
         expected=f"{SINGLE}, {INDEX}, or openpi's {PARAMS}/",

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from tokenizers import Tokenizer
 from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
@@ -175,7 +175,8 @@ def random_vlm(name: str, seed: int) -> tuple[Family, VlmModelConfig, RandomSour
     shapes = tensor_shapes(family, config)
     if is_tied(config):
         del shapes[HEAD]
-    spread = initialisation(config.text_config.num_hidden_layers, config.vision_config.depth)
+    text, vision = cast("Any", config.text_config), cast("Any", config.vision_config)  # no dicts once they are built
+    spread = initialisation(text.num_hidden_layers, vision.depth)
     return family, config, RandomSource(name, seed, shapes, spread), random_tokenizer(name)
 
 
@@ -216,7 +217,7 @@ def random_tokenizer(name: str) -> bytes:
     return (json.dumps(document, ensure_ascii=False) + "\n").encode()
 
 
-def _special_ids(*keys: str) -> dict[str, int]:
+def _special_ids(*keys: str) -> dict[str, Any]:
     tokens = {
         "eos_token_id": "<|im_end|>",
         "image_token_id": "<|image_pad|>",

@@ -88,4 +88,5 @@ def _table(mean: float, deviation: float) -> NDArray[np.int16]:
 
 @lru_cache(maxsize=1)
 def _quantiles() -> Tensor:
-    return torch.special.ndtri((torch.arange(_LEVELS, dtype=torch.float64) + 0.5) / _LEVELS)
+    quantiles: Tensor = torch.special.ndtri((torch.arange(_LEVELS, dtype=torch.float64) + 0.5) / _LEVELS)
+    return quantiles

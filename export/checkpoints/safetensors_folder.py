@@ -53,7 +53,7 @@ class SafetensorsFolder:
 
     def __init__(self, folder: Path, single: str = SINGLE) -> None:
         """Read and check all headers. Raises MemrtError for missing, truncated or damaged files."""
-        self.label = folder.name
+        self.label = folder.absolute().name
         self._folder = folder
         self._tensors = _open(folder, single)
 

@@ -60,7 +60,7 @@ def canonical(name: str) -> str | None:
 def tensor_shapes(family: Family, config: VlmModelConfig) -> dict[str, Shape]:
     """Every tensor of the model and its shape, the output head included even where it is tied; no memory is used."""
     with torch.device("meta"):
-        model = MODELS[family](config)  # type: ignore[arg-type]  # the table pairs each model with its config
+        model = MODELS[family](config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 

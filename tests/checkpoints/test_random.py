@@ -75,15 +75,15 @@ def test_values_are_normal_and_independent_between_tensors() -> None:
 
 
 def test_fills_more_than_a_hundred_million_values_a_second() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        random_tensor(0, "speed", (4096, 4096), 0.0, 0.02)
-        return time.perf_counter() - start
+    """Of this process's own time, so that a busy machine does not fail it; the best of seven."""
 
-    seconds()
-    best = min(seconds() for _ in range(5))
-    if best > 4096 * 4096 / 100e6:
-        pytest.skip(f"this machine is busy or slow: {4096 * 4096 / best / 1e6:.0f} M values/s")
+    def seconds() -> float:
+        start = time.process_time()
+        random_tensor(0, "speed", (4096, 2048), 0.0, 0.02)
+        return time.process_time() - start
+
+    best = min(seconds() for _ in range(7))
+    assert 4096 * 2048 / best > 100e6
 
 
 @pytest.mark.parametrize("name", ["qwen3-vl-4b", "qwen2.5-vl-7b", "qwen3-vl-tiny", "qwen2.5-vl-tiny"])
