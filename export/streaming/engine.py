@@ -185,7 +185,7 @@ def _judge(
     found: list[Tensors],
     damage: list[LayerDamage],
 ) -> dict[str, Any]:
-    predicted = compare([named(job.outputs, outputs) for outputs in streamed.predicted], found)
+    predicted = compare([named(job.outputs, job.comparable(outputs)) for outputs in streamed.predicted], found)
     if not (predicted.cosine >= PLAN_THRESHOLD.cosine and predicted.relative_l2 <= PLAN_THRESHOLD.relative_l2):
         raise MemrtError(
             f"{job.name} does not compute what was planned",
@@ -193,7 +193,7 @@ def _judge(
             found=f"cosine {predicted.cosine:.6f}, relative L2 {predicted.relative_l2:.2e} ({predicted.worst})",
             fix="this is a defect of the export, report it with the plan",
         )
-    reference = [named(job.outputs, outputs) for outputs in streamed.reference]
+    reference = [named(job.outputs, job.comparable(outputs)) for outputs in streamed.reference]
     try:
         record = gate(job.name, plan.scheme, reference, found, random_weights=settings.random_weights)
     except GateError as failure:

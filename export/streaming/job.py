@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from memrt.export.checkpoints.source import WeightSource, materialise
 from memrt.export.streaming.skeleton import DynamicShapes, Skeleton, trace
+from memrt.export.streaming.stages import Outputs
 from memrt.export.streaming.stream import Sample, Unit
 
 Array = NDArray[Any]
@@ -39,10 +40,12 @@ class Job:
     calibration: Sequence[Sample]
     gate: Sequence[Sample]
     feed: Callable[[Sample], Feed]
+    traced: nn.Module | None = None  # where the engine's graph gives less than the streamed one
+    comparable: Callable[[Outputs], Outputs] = lambda outputs: outputs  # the engine's share of the streamed outputs
 
     def skeleton(self) -> Skeleton:
         """The engine's graph without weights."""
-        return trace(self.graph, self.example, self.inputs, self.outputs, self.shapes)
+        return trace(self.traced or self.graph, self.example, self.inputs, self.outputs, self.shapes)
 
 
 def plain_feed(inputs: Sequence[str]) -> Callable[[Sample], Feed]:
@@ -57,9 +60,9 @@ def plain_feed(inputs: Sequence[str]) -> Callable[[Sample], Feed]:
 def streamed_unit(
     path: str, model: nn.Module, sources: Sequence[str], build: Callable[..., nn.Module], weights: WeightSource
 ) -> Unit:
-    """The unit that `build` makes of the submodules `sources` of the fake `model`, filled from `weights`.
+    """The unit that `build` makes of the submodules `sources` of `model` (on the meta device), filled from `weights`.
 
-    The submodules are copied first: the model stays fake, and a unit's weights are gone when the unit is.
+    The submodules are copied first: the model stays empty, and a unit's weights are gone when the unit is.
     """
 
     def built() -> nn.Module:

@@ -87,8 +87,9 @@ class LowLevelStream:
         )
         self._tables = read_tables(self._folder)
         with fake_mode():
-            self._network = Pi05(self._config)
-        self._graphs = graphs(self._network, model)
+            self._graphs = graphs(Pi05(self._config), model)
+        with torch.device("meta"):
+            self._blank = Pi05(self._config)  # what units are copied from and filled
         self._moments = {
             role: [self._moment(recorded, sample, index) for index, sample in enumerate(recorded.low_level(role))]
             for role in ROLES
@@ -154,7 +155,7 @@ class LowLevelStream:
             file=f"ll/{name}.onnx",
             graph=self._graphs[name],
             units=[
-                streamed_unit(unit.prefix, self._network, unit.sources, unit.build, self._checkpoint.source)
+                streamed_unit(unit.prefix, self._blank, unit.sources, unit.build, self._checkpoint.source)
                 for unit in self._units
                 if unit.graph == name
             ],
@@ -175,7 +176,7 @@ class LowLevelStream:
         graph = graphs(network, self._model)[name]
         for unit in self._units:
             if unit.graph == name:
-                built = streamed_unit(unit.prefix, network, unit.sources, unit.build, self._checkpoint.source)
+                built = streamed_unit(unit.prefix, self._blank, unit.sources, unit.build, self._checkpoint.source)
                 parent, _, last = built.path.rpartition(".")
                 setattr(graph.get_submodule(parent), last, built.build())
         return graph.eval()

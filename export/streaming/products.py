@@ -93,7 +93,8 @@ class Product:
         kind = ACTIVATION_KINDS.get(self.scheme)
         if kind is None:
             return None
-        return self.range.parameters("u8" if kind == "s8" and not self._settings.symmetric else kind)
+        chosen: Kind = "u8" if kind == "s8" and not self._settings.symmetric else kind
+        return self.range.parameters(chosen, compute=self._settings.plan.compute)
 
     def release(self) -> None:
         """Drop weights and codes; what reports and graphs need stays."""
@@ -104,7 +105,7 @@ class Product:
         if not rows or self.scheme == "nvfp4":
             return torch.ones(weight.shape[0])
         if self.scheme == "int4":
-            return channel_scales([weight], torch.cat(rows), "int4", plan.block, scale_type=plan.compute)
+            return channel_scales([weight], torch.cat(rows), "int4", plan.block, scale_type=plan.compute, weighted=True)
         return smooth_scales([weight], torch.stack([r.abs().amax(0) for r in rows]).amax(0), self._settings.smoothing)
 
     def _become(self, exact: Tensor, stored: Tensor, enter: Callable[[Tensor], Tensor]) -> None:

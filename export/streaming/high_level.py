@@ -1,0 +1,270 @@
+"""The VLM's share of a streamed export: vision first, then the decoder on the features that vision gives.
+
+What the decoder is fed comes from the runtime's own session over recorded calls: its vision engine hands out features
+that torch computed, its decoder is told the recorded answer and writes down what it is asked. Prompt and answer become
+one sequence; under the causal mask that is the same as reading the answer token by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from memrt.calib.calibration_set import ROLES, CalibrationSet
+from memrt.calib.chats import Chat, chats
+from memrt.export.checkpoints.vlm import VlmCheckpoint
+from memrt.export.checkpoints.vlm_family import EMBEDDING
+from memrt.export.gates import ANSWERS, HIGH_LEVEL_CHAIN, answer_agreement, gate, label
+from memrt.export.high_level_export import ForcedDecoder, answer_ids
+from memrt.export.streaming.engine import BuildSettings, Made, carry_out, run_engine
+from memrt.export.streaming.job import Feed, Job, plain_feed, streamed_unit
+from memrt.export.streaming.skeleton import fake_mode
+from memrt.export.streaming.stand_ins import Known, Listening
+from memrt.export.streaming.stream import Progress
+from memrt.export.vlm_decoder import DecoderGraph
+from memrt.export.vlm_families import vision_graph
+from memrt.export.vlm_graphs import (
+    CAPACITY,
+    DECODER_OUTPUTS,
+    VISION_INPUTS,
+    decoder_example,
+    decoder_inputs,
+    decoder_shapes,
+    engine_sizes,
+    vision_outputs,
+    vlm_config,
+)
+from memrt.export.vlm_units import streaming_units
+from memrt.runtime.config import PolicyConfig
+from memrt.runtime.engine import open_engine
+from memrt.runtime.policy.vlm_config import Resize, VlmConfig, write_vlm_config
+from memrt.runtime.policy.vlm_image import fit
+from memrt.runtime.policy.vlm_session import VlmSession
+from memrt.runtime.types import Engine
+
+Array = NDArray[Any]
+PER_TOKEN = {"embeddings": 0, "cos": 0, "sin": 0, "deepstack": 1}  # inputs with one entry per new token, and its axis
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """A recorded call: the decoder's inputs over prompt and answer, and the answer's ids int64 [n], its end included."""
+
+    inputs: dict[str, Array]
+    answer: NDArray[np.int64]
+
+
+class HighLevelStream:
+    """The engines of one VLM checkpoint, below `staging / "hl"`."""
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        checkpoint: VlmCheckpoint,
+        resize: Resize | None,
+        recorded: CalibrationSet,
+        staging: Path,
+        settings: BuildSettings,
+        progress: Progress,
+    ) -> None:
+        """Write embedding table, tokenizer and settings; nothing of the products is read yet.
+
+        `resize` is what the checkpoint's image processor does to the policy's images.
+        """
+        self._checkpoint, self._settings, self._progress = checkpoint, settings, progress
+        self._staging, self._folder = staging, staging / "hl"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        size = policy.high_level.image_size
+        sizes = engine_sizes([(size, size)], resize)
+        self._config: VlmConfig = vlm_config(checkpoint.config, CAPACITY, sizes, resize=resize)
+        write_vlm_config(self._config, self._folder / "config.json")
+        (self._folder / "tokenizer.json").write_bytes(checkpoint.tokenizer)
+        np.save(self._folder / "embed.npy", _embedding(checkpoint), allow_pickle=False)
+        self._tokenizer: Tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        self._chats = {role: chats(recorded, policy.memory, role) for role in ROLES}
+        with fake_mode():
+            self._model = _empty_model(checkpoint)  # what graphs are traced from
+        with torch.device("meta"):
+            self._blank = _empty_model(checkpoint)  # what units are copied from and filled
+        self._units = streaming_units(self._model, sizes)
+        self.gates: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Made]:
+        """Both engines and the gates of whole calls, by the engines' names."""
+        vision = self._vision()
+        names = vision_outputs(self._checkpoint.config)
+        images = {role: [{"image": self._image(chat)} for chat in self._chats[role]] for role in ROLES}
+        exact = Known.of([*images["calibration"], *images["gate"]], [*vision.calibration, *vision.reference], names)
+        calls = {role: self._calls(self._chats[role], exact) for role in ROLES}
+        decoder = self._decoder(calls)
+        pixels = [image["image"].tobytes() for image in images["gate"]]
+        rounded = Known({key: dict(found) for key, found in zip(pixels, vision.found, strict=True)})
+        self._judge(calls["gate"], rounded, decoder)
+        return {"hl/vision": vision, "hl/decoder": decoder}
+
+    def _vision(self) -> Made:
+        size = self._config.image_sizes[0]
+        graph = self._config.vision_graph(size)
+        example = (torch.zeros(*size.pixels, 3, dtype=torch.uint8),)
+
+        def samples(role: str) -> list[tuple[Tensor, ...]]:
+            return [(torch.from_numpy(self._image(chat).copy()),) for chat in self._chats[role]]
+
+        job = Job(
+            name="hl/vision",
+            file=f"hl/{graph}.onnx",
+            graph=vision_graph(self._model, size.pixels),
+            units=self._units_of(graph),
+            inputs=VISION_INPUTS,
+            outputs=vision_outputs(self._checkpoint.config),
+            example=example,
+            shapes=None,
+            calibration=samples("calibration"),
+            gate=samples("gate"),
+            feed=plain_feed(VISION_INPUTS),
+        )
+        return carry_out(job, self._staging, self._settings, self._progress)
+
+    def _decoder(self, calls: Mapping[str, Sequence[_Call]]) -> Made:
+        inputs = decoder_inputs(self._checkpoint.config)
+        answered = max(len(call.answer) for role in ROLES for call in calls[role])
+        job = Job(
+            name="hl/decoder",
+            file="hl/decoder.onnx",
+            graph=DecoderGraph(self._model, answered),
+            traced=DecoderGraph(self._model),
+            comparable=lambda outputs: (outputs[0][-1:], *outputs[1:]),
+            units=self._units_of("decoder"),
+            inputs=inputs,
+            outputs=DECODER_OUTPUTS,
+            example=decoder_example(self._config),
+            shapes=decoder_shapes(self._checkpoint.config, CAPACITY),
+            calibration=[self._sample(call) for call in calls["calibration"]],
+            gate=[self._sample(call) for call in calls["gate"]],
+            feed=partial(self._feed, inputs),
+        )
+        return carry_out(job, self._staging, self._settings, self._progress)
+
+    def _units_of(self, graph: str) -> list[Any]:
+        source = self._checkpoint.source
+        return [
+            streamed_unit(unit.prefix, self._blank, unit.sources, unit.build, source)
+            for unit in self._units
+            if unit.graph == graph
+        ]
+
+    def _image(self, chat: Chat) -> NDArray[np.uint8]:
+        return fit(chat.image, self._config.image_sizes[0])
+
+    def _calls(self, recorded: Sequence[Chat], vision: Known) -> list[_Call]:
+        """`recorded` as the session asks the decoder, with features from `vision`."""
+        decoder = Listening(self._dictated, decoder_inputs(self._checkpoint.config))
+        session = self._session(vision, decoder)
+        calls = []
+        for chat in recorded:
+            self._answer = answer_ids(chat, self._tokenizer, self._config)
+            session.forget()
+            decoder.heard.clear()
+            self._said = 0
+            session.generate(chat.system, chat.user, [chat.image], len(self._answer))
+            joined = {
+                name: np.concatenate([heard[name] for heard in decoder.heard], axis=axis)
+                for name, axis in PER_TOKEN.items()
+                if name in decoder.heard[0]
+            }
+            calls.append(_Call(joined, np.asarray(self._answer, np.int64)))
+        return calls
+
+    def _answers(self, vision: Known, proof: Path) -> list[NDArray[np.int64]]:
+        """What the engines would write at every position of the gate's answers, told the tokens before."""
+        decoder = ForcedDecoder(open_engine(proof, threads=self._settings.threads))
+        session = self._session(vision, decoder)
+        said = []
+        for chat in self._chats["gate"]:
+            answer = answer_ids(chat, self._tokenizer, self._config)
+            session.forget()
+            decoder.dictate(answer)
+            session.generate(chat.system, chat.user, [chat.image], len(answer))
+            said.append(np.asarray(decoder.said, np.int64))
+        session.close()
+        return said
+
+    def _session(self, vision: Engine, decoder: Engine) -> VlmSession:
+        embedding = np.load(self._folder / "embed.npy", mmap_mode="r", allow_pickle=False)
+        graph = self._config.vision_graph(self._config.image_sizes[0])
+        return VlmSession(self._config, self._tokenizer, embedding, {graph: vision}, decoder)
+
+    def _dictated(self, feeds: Mapping[str, Array]) -> Feed:
+        """The next token of the recorded answer; empty keys and values."""
+        config = self._config
+        logits = np.zeros((1, config.vocabulary), np.float32)
+        logits[0, self._answer[self._said]] = 1.0
+        self._said += 1
+        rows = np.zeros((config.layers, config.kv_heads, len(feeds["embeddings"]), config.head_dim), np.float32)
+        return {"logits": logits, "new_keys": rows, "new_values": rows}
+
+    def _sample(self, call: _Call) -> tuple[Tensor, ...]:
+        """The call as the graph's inputs, with a cache of one row, which holds nothing."""
+        config = self._config
+        cache = torch.zeros(config.layers, config.kv_heads, 1, config.head_dim)
+        known = {
+            **{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in call.inputs.items()},
+            "keys": cache,
+            "values": cache,
+            "past_length": torch.zeros(1, dtype=torch.int64),
+        }
+        return tuple(known[name] for name in decoder_inputs(self._checkpoint.config))
+
+    def _feed(self, inputs: Sequence[str], sample: Sequence[Tensor]) -> Feed:
+        """The same for the engine, whose cache has all its rows."""
+        config = self._config
+        rows = (config.layers, config.kv_heads, config.capacity, config.head_dim)
+        feed = plain_feed(inputs)(sample)
+        return {**feed, "keys": np.zeros(rows, np.float32), "values": np.zeros(rows, np.float32)}
+
+    def _judge(self, exact: Sequence[_Call], vision: Known, decoder: Made) -> None:
+        """Whole calls of the engines, vision included, against torch: the last logits, every token of the answers."""
+        settings = self._settings
+        precision = settings.plan.engine("hl/decoder").scheme
+        inputs = decoder_inputs(self._checkpoint.config)
+        feeds = [self._feed(inputs, self._sample(call)) for call in self._calls(self._chats["gate"], vision)]
+        found = [{"logits": outputs["logits"]} for outputs in run_engine(decoder.proof, feeds, settings.threads)]
+        reference = [{"logits": outputs[0][-1:].numpy()} for outputs in decoder.reference]
+        self.gates[HIGH_LEVEL_CHAIN] = gate(
+            HIGH_LEVEL_CHAIN, precision, reference, found, random_weights=settings.random_weights
+        )
+        wanted = [
+            outputs[0][-len(call.answer) :].argmax(-1).numpy()
+            for outputs, call in zip(decoder.reference, exact, strict=True)
+        ]
+        said = self._answers(vision, decoder.proof)
+        if settings.random_weights:
+            # A random model's next token is a coin toss between equals: how often it falls the same way tells nothing.
+            same = np.concatenate([a == b for a, b in zip(wanted, said, strict=True)])
+            self.gates[ANSWERS] = {"identical_tokens": float(same.mean()), "answers": len(said), **label(True)}
+            return
+        self.gates[ANSWERS] = answer_agreement(precision, wanted, said)
+
+
+def _embedding(checkpoint: VlmCheckpoint) -> Array:
+    """The embedding table as the host keeps it: float16 for 16-bit checkpoints, which halves its 1.6 GB.
+
+    bf16 values of ordinary size are exact in float16; those below 6e-5 keep an absolute error of 3e-8.
+    """
+    table = checkpoint.source.read(EMBEDDING)
+    return table.float().numpy() if table.dtype == torch.float32 else table.to(torch.float16).numpy()
+
+
+def _empty_model(checkpoint: VlmCheckpoint) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_config(checkpoint.config, attn_implementation="sdpa").eval()
