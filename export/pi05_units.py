@@ -7,7 +7,6 @@ the unit from it, and finds the values of the graph's weights in its state_dict.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
@@ -23,6 +22,7 @@ from memrt.export.pi05_layers import (
     Rotary,
     VisionBlock,
 )
+from memrt.export.vlm_family import StreamingUnit
 from memrt.runtime.policy.low_level_config import LowLevelModel
 from memrt.train.pi05.config import Pi05Config
 
@@ -31,35 +31,19 @@ TOWER = f"{PALIGEMMA}.vision_tower.vision_model"
 EXPERT = "paligemma_with_expert.gemma_expert.model"
 
 
-@dataclass(frozen=True, slots=True)
-class Pi05Unit:
-    """A part of a graph that can be built, quantised and run without the rest.
-
-    `graph` is the graph's file name without suffix; `prefix` leads the unit's names in the graph's state_dict, such as
-    `layers.3.`. `sources` are paths of submodules of `Pi05`; `build` takes those, in this order, and returns the part,
-    whose state_dict holds the graph's names after the prefix. A unit without sources holds constants that follow from
-    the sizes alone.
-    """
-
-    graph: str
-    prefix: str
-    sources: tuple[str, ...]
-    build: Callable[..., nn.Module]
-
-
-def streaming_units(config: Pi05Config, settings: LowLevelModel, *, step_rtc: bool = False) -> list[Pi05Unit]:
+def streaming_units(config: Pi05Config, settings: LowLevelModel, *, step_rtc: bool = False) -> list[StreamingUnit]:
     """All units, graph by graph, in the order in which the graph calls them (`stages`).
 
-    Every entry of every graph's state_dict belongs to exactly one unit. `step_rtc` has units like those of `step`, with
-    the same values.
+    `sources` are paths of submodules of `Pi05`. Every entry of every graph's state_dict belongs to exactly one unit.
+    `step_rtc` has units like those of `step`, with the same values.
     """
     found = [*_vision(config), *_prefix(config, settings), *_step(config, settings, "step")]
     return [*found, *_step(config, settings, "step_rtc")] if step_rtc else found
 
 
-def _vision(config: Pi05Config) -> list[Pi05Unit]:
-    def unit(prefix: str, source: str, build: Callable[..., nn.Module]) -> Pi05Unit:
-        return Pi05Unit("vision", prefix, (source,), build)
+def _vision(config: Pi05Config) -> list[StreamingUnit]:
+    def unit(prefix: str, source: str, build: Callable[..., nn.Module]) -> StreamingUnit:
+        return StreamingUnit("vision", prefix, (source,), build)
 
     return [
         unit("patch_embedding.", f"{TOWER}.embeddings.patch_embedding", PatchEmbedding),
@@ -70,10 +54,10 @@ def _vision(config: Pi05Config) -> list[Pi05Unit]:
     ]
 
 
-def _prefix(config: Pi05Config, settings: LowLevelModel) -> list[Pi05Unit]:
+def _prefix(config: Pi05Config, settings: LowLevelModel) -> list[StreamingUnit]:
     stack, last = config.prefix, config.prefix.depth - 1
     layers = [
-        Pi05Unit(
+        StreamingUnit(
             "prefix",
             f"layers.{n}.",
             (f"{PALIGEMMA}.language_model.layers.{n}",),
@@ -84,15 +68,15 @@ def _prefix(config: Pi05Config, settings: LowLevelModel) -> list[Pi05Unit]:
     return [_rotary("prefix", settings), *layers]
 
 
-def _step(config: Pi05Config, settings: LowLevelModel, graph: str) -> list[Pi05Unit]:
+def _step(config: Pi05Config, settings: LowLevelModel, graph: str) -> list[StreamingUnit]:
     build = partial(ExpertLayer, config=config.expert)
     return [
         _rotary(graph, settings),
-        Pi05Unit(graph, "action_in.", ("action_in_proj",), Affine),
-        *(Pi05Unit(graph, f"layers.{n}.", (f"{EXPERT}.layers.{n}",), build) for n in range(config.expert.depth)),
-        Pi05Unit(graph, "action_out.", ("action_out_proj",), Affine),
+        StreamingUnit(graph, "action_in.", ("action_in_proj",), Affine),
+        *(StreamingUnit(graph, f"layers.{n}.", (f"{EXPERT}.layers.{n}",), build) for n in range(config.expert.depth)),
+        StreamingUnit(graph, "action_out.", ("action_out_proj",), Affine),
     ]
 
 
-def _rotary(graph: str, settings: LowLevelModel) -> Pi05Unit:
-    return Pi05Unit(graph, "rotary.", (), partial(Rotary, position_count(settings), settings.head_dim))
+def _rotary(graph: str, settings: LowLevelModel) -> StreamingUnit:
+    return StreamingUnit(graph, "rotary.", (), partial(Rotary, position_count(settings), settings.head_dim))
