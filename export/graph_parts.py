@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 
 def constant(tensor: Tensor) -> nn.Buffer:
-    """An fp32 copy of `tensor`, contiguous, as an entry of the state_dict; one allocation, whatever `tensor` is."""
-    copy = torch.empty(tensor.shape, dtype=torch.float32, device=tensor.device)
-    return nn.Buffer(copy.copy_(tensor.detach()))
+    """An fp32 copy of `tensor`, contiguous, as an entry of the state_dict; one allocation, none if `tensor` is fake."""
+    return nn.Buffer(tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format))
 
 
 def joined(tensors: list[Tensor]) -> Tensor:
