@@ -222,19 +222,20 @@ def test_calls_around_a_change_are_drawn_more_often() -> None:
     assert deciding == [9]
     assert changed == [0, 1, 4, 12]
     assert about_to_change == [2, 6, 7]
-    assert just_changed == [3, 8]
+    assert just_changed == [8]
     assert pressing == [10, 11]
     assert others == [5]
     assert sum(share for share, _ in groups) == pytest.approx(1.0)
 
 
-def test_a_change_is_answered_half_a_call_late() -> None:
-    records = _episode([0, 0, 0, 1, 1])
-    assert noticed(records, 4) is records[4]
-    assert noticed(records, 3) == {**records[2], "step": 24, "scene": "scene 3"}  # its own frame, the step before
+def test_a_place_is_noticed_half_a_call_late() -> None:
+    records = _episode([0, 1, 1, 1, 2, 2])
+    assert noticed(records, 5) is records[5]
+    assert noticed(records, 4) == {**records[3], "step": 32, "scene": "scene 4", "previous_segment": 1}
 
 
-def test_a_dropped_cube_is_noticed_at_once() -> None:
+def test_a_lift_or_a_drop_is_not_told_late() -> None:
     records = _episode([0, 1, 1, 0, 0])
-    assert noticed(records, 3) is records[3]
-    assert 3 not in [index for _, group in call_groups(records, range(5)) for index in group]
+    for index in (1, 3):
+        assert noticed(records, index) is records[index]
+        assert index not in [n for _, group in call_groups(records, range(5)) for n in group]
