@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from memrt.export.pi05_graphs import export_pi05
 from memrt.export.reproducible import canonicalise
+from memrt.export.target import load_target
 from memrt.runtime.config import LowLevelConfig
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.low_level import LowLevelPolicy
@@ -161,6 +163,16 @@ def test_nodes_are_named_after_what_a_precision_plan_calls_them(exported: Path) 
         }
         stack, norm = ("blocks", "LayerNormalization") if name == "vision" else ("layers", "Sqrt")
         assert {f"{stack}.1.norm1/{norm}", f"{stack}.1.norm2/{norm}", f"{stack}.1.attention/Softmax"} <= others
+
+
+def test_every_pattern_of_the_cpu_target_keeps_something(exported: Path) -> None:
+    patterns = load_target("cpu").int8_settings().keep_fp32
+    for name in ("vision", "prefix", "step"):
+        model = onnx.load(str(exported / f"{name}.onnx"))
+        canonicalise(model)
+        products = [node.name for node in model.graph.node if node.op_type in ("MatMul", "Gemm", "Conv")]
+        for pattern in patterns[f"ll/{name}"]:
+            assert fnmatch.filter(products, pattern), pattern
 
 
 def test_a_missing_camera_is_refused_by_name(policy: LowLevelPolicy, observation: Observation) -> None:
