@@ -124,6 +124,7 @@ class _Export:
             precision=self._precision,  # type: ignore[arg-type]  # checked against the target's literals
             engines=self._engines,
             sources=self._sources(),
+            target=self._target.name,
         )
 
     def _judge_behaviour(self, candidate: Path, reference: Path) -> Path:

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from memrt.runtime.config import PolicyConfig
 from memrt.runtime.errors import MemrtError
@@ -23,6 +23,7 @@ from memrt.runtime.manifest import (
     SCHEMA_VERSION,
     EngineRecord,
     Manifest,
+    Precision,
     TensorRecord,
     check_files,
     listed_files,
@@ -31,7 +32,17 @@ from memrt.runtime.manifest import (
     sha256_of,
 )
 
-__all__ = ["Bundle", "EngineRecord", "Manifest", "TensorRecord", "load_bundle", "sha256_of", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "EngineRecord",
+    "Manifest",
+    "Precision",
+    "TensorRecord",
+    "load_bundle",
+    "require_halves",
+    "sha256_of",
+    "write_bundle",
+]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h: swap two paths in one step
@@ -61,6 +72,23 @@ class Bundle:
         return self.path / relative
 
 
+def require_halves(bundle: Bundle, *halves: str) -> None:
+    """Raises MemrtError unless the bundle has engines of the `halves`: `hl`, `ll`, by default all its policy needs.
+
+    An export of one checkpoint alone holds one half. It can be built, proven and measured, but drives no robot.
+    """
+    if not halves:
+        halves = ("hl", "ll") if bundle.policy.high_level.source == "vlm" else ("ll",)
+    present = {name.partition("/")[0] for name in bundle.manifest.engines}
+    if set(halves) - present:
+        raise MemrtError(
+            f"bundle {bundle.path} is not a whole policy",
+            expected=f"engines of {' and '.join(halves)} (hl: the high level, ll: the action expert)",
+            found=f"only {' and '.join(sorted(present))}" if present else "no engines",
+            fix="export both halves into one bundle: name both checkpoints in the policy's YAML",
+        )
+
+
 def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """Open a bundle. `verify` hashes every file; without it only the set of files is checked.
 
@@ -84,9 +112,10 @@ def write_bundle(
     destination: Path,
     *,
     policy: PolicyConfig,
-    precision: Literal["fp32", "int8"],
+    precision: Precision,
     engines: Mapping[str, EngineRecord],
     sources: Mapping[str, Any] | None = None,
+    target: str = "cpu",
 ) -> Bundle:
     """Add the manifest to `staging` and move the folder to `destination`, on the same file system, in one step.
 
@@ -98,6 +127,7 @@ def write_bundle(
         name=policy.name,
         policy=policy,
         precision=precision,
+        target=target,
         engines=dict(engines),
         files={relative: sha256_of(path) for relative, path in listed_files(staging).items()},
         sources=dict(sources or {}),

@@ -17,6 +17,8 @@ from memrt.runtime.strict_config import convert
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 NOT_YET_PROVEN = "not yet proven on device"  # until the device's own engines have reproduced the golden outputs
+# How the weights of all engines are stored, or `mixed` where they differ; the schemes are those of an export's plan.
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8", "nvfp4", "mixed"]
 _HASH_BLOCK = 1 << 20  # bytes read at once
 _MAX_MANIFEST_BYTES = 4 << 20
 
@@ -40,12 +42,17 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The content of `manifest.json`. `sources`: hashes of the weights and versions of the tools that made it."""
+    """The content of `manifest.json`.
+
+    `target`: the kind of computer it was exported for. `sources`: hashes of the weights and versions of the tools that
+    made it.
+    """
 
     schema_version: int
     name: str
     policy: PolicyConfig
-    precision: Literal["fp32", "int8"]
+    precision: Precision
+    target: str = "cpu"
     engines: dict[str, EngineRecord]
     proven_on_device: str = NOT_YET_PROVEN
     files: dict[str, str]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from memrt.runtime.bundle import Bundle, EngineRecord, TensorRecord, load_bundle, write_bundle
+from memrt.runtime.bundle import Bundle, EngineRecord, TensorRecord, load_bundle, require_halves, write_bundle
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import MANIFEST, manifest_bytes
@@ -18,19 +18,18 @@ VISION = EngineRecord(
 )
 
 
-def write(staging: Path, destination: Path, files: dict[str, bytes] = FILES) -> Bundle:
+def write(staging: Path, destination: Path, files: dict[str, bytes] = FILES, **settings: object) -> Bundle:
     for relative, content in files.items():
         path = staging / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    return write_bundle(
-        staging,
-        destination,
-        policy=load_policy("am_grounded"),
-        precision="int8",
-        engines={"hl/vision": VISION},
-        sources={"high_level_base": "0" * 64, "onnxruntime": "1.31.1"},
-    )
+    values = {
+        "policy": load_policy("am_grounded"),
+        "precision": "int8",
+        "engines": {"hl/vision": VISION},
+        "sources": {"high_level_base": "0" * 64, "onnxruntime": "1.31.1"},
+    }
+    return write_bundle(staging, destination, **(values | settings))
 
 
 @pytest.fixture
@@ -58,6 +57,42 @@ def test_same_input_gives_the_same_bytes(bundle, tmp_path):
     written = (again.path / MANIFEST).read_bytes()
     assert written == (bundle.path / MANIFEST).read_bytes() == manifest_bytes(bundle.manifest)
     assert str(tmp_path).encode() not in written
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int4", "fp8", "nvfp4", "mixed"])
+def test_every_scheme_and_what_it_is_for_are_kept(tmp_path, precision):
+    reports = {"report.json": b"{}", "report.html": b"<html>", "plan.yaml": b"engines: {}"}
+    write(tmp_path / "staging", tmp_path / "bundle", FILES | reports, precision=precision, target="orin")
+    loaded = load_bundle(tmp_path / "bundle")
+    assert (loaded.manifest.precision, loaded.manifest.target) == (precision, "orin")
+    assert loaded.file("plan.yaml").read_bytes() == b"engines: {}"
+
+
+def test_an_unknown_precision_is_refused(bundle):
+    edit_manifest(bundle, precision="int3")
+    with pytest.raises(MemrtError, match="int3"):
+        load_bundle(bundle.path)
+
+
+def test_a_bundle_from_before_targets_is_for_cpus(bundle):
+    values = json.loads((bundle.path / MANIFEST).read_text())
+    del values["target"]
+    (bundle.path / MANIFEST).write_text(json.dumps(values))
+    assert load_bundle(bundle.path).manifest == bundle.manifest
+    assert bundle.manifest.target == "cpu"
+
+
+def test_half_a_policy_is_a_bundle_but_drives_nothing(bundle, tmp_path):
+    require_halves(bundle, "hl")
+    with pytest.raises(MemrtError, match=r"expected engines of hl and ll .*found only hl.*policy's YAML"):
+        require_halves(bundle)
+    with pytest.raises(MemrtError, match=r"expected engines of ll .*found only hl"):
+        require_halves(bundle, "ll")
+    step = EngineRecord(file="ll/step.onnx", precision="int8", inputs=(), outputs=())
+    engines = {"hl/vision": VISION, "ll/step": step}
+    require_halves(write(tmp_path / "both", tmp_path / "whole", engines=engines))
+    oracle = load_policy("oracle_grounded")
+    require_halves(write(tmp_path / "ll", tmp_path / "oracle", policy=oracle, engines={"ll/step": step}))
 
 
 def test_older_bundle_is_replaced_as_a_whole(bundle, tmp_path):
