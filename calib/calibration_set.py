@@ -13,10 +13,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -35,6 +35,7 @@ MAX_IMAGE_PIXELS = 1024 * 1024
 PROPRIOCEPTION_DECIMALS = 9  # nanoradians: keeps the document readable
 
 Index = Annotated[int, msgspec.Meta(ge=0)]
+Sample = TypeVar("Sample")
 
 
 class LowLevelSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,6 +97,18 @@ class CalibrationSet:
     def high_level(self, role: Role) -> list[HighLevelSample]:
         """The high level's samples of one role."""
         return [sample for sample in self.document.high_level if sample.role == role]
+
+    def thinned(self, count: int) -> CalibrationSet:
+        """At most `count` samples per role and half, evenly spread; the images stay."""
+
+        def few(samples: Sequence[Sample]) -> list[Sample]:
+            kept = min(count, len(samples))
+            return [samples[index * len(samples) // kept] for index in range(kept)]
+
+        low = [sample for role in ROLES for sample in few(self.low_level(role))]
+        high = [sample for role in ROLES for sample in few(self.high_level(role))]
+        document = msgspec.structs.replace(self.document, low_level=tuple(low), high_level=tuple(high))
+        return CalibrationSet(document, self.images)
 
     def manifest(self) -> dict[str, object]:
         """What a bundle's manifest says about the set it was calibrated with."""

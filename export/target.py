@@ -76,14 +76,13 @@ class TensorRtBuild(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `decoder_lengths`: the largest number of new tokens of each decoder profile, 1 first (decode); the export adds the
     K/V capacity. `prefix_lengths`: tokens of the low level's prefix, the same way. `timing_cache`: engines with one key
-    share a timing cache on the device. `fp32`: node-name patterns by engine whose arithmetic stays fp32.
+    share a timing cache on the device.
     """
 
     workspace_mib: Annotated[int, msgspec.Meta(gt=0)]
     decoder_lengths: tuple[Annotated[int, msgspec.Meta(gt=0)], ...]
     prefix_lengths: tuple[Annotated[int, msgspec.Meta(gt=0)], ...]
     timing_cache: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-    fp32: dict[str, tuple[str, ...]]
 
     def __post_init__(self) -> None:
         for name, lengths in (("decoder_lengths", self.decoder_lengths), ("prefix_lengths", self.prefix_lengths)):
@@ -92,7 +91,11 @@ class TensorRtBuild(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One kind of computer, and the backend that runs engines there. `precisions`: the schemes it can run."""
+    """One kind of computer, and the backend that runs engines there. `precisions`: the schemes it can run.
+
+    `plan` is how checkpoints are stored unless the user brings a plan; `fp32` names what stays fp32 whatever the plan
+    says, as patterns over weights and nodes, by engine.
+    """
 
     name: str
     backend: Backend
@@ -101,11 +104,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sm: tuple[int, ...] = ()
     memory: DeviceMemory | None = None
     build: TensorRtBuild | None = None
-    plan: dict[str, EnginePlan] = {}
+    plan: dict[str, EnginePlan]
+    fp32: dict[str, tuple[str, ...]]
 
     def __post_init__(self) -> None:
-        needed = ("quantisation",) if self.backend == "onnxruntime" else ("sm", "memory", "build", "plan")
-        for name in ("quantisation", "sm", "memory", "build", "plan"):
+        needed = ("quantisation",) if self.backend == "onnxruntime" else ("sm", "memory", "build")
+        for name in ("quantisation", "sm", "memory", "build"):
             if bool(getattr(self, name)) != (name in needed):
                 verb = "add" if name in needed else "remove"
                 raise FieldError(

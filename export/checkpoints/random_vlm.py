@@ -14,7 +14,7 @@ from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
 
 from memrt.export.checkpoints.random_weights import RandomSource, Spread
 from memrt.export.checkpoints.source import Shape
-from memrt.export.checkpoints.vlm_family import HEAD, Family, VlmModelConfig, is_tied, tensor_shapes
+from memrt.export.checkpoints.vlm_family import EMBEDDING, HEAD, Family, VlmModelConfig, is_tied, tensor_shapes
 from memrt.train.text_tokenizer import reference_tokenizer
 
 FIRST_CONTROL_TOKEN = 151643  # Qwen's <|endoftext|>; the others follow in the order of CONTROL_TOKENS
@@ -191,6 +191,10 @@ def initialisation(text_layers: int, vision_layers: int) -> Spread:
             return 1.0, NORM_VARIATION
         if len(shape) == 1:
             return 0.0, STANDARD_DEVIATION
+        if name == EMBEDDING:
+            # A stream that begins as small as the families' initialisers make it is drowned by the first layer, and a
+            # model that forgets its input tells nothing about rounding errors.
+            return 0.0, 1.0
         deviation = max(STANDARD_DEVIATION, math.prod(shape[1:]) ** -0.5)
         if _RESIDUAL.search(name):
             deviation /= math.sqrt(2 * (vision_layers if "visual" in name else text_layers))

@@ -7,6 +7,7 @@ model?* Its outputs against torch in fp32: the limit is the precision's, from th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,18 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from torch import nn
 
 from memrt.export.gate_thresholds import Threshold
 from memrt.export.gates import GateError, gate
-from memrt.export.plan import EnginePlan, Plan
+from memrt.export.plan import EnginePlan, Plan, Scheme
 from memrt.export.quantisers.audit import audit_products
 from memrt.export.sensitivity import LayerDamage, refuse_with_plan
 from memrt.export.streaming.artefact import Artefact, product_weights
 from memrt.export.streaming.data_file import DataFile
 from memrt.export.streaming.job import Feed, Job, named
+from memrt.export.streaming.made import Made
 from memrt.export.streaming.products import Product, ProductSettings
-from memrt.export.streaming.stages import Outputs
-from memrt.export.streaming.stream import Progress, Streamed, UnitDamage, stream
+from memrt.export.streaming.resume import WorkFolder
+from memrt.export.streaming.stream import Progress, Streamed, UnitDamage, product_layers, stream
 from memrt.runtime.engine import open_engine
 from memrt.runtime.engine.agreement import Tensors, compare
 from memrt.runtime.errors import MemrtError
@@ -52,27 +55,18 @@ class BuildSettings:
     threads: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Made:
-    """A finished engine graph. `proof` is the graph that ONNX Runtime can run here: the engine's own on a CPU target.
-
-    `calibration`, `reference` are torch's outputs for the job's samples, `predicted` those of the emulated plan, and
-    `found` the proof's for the gate samples.
-    """
-
-    graph: Path
-    proof: Path
-    record: dict[str, Any]
-    audit: dict[str, Any]
-    damage: list[LayerDamage]
-    calibration: list[Outputs]
-    reference: list[Outputs]
-    predicted: list[Outputs]
-    found: list[Tensors]
-    feeds: list[Feed]
+def carry_out(job: Job, work: WorkFolder, settings: BuildSettings, progress: Progress) -> Made:
+    """`make`, or what an interrupted run made already."""
+    finished = work.finished(job.name)
+    if finished is not None:
+        progress(f"{job.name}: finished by an earlier run")
+        return finished
+    made = make(job, work.staging, settings, progress)
+    work.finish(job.name, made)
+    return made
 
 
-def carry_out(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -> Made:
+def make(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -> Made:
     """Trace, stream and prove `job`; the graph and its weights lie below `staging`, and so does a proof's twin.
 
     Raises `MemrtError` when the plan names weights that are not there, when a product is not stored as planned, and
@@ -106,16 +100,17 @@ def carry_out(job: Job, staging: Path, settings: BuildSettings, progress: Progre
     found = run_engine(proof, feeds, settings.threads)
     record = _judge(job, plan, settings, streamed, found, damage)
     return Made(
-        path,
-        proof,
-        record,
-        audit,
-        damage,
-        streamed.calibration,
-        streamed.reference,
-        streamed.predicted,
-        found,
-        feeds,
+        graph=path,
+        proof=proof,
+        record=record,
+        audit=audit,
+        damage=damage,
+        dims=job.dims,
+        calibration=streamed.calibration,
+        reference=streamed.reference,
+        feeds=feeds,
+        expected=[named(job.outputs, job.comparable(outputs)) for outputs in streamed.reference],
+        found=found,
     )
 
 
@@ -160,6 +155,17 @@ def explicit(plan: EnginePlan, products: Sequence[str], keep_fp32: Sequence[str]
         if fnmatchcase(name, pattern) or fnmatchcase(f"{name.removesuffix('.weight')}/MatMul", pattern)
     }
     return msgspec.structs.replace(plan, keep={**plan.keep, **kept})
+
+
+def stored_elements(graph: nn.Module, plan: EnginePlan, keep_fp32: Sequence[str]) -> dict[Scheme, int]:
+    """Weights of a graph by the scheme that each will be stored in; all but the products' stay fp32."""
+    products = {f"{name}.weight": layer.weight.numel() for name, layer in product_layers(graph)}  # type: ignore[union-attr,operator]
+    spelled = explicit(plan, list(products), keep_fp32)
+    total = sum(int(tensor.numel()) for tensor in (*graph.parameters(), *graph.buffers()))
+    found: Counter[Scheme] = Counter({"fp32": total - sum(products.values())})
+    for name, count in products.items():
+        found[spelled.scheme_of(name)] += int(count)
+    return {scheme: count for scheme, count in found.items() if count}
 
 
 class _Files:

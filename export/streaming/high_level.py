@@ -25,8 +25,11 @@ from memrt.export.checkpoints.vlm import VlmCheckpoint
 from memrt.export.checkpoints.vlm_family import EMBEDDING
 from memrt.export.gates import ANSWERS, HIGH_LEVEL_CHAIN, answer_agreement, gate, label
 from memrt.export.high_level_export import ForcedDecoder, answer_ids
-from memrt.export.streaming.engine import BuildSettings, Made, carry_out, run_engine
+from memrt.export.memory_verdict import EngineSize, activation_bytes, kv_bytes
+from memrt.export.streaming.engine import BuildSettings, carry_out, run_engine, stored_elements
 from memrt.export.streaming.job import Feed, Job, plain_feed, streamed_unit
+from memrt.export.streaming.made import Made
+from memrt.export.streaming.resume import WorkFolder
 from memrt.export.streaming.skeleton import fake_mode
 from memrt.export.streaming.stand_ins import Known, Listening
 from memrt.export.streaming.stream import Progress
@@ -57,14 +60,14 @@ PER_TOKEN = {"embeddings": 0, "cos": 0, "sin": 0, "deepstack": 1}  # inputs with
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Call:
-    """A recorded call: the decoder's inputs over prompt and answer, and the answer's ids int64 [n], its end included."""
+    """A recorded call: the decoder's inputs over prompt and answer, and the answer's ids int64 [n] up to its end."""
 
     inputs: dict[str, Array]
     answer: NDArray[np.int64]
 
 
 class HighLevelStream:
-    """The engines of one VLM checkpoint, below `staging / "hl"`."""
+    """The engines of one VLM checkpoint, in the bundle's `hl`."""
 
     def __init__(
         self,
@@ -72,24 +75,17 @@ class HighLevelStream:
         checkpoint: VlmCheckpoint,
         resize: Resize | None,
         recorded: CalibrationSet,
-        staging: Path,
+        work: WorkFolder,
         settings: BuildSettings,
         progress: Progress,
     ) -> None:
-        """Write embedding table, tokenizer and settings; nothing of the products is read yet.
-
-        `resize` is what the checkpoint's image processor does to the policy's images.
-        """
+        """Nothing is read or written yet. `resize` is what the checkpoint's image processor does to the images."""
         self._checkpoint, self._settings, self._progress = checkpoint, settings, progress
-        self._staging, self._folder = staging, staging / "hl"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._work, self._folder = work, work.staging / "hl"
         size = policy.high_level.image_size
         sizes = engine_sizes([(size, size)], resize)
         self._config: VlmConfig = vlm_config(checkpoint.config, CAPACITY, sizes, resize=resize)
-        write_vlm_config(self._config, self._folder / "config.json")
-        (self._folder / "tokenizer.json").write_bytes(checkpoint.tokenizer)
-        np.save(self._folder / "embed.npy", _embedding(checkpoint), allow_pickle=False)
-        self._tokenizer: Tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        self._tokenizer = Tokenizer.from_str(checkpoint.tokenizer.decode())
         self._chats = {role: chats(recorded, policy.memory, role) for role in ROLES}
         with fake_mode():
             self._model = _empty_model(checkpoint)  # what graphs are traced from
@@ -98,8 +94,44 @@ class HighLevelStream:
         self._units = streaming_units(self._model, sizes)
         self.gates: dict[str, Any] = {}
 
+    def sizes(self) -> list[EngineSize]:
+        """What the engines will take on the device."""
+        config, plan, keep = self._config, self._settings.plan, self._settings.keep_fp32
+        text, vision = self._checkpoint.config.text_config, self._checkpoint.config.vision_config
+        pixels = config.image_sizes[0]
+        rows = config.capacity
+        patches = 4 * pixels.tokens  # 2 x 2 patches per visual token in both families
+        attention = {"heads": int(text.num_attention_heads), "width": config.width, "mlp": int(text.intermediate_size)}
+        tower = vision_graph(self._model, pixels.pixels)
+        return [
+            EngineSize(
+                "hl/vision",
+                stored_elements(tower, plan.engine("hl/vision"), keep.get("hl/vision", ())),
+                activation_bytes=activation_bytes(
+                    tokens=patches,
+                    width=int(vision.hidden_size),
+                    mlp=int(vision.intermediate_size),
+                    heads=int(vision.num_heads),
+                    context=patches,
+                ),
+            ),
+            EngineSize(
+                "hl/decoder",
+                stored_elements(DecoderGraph(self._model), plan.engine("hl/decoder"), keep.get("hl/decoder", ())),
+                kv_bytes=kv_bytes(layers=config.layers, kv_heads=config.kv_heads, rows=rows, head_dim=config.head_dim),
+                activation_bytes=activation_bytes(tokens=rows, context=2 * rows, **attention),
+            ),
+        ]
+
+    @property
+    def table_bytes(self) -> int:
+        """The embedding table in the host's memory."""
+        wide = self._checkpoint.source.read("model.language_model.norm.weight").dtype == torch.float32
+        return self._config.vocabulary * self._config.width * (4 if wide else 2)
+
     def run(self) -> dict[str, Made]:
         """Both engines and the gates of whole calls, by the engines' names."""
+        self._write_tables()
         vision = self._vision()
         names = vision_outputs(self._checkpoint.config)
         images = {role: [{"image": self._image(chat)} for chat in self._chats[role]] for role in ROLES}
@@ -110,6 +142,13 @@ class HighLevelStream:
         rounded = Known({key: dict(found) for key, found in zip(pixels, vision.found, strict=True)})
         self._judge(calls["gate"], rounded, decoder)
         return {"hl/vision": vision, "hl/decoder": decoder}
+
+    def _write_tables(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_vlm_config(self._config, self._folder / "config.json")
+        (self._folder / "tokenizer.json").write_bytes(self._checkpoint.tokenizer)
+        self._progress("hl: embedding table")
+        np.save(self._folder / "embed.npy", _embedding(self._checkpoint), allow_pickle=False)
 
     def _vision(self) -> Made:
         size = self._config.image_sizes[0]
@@ -132,7 +171,7 @@ class HighLevelStream:
             gate=samples("gate"),
             feed=plain_feed(VISION_INPUTS),
         )
-        return carry_out(job, self._staging, self._settings, self._progress)
+        return carry_out(job, self._work, self._settings, self._progress)
 
     def _decoder(self, calls: Mapping[str, Sequence[_Call]]) -> Made:
         inputs = decoder_inputs(self._checkpoint.config)
@@ -152,7 +191,7 @@ class HighLevelStream:
             gate=[self._sample(call) for call in calls["gate"]],
             feed=partial(self._feed, inputs),
         )
-        return carry_out(job, self._staging, self._settings, self._progress)
+        return carry_out(job, self._work, self._settings, self._progress)
 
     def _units_of(self, graph: str) -> list[Any]:
         source = self._checkpoint.source

@@ -47,6 +47,15 @@ class Job:
         """The engine's graph without weights."""
         return trace(self.traced or self.graph, self.example, self.inputs, self.outputs, self.shapes)
 
+    @property
+    def dims(self) -> dict[str, tuple[int | str, ...]]:
+        """The inputs' sizes; the varying one is `length`."""
+        varying = self.shapes or (None,) * len(self.inputs)
+        return {
+            name: tuple("length" if axes and axis in axes else size for axis, size in enumerate(example.shape))
+            for name, example, axes in zip(self.inputs, self.example, varying, strict=True)
+        }
+
 
 def plain_feed(inputs: Sequence[str]) -> Callable[[Sample], Feed]:
     """Feeds that are the samples themselves."""

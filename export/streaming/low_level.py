@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from memrt.calib.calibration_set import ROLES, CalibrationSet, LowLevelSample
@@ -22,11 +22,14 @@ from memrt.calib.observations import observation_of, subgoal_text
 from memrt.export.checkpoints.pi05 import Pi05Checkpoint
 from memrt.export.gates import CHAIN, GRIPPER, gate, gripper_agreement
 from memrt.export.low_level_export import NOISE_SEED, TAPPED_STEPS, Chunks
+from memrt.export.memory_verdict import EngineSize, activation_bytes, kv_bytes
 from memrt.export.pi05_graphs import INPUTS, OUTPUTS, example, graphs, shapes
 from memrt.export.pi05_tables import read_modulation_table, table_times, write_embedding_table
 from memrt.export.pi05_units import streaming_units
-from memrt.export.streaming.engine import BuildSettings, Made, carry_out
+from memrt.export.streaming.engine import BuildSettings, carry_out, stored_elements
 from memrt.export.streaming.job import Job, plain_feed, streamed_unit
+from memrt.export.streaming.made import Made
+from memrt.export.streaming.resume import WorkFolder
 from memrt.export.streaming.skeleton import fake_mode
 from memrt.export.streaming.stand_ins import Known, Listening, TorchEngine
 from memrt.export.streaming.stream import Progress
@@ -34,7 +37,7 @@ from memrt.runtime.config import PolicyConfig
 from memrt.runtime.engine import open_engine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.low_level import LowLevelInterface
-from memrt.runtime.policy.low_level_config import LowLevelModel, write_low_level_model
+from memrt.runtime.policy.low_level_config import LowLevelModel, prefix_profiles, write_low_level_model
 from memrt.runtime.policy.low_level_session import LowLevelSession, read_tables
 from memrt.runtime.policy.noise import chunk_noise
 from memrt.runtime.policy.preprocess import NormStats
@@ -59,33 +62,28 @@ class _Moment:
 
 
 class LowLevelStream:
-    """The engines of one π0.5 checkpoint, below `staging / "ll"`."""
+    """The engines of one π0.5 checkpoint, in the bundle's `ll`."""
 
     def __init__(
         self,
         policy: PolicyConfig,
         checkpoint: Pi05Checkpoint,
         recorded: CalibrationSet,
-        staging: Path,
+        work: WorkFolder,
         settings: BuildSettings,
         progress: Progress,
     ) -> None:
-        """Write the tables and read the recorded moments; nothing of the checkpoint's products is read yet."""
+        """Read the recorded moments; nothing of the checkpoint's weights is read or written yet."""
         self._policy, self._checkpoint, self._settings, self._progress = policy, checkpoint, settings, progress
-        self._staging, self._folder = staging, staging / "ll"
+        self._work, self._folder = work, work.staging / "ll"
         self._config = _with_policy(checkpoint, policy)
-        model = runtime_model(self._config, bos=checkpoint.bos_token, denoise_steps=policy.low_level.denoise_steps)
-        self._model: LowLevelModel = model
-        self._write_tables()
-        tokens = PromptTokens.open(
-            self._folder / "tokenizer.json",
-            model.bos_token,
-            min(model.max_token_len, policy.low_level.max_token_len),
-        )
-        self._interface = LowLevelInterface(
-            policy.low_level, model, tokens, NormStats.load(self._folder / "norm_stats.json")
-        )
-        self._tables = read_tables(self._folder)
+        low_level, bos = policy.low_level, checkpoint.bos_token
+        model: LowLevelModel = runtime_model(self._config, bos=bos, denoise_steps=low_level.denoise_steps)
+        self._model = model
+        tokenizer = Tokenizer.from_str(checkpoint.tokenizer.decode())
+        tokens = PromptTokens(tokenizer, bos, min(model.max_token_len, low_level.max_token_len))
+        stats = NormStats.parse(checkpoint.norm_stats, checkpoint.source.label)
+        self._interface = LowLevelInterface(low_level, model, tokens, stats)
         with fake_mode():
             self._graphs = graphs(Pi05(self._config), model)
         with torch.device("meta"):
@@ -94,11 +92,45 @@ class LowLevelStream:
             role: [self._moment(recorded, sample, index) for index, sample in enumerate(recorded.low_level(role))]
             for role in ROLES
         }
-        self.gates: dict[str, Any] = {}
+        self._tables: tuple[Array, Array] = (np.empty(0), np.empty(0))
         self._units = streaming_units(self._config, model)
+        self.gates: dict[str, Any] = {}
+
+    def sizes(self) -> list[EngineSize]:
+        """What the engines will take on the device."""
+        config, model, settings = self._config, self._model, self._settings
+        longest = prefix_profiles(model)[-1]
+        rows = longest + model.horizon
+        shapes_of = {
+            "vision": (config.vision, config.vision.tokens, config.vision.tokens),
+            "prefix": (config.prefix, longest, longest),
+            "step": (config.expert, model.horizon, rows),
+        }
+        cache = kv_bytes(layers=model.layers, kv_heads=model.kv_heads, rows=longest, head_dim=model.head_dim)
+        return [
+            EngineSize(
+                f"ll/{name}",
+                stored_elements(
+                    self._graphs[name],
+                    settings.plan.engine(f"ll/{name}"),
+                    settings.keep_fp32.get(f"ll/{name}", ()),
+                ),
+                kv_bytes=cache if name == "prefix" else 0,
+                activation_bytes=activation_bytes(
+                    tokens=tokens, width=stack.width, mlp=stack.mlp_width, heads=stack.heads, context=context
+                ),
+            )
+            for name, (stack, tokens, context) in shapes_of.items()
+        ]
+
+    @property
+    def table_bytes(self) -> int:
+        """The embedding table in the host's memory."""
+        return self._config.vocabulary * self._config.prefix.width * 4
 
     def run(self) -> dict[str, Made]:
         """All three engines and the gates of the whole chain, by the engines' names."""
+        self._write_tables()
         made: dict[str, Made] = {}
         stand_ins: dict[str, Engine] = {}
         for name in ("vision", "prefix"):
@@ -167,7 +199,7 @@ class LowLevelStream:
             gate=samples("gate"),
             feed=plain_feed(INPUTS[name]),
         )
-        return carry_out(job, self._staging, self._settings, self._progress)
+        return carry_out(job, self._work, self._settings, self._progress)
 
     def _whole(self, name: str) -> nn.Module:
         """A graph with all its weights, for the one that is small enough (the expert: 1.2 GB in fp32)."""
@@ -217,6 +249,7 @@ class LowLevelStream:
 
     def _write_tables(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._progress("ll: embedding and modulation tables")
         read, config = self._checkpoint.source.read, self._config
         table = read_modulation_table(read, config, table_times(self._model.denoise_steps, step_rtc=False))
         np.save(self._folder / "modulation.npy", table, allow_pickle=False)
@@ -225,6 +258,7 @@ class LowLevelStream:
         stats = msgspec.json.format(msgspec.json.encode(self._checkpoint.norm_stats), indent=2)
         (self._folder / "norm_stats.json").write_bytes(stats + b"\n")
         write_low_level_model(self._model, self._folder / "config.json")
+        self._tables = read_tables(self._folder)
 
 
 def _with_policy(checkpoint: Pi05Checkpoint, policy: PolicyConfig) -> Any:

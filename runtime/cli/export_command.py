@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -13,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from memrt.runtime.bundle import Bundle, load_bundle
-from memrt.runtime.cli.eval_command import Precision
 from memrt.runtime.cli.extras import needs_extra
+from memrt.runtime.errors import MemrtError
 
 
 class Gate(str, Enum):
@@ -29,18 +32,72 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
 
 
+class Scheme(str, Enum):
+    """What the weights of products are stored in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    INT4 = "int4"
+    FP8 = "fp8"
+    NVFP4 = "nvfp4"
+
+
 def export(
-    policy: Annotated[str, typer.Argument(help="The policy YAML, or a packaged policy's name.", metavar="POLICY.yaml")],
+    policy: Annotated[
+        str | None,
+        typer.Argument(
+            help="The policy YAML, or a packaged policy's name. With --checkpoint it may be left out.",
+            metavar="[POLICY.yaml]",
+            show_default=False,
+        ),
+    ] = None,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Bundle folder to write; an older bundle is replaced.")],
-    precision: Annotated[Precision, typer.Option(help="int8 runs fastest on CPUs; fp32 is the reference.")] = (
-        Precision.INT8
-    ),
+    target: Annotated[
+        str, typer.Option(help="What to export for: cpu, rtx, orin, thor, h200, or a target YAML.")
+    ] = "cpu",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Export this one checkpoint, a VLM or a π0.5: a folder, or random:<name> as a rehearsal."),
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="LoRA adapter of the VLM: a folder that peft saved, or random:r<rank>.")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Blend the VLM with these pretrained weights (MemER's interpolation).")
+    ] = None,
+    fine_tuned_share: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of the fine-tuned weights in the blend; MemER: 0.8.")
+    ] = None,
+    norm_stats: Annotated[
+        Path | None, typer.Option(help="norm_stats.json of a π0.5 that does not bring its own.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="PaliGemma's SentencePiece model, for a π0.5 without a tokenizer.")
+    ] = None,
+    precision: Annotated[
+        Scheme | None,
+        typer.Option(help="Store all products in this type.", show_default="int8 on cpu, else the target's plan"),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Mixed-precision plan to use, such as one that a refused export wrote.")
+    ] = None,
+    memory_gib: Annotated[
+        float | None, typer.Option(help="The device's memory in GiB.", show_default="the target's")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Folder that holds the policy's weights.", show_default="the committed ones")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Recorded episodes to calibrate int8.", show_default="the committed ones")
+        Path | None, typer.Option(help="Recorded episodes to calibrate with.", show_default="the committed ones")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Recorded moments per role that are streamed through a checkpoint.")
+    ] = 4,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Computing threads for checkpoints.", show_default="all cores")
     ] = None,
     gate: Annotated[
         Gate | None,
@@ -54,40 +111,121 @@ def export(
         int, typer.Option(min=1, help="Episodes of --gate sim; fewer than 35 cannot show anything.")
     ] = 100,
     gate_task: Annotated[str, typer.Option(help="Task of --gate sim.")] = "PickXtimes",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
-    """Turn a policy's weights into a bundle of quantised engines, ready to run.
+    """Turn a policy's weights, or one checkpoint, into a bundle of quantised engines.
 
     Each engine must agree with the torch model it came from, on its worst sample, or nothing is written. With --gate
     the finished bundle must also behave as one exported in fp32: --gate sim refuses unless the episodes show that at
     most 10 points of success are lost (upper end of the paired 95 % interval). The bundle holds what was measured, in
     report.html and report.json.
 
+    Checkpoints of any size are streamed, one layer in memory at a time; an interrupted export goes on where it was.
+    TensorRT for RTX engines are built here, without a GPU; for Jetson and data-centre GPUs the bundle carries recipes
+    that `memrt build` follows on the device.
+
     Examples:
 
         memrt export configs/policies/am_grounded.yaml -o my_bundle
 
-        memrt export am_simple -o my_bundle --precision fp32
-
         memrt export my_policy.yaml -o my_bundle --weights runs/reference/weights
 
         memrt export am_grounded -o my_bundle --gate sim --gate-seeds 100
+
+        memrt export my_policy.yaml --checkpoint ./Qwen3-VL-4B-Instruct --adapter ./my_lora --target rtx -o my_bundle
+
+        memrt export --checkpoint random:pi05 --target cpu --precision int8 -o rehearsal
     """
-    with needs_extra("export", "cpu"):
-        from memrt.export.pipeline import export_policy
+    if policy is None and checkpoint is None:
+        raise MemrtError(
+            "nothing to export", expected="a policy or --checkpoint", found="neither", fix="try memrt export --help"
+        )
+    started = time.monotonic()
 
     def tell(line: str) -> None:
         typer.echo(line, err=True)
 
-    export_policy(
-        policy,
-        out,
-        precision=precision.value,
-        weights_root=weights,
-        calibration=calibration,
-        behaviour=behaviour_gate(gate, gate_seeds, gate_task, calibration, tell),
-        progress=tell,
-    )
-    Console().print(as_table(load_bundle(out)))
+    if checkpoint is None and target == "cpu" and plan is None and precision in {None, Scheme.INT8, Scheme.FP32}:
+        with needs_extra("export", "cpu"):
+            from memrt.export.pipeline import export_policy
+
+        assert policy is not None
+        export_policy(
+            policy,
+            out,
+            precision=(precision or Scheme.INT8).value,
+            weights_root=weights,
+            calibration=calibration,
+            behaviour=behaviour_gate(gate, gate_seeds, gate_task, calibration, tell),
+            progress=tell,
+        )
+    else:
+        _no_behaviour_gate(gate)
+        with needs_extra("export", "cpu"):
+            from memrt.export.checkpoint_export import Request, export_checkpoints
+
+        request = Request(
+            policy=policy,
+            out=out,
+            target=target,
+            checkpoint=checkpoint,
+            adapter=adapter,
+            pretrained=pretrained,
+            fine_tuned_share=fine_tuned_share,
+            norm_stats=norm_stats,
+            tokenizer=tokenizer,
+            weights_root=weights,
+            precision=None if precision is None else precision.value,
+            plan=plan,
+            calibration=calibration,
+            samples=samples,
+            memory_gib=memory_gib,
+            threads=threads or len(os.sched_getaffinity(0)),
+        )
+        export_checkpoints(request, tell)
+    bundle = load_bundle(out, verify=False)
+    seconds, peak = time.monotonic() - started, peak_bytes()
+    if as_json:
+        print(json.dumps(summary(bundle, seconds, peak)))
+        return
+    Console().print(as_table(bundle))
+    tell(f"{seconds:.0f} s, peak memory {peak / 2**30:.1f} GiB")
+
+
+def peak_bytes() -> int:
+    """The largest resident memory of this process and of any child, each by itself."""
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
+
+
+def summary(bundle: Bundle, seconds: float, peak: int) -> dict[str, Any]:
+    """What `--json` prints."""
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "policy": manifest.name,
+        "precision": manifest.precision,
+        "target": manifest.sources.get("target"),
+        "engines": {
+            name: {"file": engine.file, "precision": engine.precision, **engine.gate}
+            for name, engine in sorted(manifest.engines.items())
+        },
+        "gates": manifest.sources.get("gates", {}),
+        "bytes": sum(bundle.file(relative).stat().st_size for relative in manifest.files),
+        "proven_on_device": manifest.proven_on_device,
+        "seconds": round(seconds, 1),
+        "peak_bytes": peak,
+        "measured_on": "CPU",
+    }
+
+
+def _no_behaviour_gate(gate: Gate | None) -> None:
+    if gate is not None:
+        raise MemrtError(
+            f"--gate {gate.value} of a streamed checkpoint",
+            expected="a reference policy, whose fp32 twin runs here",
+            found="a checkpoint, target or plan that is streamed",
+            fix="compare two bundles with memrt fidelity --gate, or leave --gate out",
+        )
 
 
 def behaviour_gate(

@@ -123,19 +123,32 @@ class NormStats:
     def load(cls, path: str | Path) -> NormStats:
         """Read openpi's `norm_stats.json`: `{"norm_stats": {"state": {mean, std, q01, q99}, "actions": ...}}`."""
         try:
-            stats = json.loads(Path(path).read_text(encoding="utf-8"))["norm_stats"]
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _no_norm_stats(path, error) from error
+        return cls.parse(document, path)
+
+    @classmethod
+    def parse(cls, document: Any, source: object) -> NormStats:
+        """The same from the decoded document, which `source` names in errors."""
+        try:
+            stats = document["norm_stats"]
             state, actions = (
                 Quantiles(*(np.asarray(stats[name][key], dtype=np.float64) for key in ("q01", "q99")))
                 for name in ("state", "actions")
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MemrtError(
-                f"norm stats {path}",
-                expected='{"norm_stats": {"state": {"q01", "q99"}, "actions": {"q01", "q99"}}}',
-                found=f"{type(error).__name__}: {error}",
-                fix="copy assets/<id>/norm_stats.json from the checkpoint; π0.5 needs statistics with quantiles",
-            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise _no_norm_stats(source, error) from error
         return cls(state=state, actions=actions)
+
+
+def _no_norm_stats(source: object, error: Exception) -> MemrtError:
+    return MemrtError(
+        f"norm stats {source}",
+        expected='{"norm_stats": {"state": {"q01", "q99"}, "actions": {"q01", "q99"}}}',
+        found=f"{type(error).__name__}: {error}",
+        fix="copy assets/<id>/norm_stats.json from the checkpoint; π0.5 needs statistics with quantiles",
+    )
 
 
 def norm_stats_document(state: NDArray[Any], actions: NDArray[Any]) -> dict[str, Any]:

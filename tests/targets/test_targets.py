@@ -34,7 +34,7 @@ def test_packaged_gpu_targets_are_complete(name: str) -> None:
         assert target.sms_for([engine.scheme, *engine.keep.values()]) == target.sm
     assert target.build is not None
     assert target.build.decoder_lengths[0] == 1
-    assert set(target.build.fp32) == set(ENGINES)
+    assert set(target.fp32) == set(ENGINES)
     assert target.memory is not None
     assert target.memory.shared == (name in {"orin", "thor"})
     assert (target.backend == "tensorrt_rtx") == set(target.sm).issubset(AHEAD_OF_TIME_SMS)
@@ -45,7 +45,8 @@ def test_packaged_gpu_targets_are_complete(name: str) -> None:
 def test_the_cpu_target_keeps_its_int8_settings() -> None:
     target = load_target("cpu")
     assert target.int8_settings().blockwise == ("hl/vision", "hl/decoder")
-    assert (target.backend, target.precisions, target.sm, target.plan) == ("onnxruntime", ("fp32", "int8"), (), {})
+    assert (target.backend, target.precisions, target.sm) == ("onnxruntime", ("fp32", "int8", "int4"), ())
+    assert target.default_plan(ENGINES).engine("hl/decoder").scheme == "int4"
 
 
 def test_new_schemes_are_for_the_gpus_that_have_them() -> None:

@@ -1,0 +1,35 @@
+"""A finished engine graph, and what was seen of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memrt.export.sensitivity import LayerDamage
+from memrt.export.streaming.job import Feed
+from memrt.export.streaming.stages import Outputs
+from memrt.runtime.engine.agreement import Tensors
+
+Dims = dict[str, tuple[int | str, ...]]  # an engine's inputs; a name stands for the dimension that varies
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A graph with its weights. `proof` is what ONNX Runtime runs here: on a CPU target the graph itself.
+
+    `calibration` and `reference` are torch's outputs for the job's samples. For the gate samples, by name: `feeds` what
+    the proof was fed, `expected` what torch gives for it, `found` what the proof gave.
+    """
+
+    graph: Path
+    proof: Path
+    record: dict[str, Any]
+    audit: dict[str, Any]
+    damage: list[LayerDamage]
+    dims: Dims
+    calibration: list[Outputs]
+    reference: list[Outputs]
+    feeds: list[Feed]
+    expected: list[Tensors]
+    found: list[Tensors]
