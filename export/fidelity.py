@@ -95,7 +95,7 @@ def _high_level(candidate: Bundle, reference: Bundle, recorded: CalibrationSet, 
 
 
 def _answers(bundle: Bundle, samples: Sequence[Chat], budget: int, threads: int) -> list[str]:
-    session = VlmSession.open(bundle.file("hl/config.json").parent, threads)
+    session = VlmSession.open(bundle, threads)
     try:
         return [session.generate(chat.system, chat.user, [chat.image], budget).text for chat in samples]
     finally:

@@ -71,7 +71,7 @@ class LowLevelExport:
 
     def engine_chunks(self, samples: Sequence[LowLevelSample]) -> Chunks:
         """The same from the engines that lie in the folder now."""
-        session = LowLevelSession.open(self._folder, self._threads)
+        session = LowLevelSession.from_folder(self._folder, self._threads)
         try:
             return self._chunks(session.denoise, samples)
         finally:

@@ -6,11 +6,14 @@ Holds no state of the episode but what was computed already: vision features and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from memrt.runtime.bundle import Bundle
+from memrt.runtime.config import PolicyConfig
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import MemoryState, build_memory
 from memrt.runtime.policy.vlm_session import VlmSession
+from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Observation
 
 
@@ -32,14 +35,25 @@ class HighLevelResult:
 class HighLevelPolicy:
     """A bundle's VLM behind its memory. Implements the loop's `HighLevel`; one thread owns it."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        """Open the bundle's `hl` engines with `threads` computing threads.
+    def __init__(self, bundle: Bundle, threads: int = 1, *, engines: ReadyEngines | None = None) -> None:
+        """Open the bundle's `hl` engines with `threads` computing threads; `engines` as for `VlmSession.open`.
 
-        Raises MemrtError when the bundle's high level is an oracle or its files do not belong together.
+        Raises MemrtError when the bundle has no high level, its engines must be built first, or its files do not belong
+        together.
         """
-        self._settings = bundle.policy.high_level
-        self.memory = build_memory(bundle.policy.memory)
-        self._session = VlmSession.open(bundle.file("hl/config.json").parent, threads)
+        self._use(bundle.policy, VlmSession.open(bundle, threads, engines=engines))
+
+    @classmethod
+    def from_folder(cls, policy: PolicyConfig, folder: Path, threads: int = 1) -> HighLevelPolicy:
+        """The same from an `hl` folder that is not in a bundle yet."""
+        self = cls.__new__(cls)
+        self._use(policy, VlmSession.from_folder(folder, threads))
+        return self
+
+    def _use(self, policy: PolicyConfig, session: VlmSession) -> None:
+        self._settings = policy.high_level
+        self.memory = build_memory(policy.memory)
+        self._session = session
 
     def initial(self) -> MemoryState:
         """The memory at the start of an episode; what an earlier episode left in the K/V cache is forgotten.

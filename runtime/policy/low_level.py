@@ -23,6 +23,7 @@ from memrt.runtime.policy.preprocess import (
     to_absolute,
 )
 from memrt.runtime.policy.prompt_tokens import PromptTokens
+from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import PROPRIOCEPTION_DIM, ActionChunk, Observation, Subgoal
 
 NS_PER_S = 1_000_000_000
@@ -107,22 +108,24 @@ class LowLevelInterface:
 class LowLevelPolicy:
     """A bundle's action expert. Implements the loop's `LowLevel`; one thread owns it."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        """Open the bundle's `ll` engines with `threads` computing threads.
+    def __init__(self, bundle: Bundle, threads: int = 1, *, engines: ReadyEngines | None = None) -> None:
+        """Open the bundle's `ll` engines with `threads` computing threads; `engines` as for `LowLevelSession.open`.
 
-        Raises MemrtError when its files do not belong together.
+        Raises MemrtError when the bundle has no low level, its engines must be built first, or its files do not belong
+        together.
         """
-        self._open(bundle.policy.low_level, bundle.file("ll/config.json").parent, threads)
+        session = LowLevelSession.open(bundle, threads, engines=engines)
+        self._use(bundle.policy.low_level, session, bundle.file("ll/config.json").parent)
 
     @classmethod
     def from_folder(cls, settings: LowLevelConfig, folder: Path, threads: int = 1) -> LowLevelPolicy:
         """The same from an `ll` folder that is not in a bundle yet."""
         policy = cls.__new__(cls)
-        policy._open(settings, folder, threads)
+        policy._use(settings, LowLevelSession.from_folder(folder, threads), folder)
         return policy
 
-    def _open(self, settings: LowLevelConfig, folder: Path, threads: int) -> None:
-        self.session = LowLevelSession.open(folder, threads)
+    def _use(self, settings: LowLevelConfig, session: LowLevelSession, folder: Path) -> None:
+        self.session = session
         model = self.session.model
         tokens = PromptTokens.open(
             folder / "tokenizer.json", model.bos_token, min(model.max_token_len, settings.max_token_len)

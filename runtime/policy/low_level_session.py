@@ -10,7 +10,7 @@ executes them while the chunk is computed). They are clean from the first step o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memrt.runtime.engine import open_engine
+from memrt.runtime.bundle import Bundle, require_halves
+from memrt.runtime.engine import TensorRtEngine, open_engine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.low_level_config import LowLevelModel, read_low_level_model
+from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Engine
 
 Float32Array = NDArray[np.float32]
+EmbeddingTable = NDArray[np.float16] | NDArray[np.float32]
+KEYS_VALUES = ("keys", "values")  # outputs of the prefix, inputs of the steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +46,7 @@ class LowLevelSession:
     def __init__(
         self,
         model: LowLevelModel,
-        embedding: Float32Array,
+        embedding: EmbeddingTable,
         modulation: Float32Array,
         *,
         vision: Engine,
@@ -50,15 +54,16 @@ class LowLevelSession:
         step: Engine,
         step_rtc: Engine | None = None,
     ) -> None:
-        """`embedding` [vocabulary, width] is scaled already; `modulation` [steps, 2·layers + 1, 3, expert width].
+        """`embedding` float16 or float32 [vocabulary, width] is scaled already, and widened as it is looked up.
 
-        `step_rtc`, the engine for chunks with a clean beginning, needs one more row in `modulation`: t = 0.
+        `modulation` float32 [steps, 2·layers + 1, 3, expert width]. `step_rtc`, the engine for chunks with a clean
+        beginning, needs one more row in it: t = 0. On a GPU, keys and values stay there from the prefix to the steps.
         Raises MemrtError when the tables are not the model's.
         """
         has_clean = step_rtc is not None or len(modulation) == model.denoise_steps + 1
         steps = model.denoise_steps + int(has_clean)
-        _expect("ll/embed.npy", embedding, (embedding.shape[0], model.width))
-        _expect("ll/modulation.npy", modulation, (steps, model.modulation_rows, 3, model.expert_width))
+        _expect("ll/embed.npy", embedding, (embedding.shape[0], model.width), "float16", "float32")
+        _expect("ll/modulation.npy", modulation, (steps, model.modulation_rows, 3, model.expert_width), "float32")
         self.model = model
         self._embedding, self._modulation = embedding, modulation
         self._vision, self._prefix, self._step, self._step_rtc = vision, prefix, step, step_rtc
@@ -67,15 +72,38 @@ class LowLevelSession:
         self._x = np.empty((1, model.horizon, model.action_dim), np.float32)
         self._velocity = np.empty_like(self._x)
         self._horizon = np.arange(model.horizon, dtype=np.int64)
+        _share_prefix(prefix, [step] if step_rtc is None else [step, step_rtc])
 
     @classmethod
-    def open(cls, folder: Path, threads: int = 1) -> LowLevelSession:
-        """Open `vision.onnx`, `prefix.onnx`, `step.onnx`, `step_rtc.onnx` where there is one, and the tables."""
+    def open(cls, bundle: Bundle, threads: int = 1, *, engines: ReadyEngines | None = None) -> LowLevelSession:
+        """Open a bundle's low level; `engines` are those of this computer, found again if not given.
+
+        On a GPU its work goes before the high level's. Raises MemrtError when the bundle has no low level, when its
+        engines must be built first, and when its files do not belong together.
+        """
+        require_halves(bundle, "ll")
+        ready = engines or ReadyEngines.of(bundle)
+        return cls._of(
+            bundle.file("ll/config.json").parent,
+            lambda name: ready.open(f"ll/{name}", threads=threads, high_priority=True),
+            step_rtc="ll/step_rtc" in ready.files,
+        )
+
+    @classmethod
+    def from_folder(cls, folder: Path, threads: int = 1) -> LowLevelSession:
+        """The same from an `ll` folder of `.onnx` files that is not in a bundle yet."""
+        return cls._of(
+            folder,
+            lambda name: open_engine(folder / f"{name}.onnx", threads=threads),
+            step_rtc=(folder / "step_rtc.onnx").is_file(),
+        )
+
+    @classmethod
+    def _of(cls, folder: Path, engine: Callable[[str], Engine], *, step_rtc: bool) -> LowLevelSession:
         model = read_low_level_model(folder / "config.json")
         embedding, modulation = read_tables(folder)
-        names = ["vision", "prefix", "step", *(["step_rtc"] if (folder / "step_rtc.onnx").is_file() else [])]
-        engines = {name: open_engine(folder / f"{name}.onnx", threads=threads) for name in names}
-        return cls(model, embedding, modulation, **engines)
+        names = ("vision", "prefix", "step", *(["step_rtc"] if step_rtc else []))
+        return cls(model, embedding, modulation, **{name: engine(name) for name in names})
 
     def denoise(
         self,
@@ -102,13 +130,13 @@ class LowLevelSession:
         start_ns = time.monotonic_ns()
         views = [self._vision.run({"image": image})["tokens"][0] for image in images]
         vision_ns = time.monotonic_ns()
-        embeddings = np.concatenate((*views, self._embedding[tokens]))[None]
+        embeddings = np.concatenate((*views, np.asarray(self._embedding[tokens], np.float32)))[None]
         positions = np.arange(embeddings.shape[1], dtype=np.int64)
         cache = self._prefix.run({"embeddings": embeddings, "positions": positions})
         prefix_ns = time.monotonic_ns()
         self._x[0] = noise
         self._x[0, : len(clean)] = clean
-        step = self._bind_step(cache["keys"], cache["values"], self._horizon + embeddings.shape[1], len(clean))
+        step = self._bind_step(cache, self._horizon + embeddings.shape[1], len(clean))
         for row in self._modulation[: model.denoise_steps]:
             self._rows[0] = row
             step()
@@ -132,7 +160,7 @@ class LowLevelSession:
             raise MemrtError(
                 "a chunk with a clean beginning (real-time chunking)",
                 expected="a bundle with the engine step_rtc",
-                found="no ll/step_rtc.onnx",
+                found="none",
                 fix="export with step_rtc (weights that were trained with clean prefixes), or pass no prefix_actions",
             )
         if prefix_actions.shape[1:] != (width,) or len(prefix_actions) >= horizon:
@@ -145,19 +173,19 @@ class LowLevelSession:
         return prefix_actions
 
     def _bind_step(
-        self, keys: Float32Array, values: Float32Array, positions: NDArray[np.int64], clean: int
+        self, cache: Mapping[str, NDArray[Any]], positions: NDArray[np.int64], clean: int
     ) -> Callable[[], None]:
         """A call that reads x and the modulation row in place and writes the velocity in place.
 
         Engines with fixed memory (`bind`) allocate nothing inside the loop; any other engine of the protocol works.
-        The first `clean` tokens have the flow time of clean actions.
+        `cache` are the prefix's keys and values, empty where they stay on the device. The first `clean` tokens have the
+        flow time of clean actions.
         """
         feeds: dict[str, NDArray[Any]] = {
             "x": self._x,
             "modulation": self._rows[0],
             "positions": positions,
-            "keys": keys,
-            "values": values,
+            **cache,
         }
         engine = self._step
         if clean:
@@ -175,8 +203,8 @@ class LowLevelSession:
         return call
 
 
-def read_tables(folder: Path) -> tuple[Float32Array, Float32Array]:
-    """The embedding table (memory-mapped: it is the largest part of a real model) and the modulation table."""
+def read_tables(folder: Path) -> tuple[EmbeddingTable, Float32Array]:
+    """The embedding table (memory-mapped: a real model's takes a gigabyte) and the modulation table."""
     try:
         embedding = np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False)
         modulation = np.load(folder / "modulation.npy", allow_pickle=False)
@@ -190,11 +218,22 @@ def read_tables(folder: Path) -> tuple[Float32Array, Float32Array]:
     return embedding, modulation
 
 
-def _expect(name: str, array: Float32Array, shape: tuple[int, ...]) -> None:
-    if array.shape != shape or array.dtype != np.float32:
+def _share_prefix(prefix: Engine, steps: Sequence[Engine]) -> None:
+    """Let denoise steps on a GPU read keys and values where the prefix leaves them; others are handed them."""
+    readers = [step for step in steps if isinstance(step, TensorRtEngine)]
+    if not isinstance(prefix, TensorRtEngine) or len(readers) < len(steps):
+        return
+    prefix.keep_on_device(KEYS_VALUES)
+    for step in readers:
+        for name in KEYS_VALUES:
+            step.take_from(name, prefix, name)
+
+
+def _expect(name: str, array: NDArray[Any], shape: tuple[int, ...], *dtypes: str) -> None:
+    if array.shape != shape or array.dtype.name not in dtypes:
         raise MemrtError(
             name,
-            expected=f"float32 {list(shape)}",
+            expected=f"{' or '.join(dtypes)} {list(shape)}",
             found=f"{array.dtype} {list(array.shape)}",
             fix="export the policy again: the table belongs to another model",
         )

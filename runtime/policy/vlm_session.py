@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from memrt.runtime.engine import open_engine
+from memrt.runtime.bundle import Bundle, require_halves
+from memrt.runtime.engine import TensorRtEngine, open_engine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.chat import render_chat
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
-from memrt.runtime.policy.prefix_cache import PrefixCache, grid_key, row_keys
+from memrt.runtime.policy.prefix_cache import DeviceRows, HostRows, PrefixCache, Rows, grid_key, row_keys
 from memrt.runtime.policy.vlm_config import ImageSize, VlmConfig, read_vlm_config
 from memrt.runtime.policy.vlm_image import engine_size, fit
+from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Engine, ImageArray
 
 MAX_FRAMES = 32  # vision features kept: MemER's 8 keyframes and 8 recent frames twice over
@@ -95,22 +97,37 @@ class VlmSession:
         self._image_token = self._token_id(config.image_token)
         self._stop = frozenset(self._token_id(token) for token in config.stop_tokens)
         self._rotary = RotaryTable(config.head_dim, config.rope_theta, config.mrope_section, config.mrope_layout)
-        self._inputs = {spec.name for spec in decoder.inputs}  # a decoder without deepstack has no input for it
-        self._cache = PrefixCache.empty(config.layers, config.kv_heads, config.capacity, config.head_dim)
+        self._takes_deepstack = any(spec.name == "deepstack" for spec in decoder.inputs)  # not every family has it
+        self._cache = PrefixCache(_rows(config, decoder), config.capacity)
         self._frames: OrderedDict[int, _FrameFeatures] = OrderedDict()
         self._no_deepstack = np.zeros((config.deepstack_layers, 1, config.width), np.float32)
 
-    @staticmethod
-    def open(folder: Path, threads: int = 1) -> VlmSession:
-        """Open the `hl` folder of a bundle, with `threads` computing threads."""
+    @classmethod
+    def open(cls, bundle: Bundle, threads: int = 1, *, engines: ReadyEngines | None = None) -> VlmSession:
+        """Open a bundle's high level; `engines` are those of this computer, found again if not given.
+
+        Raises MemrtError when the bundle has no high level, when its engines must be built first, and when its files do
+        not belong together.
+        """
+        require_halves(bundle, "hl")
+        ready = engines or ReadyEngines.of(bundle)
+        folder = bundle.file("hl/config.json").parent
+        return cls._of(folder, lambda graph: ready.open(f"hl/{graph}", threads=threads))
+
+    @classmethod
+    def from_folder(cls, folder: Path, threads: int = 1) -> VlmSession:
+        """The same from an `hl` folder of `.onnx` files that is not in a bundle yet."""
+        return cls._of(folder, lambda graph: open_engine(folder / f"{graph}.onnx", threads=threads))
+
+    @classmethod
+    def _of(cls, folder: Path, engine: Callable[[str], Engine]) -> VlmSession:
         config = read_vlm_config(folder / "config.json")
-        graphs = [config.vision_graph(size) for size in config.image_sizes]
-        return VlmSession(
+        return cls(
             config,
             Tokenizer.from_file(str(folder / "tokenizer.json")),
             np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False),
-            {graph: open_engine(folder / f"{graph}.onnx", threads=threads) for graph in graphs},
-            open_engine(folder / "decoder.onnx", threads=threads),
+            {graph: engine(graph) for graph in map(config.vision_graph, config.image_sizes)},
+            engine("decoder"),
         )
 
     def generate(self, system: str, user: str, images: Sequence[ImageArray], max_new_tokens: int) -> Generation:
@@ -177,15 +194,14 @@ class VlmSession:
         cos, sin = self._rotary(identity[:, 3:].T)
         feeds: dict[str, NDArray[Any]] = {
             "embeddings": np.ascontiguousarray(embeddings),
-            "deepstack": np.ascontiguousarray(deepstack),
+            **({"deepstack": np.ascontiguousarray(deepstack)} if self._takes_deepstack else {}),
             "cos": cos,
             "sin": sin,
-            "keys": self._cache.keys,
-            "values": self._cache.values,
+            **self._cache.rows.feeds(),
             "past_length": np.asarray([self._cache.length], dtype=np.int64),
         }
-        outputs = self._decoder.run({name: feed for name, feed in feeds.items() if name in self._inputs})
-        self._cache.append(identity, outputs["new_keys"], outputs["new_values"])
+        outputs = self._decoder.run(feeds)
+        self._cache.append(identity, outputs)
         return int(outputs["logits"][0].argmax())
 
     def _embed(
@@ -245,3 +261,10 @@ class VlmSession:
                 "tokenizer", expected=f"the control token {token}", found="none", fix="export the policy again"
             )
         return int(found)
+
+
+def _rows(config: VlmConfig, decoder: Engine) -> Rows:
+    """Keys and values lie where the decoder runs."""
+    if isinstance(decoder, TensorRtEngine):
+        return DeviceRows(decoder)
+    return HostRows(config.layers, config.kv_heads, config.capacity, config.head_dim)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ GOAL = "pick up the red cube and place it on the target, then press the button t
 
 @pytest.fixture
 def policy(exported: Path) -> HighLevelPolicy:
-    bundle = SimpleNamespace(policy=load_policy("am_grounded"), file=lambda name: exported.parent / name)
-    return HighLevelPolicy(bundle)  # type: ignore[arg-type]
+    return HighLevelPolicy.from_folder(load_policy("am_grounded"), exported)
 
 
 def _observation(camera: str = "front", seed: int = 0) -> Observation:
@@ -34,7 +32,7 @@ def test_a_call_asks_what_memory_asks_and_returns_what_memory_makes_of_it(
     state = policy.initial()
     result = policy.call(GOAL, _observation(), state)
     request = policy.memory.request(state, GOAL)
-    alone = VlmSession.open(exported).generate(request.system, request.user, [tiny.image(0)], 128)
+    alone = VlmSession.from_folder(exported).generate(request.system, request.user, [tiny.image(0)], 128)
     assert result.reply == alone.text
     assert result.new_tokens == alone.new_tokens > 0
     update = policy.memory.update(state, alone.text, GOAL)

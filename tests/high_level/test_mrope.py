@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
-from memrt.runtime.policy.prefix_cache import KEY_COLUMNS, PrefixCache
+from memrt.runtime.policy.prefix_cache import KEY_COLUMNS, HostRows, PrefixCache
 
 IMAGE = 7
 GRIDS = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=3)
@@ -77,7 +77,8 @@ def _rows(values: list[int]) -> np.ndarray:
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=8))
 def test_kept_rows_are_exactly_the_common_prefix(prompts: list[list[int]]) -> None:
-    cache = PrefixCache.empty(1, 1, 16, 2)
+    rows = HostRows(1, 1, 16, 2)
+    cache = PrefixCache(rows, 16)
     held: list[int] = []
     for prompt in prompts:
         reused = cache.keep_common_prefix(_rows(prompt))
@@ -86,7 +87,7 @@ def test_kept_rows_are_exactly_the_common_prefix(prompts: list[list[int]]) -> No
             common += 1
         assert reused == common == cache.length
         new = np.asarray(prompt[reused:], dtype=np.float32).reshape(1, 1, -1, 1).repeat(2, axis=3)
-        cache.append(_rows(prompt[reused:]), new, -new)
+        cache.append(_rows(prompt[reused:]), {"new_keys": new, "new_values": -new})
         held = prompt
-        np.testing.assert_array_equal(cache.keys[0, 0, : len(prompt), 0], np.float32(prompt))
-        np.testing.assert_array_equal(cache.values[0, 0, : len(prompt), 1], -np.float32(prompt))
+        np.testing.assert_array_equal(rows.keys[0, 0, : len(prompt), 0], np.float32(prompt))
+        np.testing.assert_array_equal(rows.values[0, 0, : len(prompt), 1], -np.float32(prompt))

@@ -17,7 +17,7 @@ BUDGET = 24
 
 @pytest.fixture
 def session(exported: Path) -> VlmSession:
-    return VlmSession.open(exported)
+    return VlmSession.from_folder(exported)
 
 
 def _transformers_answer(user: str, *seeds: int) -> str:
@@ -38,7 +38,7 @@ def test_reuse_gives_the_answer_of_a_cold_call(exported: Path, session: VlmSessi
     reused = []
     for seed, question in calls:
         warm = session.generate(SYSTEM, QUESTIONS[question], [tiny.image(seed)], BUDGET)
-        cold = VlmSession.open(exported).generate(SYSTEM, QUESTIONS[question], [tiny.image(seed)], BUDGET)
+        cold = VlmSession.from_folder(exported).generate(SYSTEM, QUESTIONS[question], [tiny.image(seed)], BUDGET)
         assert cold.reused_tokens == 0
         assert warm.text == cold.text
         assert warm.prompt_tokens == cold.prompt_tokens
