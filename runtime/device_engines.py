@@ -36,6 +36,7 @@ from memrt.runtime.engine.golden import reproduce
 from memrt.runtime.engine.tensorrt_builder import BuildReport, Progress, build_engine_file
 from memrt.runtime.engine.tensorrt_library import SUFFIXES
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.manifest import NOT_YET_PROVEN
 from memrt.runtime.recipe import Recipe, read_recipes, recipe_file
 
 PROOF = "proof.json"
@@ -205,6 +206,20 @@ def proven(bundle: Bundle, device: DeviceInfo | None = None, *, cache: Path | No
         return None
     files = engine_files(bundle, device, cache=cache)
     return proof if proof.engines == _hashes(bundle, files) else None
+
+
+def require_proven(bundle: Bundle, device: DeviceInfo | None = None, *, cache: Path | None = None) -> Proof:
+    """The proof without which no physical robot is armed (`proven`). Raises `MemrtError` when there is none."""
+    device = device or this_device(bundle)
+    proof = proven(bundle, device, cache=cache)
+    if proof is None:
+        raise MemrtError(
+            f"{bundle.path} is {NOT_YET_PROVEN}",
+            expected=f"a proof that its engines compute on {device.describe()} what was exported",
+            found="none for this device, its driver and these engines",
+            fix=f"run memrt build {bundle.path}" + (f" --cache {cache}" if cache else ""),
+        )
+    return proof
 
 
 def _golden(bundle: Bundle, name: str) -> tuple[Path, Mapping[str, float]]:

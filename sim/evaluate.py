@@ -13,11 +13,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from memrt.runtime.bundle import load_bundle
+from memrt.runtime.bundle import load_bundle, require_halves
+from memrt.runtime.device_engines import this_device
 from memrt.runtime.loop.lockstep import run_lockstep
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.policy.high_level import HighLevelPolicy
 from memrt.runtime.policy.low_level import LowLevelPolicy
+from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.statistics import median, paired_difference95, wilson95
 from memrt.sim.env import TabletopEnv
 from memrt.sim.oracle import OracleHighLevel
@@ -58,7 +60,8 @@ def evaluate(
         results.append(result)
         if on_episode is not None:
             on_episode(result)
-    bundle = load_bundle(bundle_path)
+    bundle = load_bundle(bundle_path, verify=False)
+    device = this_device(bundle)
     successes = sum(result.success for result in results)
     by_repetitions = {
         n: [r.success for r in results if r.repetitions == n] for n in sorted({r.repetitions for r in results})
@@ -82,8 +85,15 @@ def evaluate(
         },
         "median_steps": median([float(result.steps) for result in results]),
         "seeds": [min(seeds), max(seeds)],
-        "versions": {name: version(name) for name in ("memrt", "mujoco", "numpy", "onnxruntime")},
-        "hardware": {"machine": platform.machine(), "processor": _processor(), "device": "cpu"},
+        "versions": {
+            **{name: version(name) for name in ("memrt", "mujoco", "numpy")},
+            device.backend: device.version,
+        },
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "device": "cpu" if device.sm is None else device.name,
+        },
         "results": [asdict(result) for result in results],
     }
 
@@ -102,10 +112,11 @@ class _Policies:
 
     def __init__(self, bundle_path: Path, threads: int) -> None:
         self.bundle = load_bundle(bundle_path)
-        self.low_level = LowLevelPolicy(self.bundle, threads=threads)
-        self.high_level = (
-            HighLevelPolicy(self.bundle, threads=threads) if self.bundle.policy.high_level.source == "vlm" else None
-        )
+        require_halves(self.bundle)
+        engines = ReadyEngines.of(self.bundle)
+        has_vlm = self.bundle.policy.high_level.source == "vlm"
+        self.low_level = LowLevelPolicy(self.bundle, threads, engines=engines)
+        self.high_level = HighLevelPolicy(self.bundle, threads, engines=engines) if has_vlm else None
 
 
 def _run(policies: _Policies, task: str, seed: int) -> EpisodeResult:

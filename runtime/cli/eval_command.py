@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from memrt.runtime.bundle import load_bundle, require_halves
 from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.errors import MemrtError
@@ -78,6 +79,9 @@ def evaluate_policy(
         )
     folder = find_bundle(bundle, policy, precision.value)
     other_folder = None if against is None else find_bundle(against, None, precision.value)
+    for path in (folder, other_folder):
+        if path is not None:
+            require_halves(load_bundle(path, verify=False))
     with needs_extra("sim", "cpu"):
         from memrt.sim.evaluate import compare, evaluate
 

@@ -25,6 +25,9 @@ def run_policy(
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle folder.", show_default="the policy's reference bundle")
     ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for engines and proofs.", show_default="BUNDLE.engines, beside it")
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="Which reference bundle, when --bundle is not given.")] = (
         Precision.INT8
     ),
@@ -69,6 +72,7 @@ def run_policy(
         task=task,
         policy=policy,
         bundle=bundle,
+        cache=cache,
         precision=precision.value,
         goal=goal,
         seed=seed,

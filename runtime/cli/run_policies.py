@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.loop.protocols import HighLevel, LowLevel
+from memrt.runtime.ready_engines import ReadyEngines
 
 
-def open_policies(bundle: Bundle, threads: int, stack: ExitStack) -> tuple[HighLevel | None, LowLevel]:
+def open_policies(
+    bundle: Bundle, threads: int, stack: ExitStack, *, cache: Path | None = None
+) -> tuple[HighLevel | None, LowLevel]:
     """Both policies, closed with `stack`. The high level is None for an oracle, which comes with the simulator.
 
-    Raises MemrtError for files that do not belong together, or where no engine's runtime is installed.
+    `cache` is the folder of engines built here, by default beside the bundle. Raises MemrtError for files that do not
+    belong together, where no engine's runtime is installed, and when engines must be built first.
     """
     with needs_extra("cpu"):
         from memrt.runtime.policy.high_level import HighLevelPolicy
         from memrt.runtime.policy.low_level import LowLevelPolicy
 
+    engines = ReadyEngines.of(bundle, cache=cache)
     high_level = None
     if bundle.policy.high_level.source == "vlm":
-        high_level = HighLevelPolicy(bundle, threads=threads)
+        high_level = HighLevelPolicy(bundle, threads, engines=engines)
         stack.callback(high_level.close)
-    low_level = LowLevelPolicy(bundle, threads=threads)
+    low_level = LowLevelPolicy(bundle, threads, engines=engines)
     stack.callback(low_level.close)
     return high_level, low_level

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from memrt.runtime.bundle import Bundle
+from memrt.runtime.device_engines import this_device
 from memrt.runtime.live_status import latency_table
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.scheduler import feasible
@@ -102,11 +103,16 @@ def _control_line(record: RunRecord) -> str:
 
 
 def _about(bundle: Bundle, robot: str) -> dict[str, Any]:
+    device = this_device(bundle)
     return {
         "robot": robot,
         "policy": bundle.policy.name,
         "precision": bundle.manifest.precision,
         "bundle": str(bundle.path),
-        "versions": {name: version(name) for name in ("memrt", "numpy", "onnxruntime")},
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "device": "cpu"},
+        "versions": {**{name: version(name) for name in ("memrt", "numpy")}, device.backend: device.version},
+        "hardware": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "device": "cpu" if device.sm is None else device.name,
+        },
     }

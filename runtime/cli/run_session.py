@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memrt.runtime.bundle import Bundle, load_bundle
+from memrt.runtime.bundle import Bundle, load_bundle, require_halves
 from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.keys import Keys
@@ -17,12 +17,14 @@ from memrt.runtime.cli.run_policies import open_policies
 from memrt.runtime.cli.run_report import Plan, report_plan, report_run
 from memrt.runtime.cli.run_video import VideoThread, video_texts
 from memrt.runtime.clock import NS_PER_S, MonotonicClock
+from memrt.runtime.device_engines import proven, require_proven
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.lockstep import StepView, run_lockstep
 from memrt.runtime.loop.protocols import HighLevel, LowLevel
 from memrt.runtime.loop.realtime import LoopStatus, RealtimeLoop, warm_up
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.settings import LoopSettings, check_speed
+from memrt.runtime.manifest import NOT_YET_PROVEN
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import RobotMode, Subgoal
 from memrt.runtime.video import VideoWriter
@@ -42,6 +44,7 @@ class RunOptions:
     task: str
     policy: str | None
     bundle: Path | None
+    cache: Path | None
     precision: str
     goal: str | None
     seed: int
@@ -59,11 +62,13 @@ def run(options: RunOptions) -> int:
     """Run as asked; the exit status. Raises MemrtError for everything that can be refused before the robot moves."""
     robot_config = _check_robot(options)
     bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
+    require_halves(bundle)
     settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
     if options.duration is not None:
         steps = max(1, round(options.duration * NS_PER_S / settings.dt_ns))
         settings = replace(settings, cap_steps=min(settings.cap_steps, steps))
     _check_policy(options, bundle, robot_config, settings)
+    _check_proof(options, bundle, robot_config)
     with ExitStack() as stack:
         session = _Session(options, bundle, settings, stack)
         if options.lockstep:
@@ -144,7 +149,7 @@ class _Session:
         return self._finish(loop.run(options.duration, on_tick))
 
     def _open_policies(self) -> tuple[HighLevel | None, LowLevel]:
-        return open_policies(self._bundle, self._options.threads, self._stack)
+        return open_policies(self._bundle, self._options.threads, self._stack, cache=self._options.cache)
 
     def _connect(self, config: RobotConfig) -> tuple[LinkRobot, tuple[HighLevel | None, LowLevel]]:
         """Start the node, load the policies while it starts, then connect: loading would starve the heartbeat."""
@@ -246,3 +251,11 @@ def _check_policy(options: RunOptions, bundle: Bundle, robot: RobotConfig, setti
             found="the simulator's oracle, which only lock-step can ask",
             fix="add --lockstep, or choose another policy",
         )
+
+
+def _check_proof(options: RunOptions, bundle: Bundle, robot: RobotConfig) -> None:
+    """Only a simulated arm, and a dry run, which arms none, may run engines that were never proven here."""
+    if robot.kind != "sim" and not options.dry_run:
+        require_proven(bundle, cache=options.cache)
+    elif proven(bundle, cache=options.cache) is None:
+        note(f"{NOT_YET_PROVEN}: a physical robot would be refused until `memrt build {bundle.path}`")

@@ -18,7 +18,14 @@ from memrt.runtime import device_engines  # noqa: E402
 from memrt.runtime.bundle import Bundle, EngineRecord, load_bundle, write_bundle  # noqa: E402
 from memrt.runtime.config import load_policy  # noqa: E402
 from memrt.runtime.device_cache import DeviceInfo, default_cache, device_folder, this_cpu  # noqa: E402
-from memrt.runtime.device_engines import build_engines, engine_files, prove, proven, this_device  # noqa: E402
+from memrt.runtime.device_engines import (  # noqa: E402
+    build_engines,
+    engine_files,
+    prove,
+    proven,
+    require_proven,
+    this_device,
+)
 from memrt.runtime.engine import OnnxRuntimeEngine  # noqa: E402
 from memrt.runtime.engine.tensorrt_builder import BuildReport  # noqa: E402
 from memrt.runtime.engine.tensorrt_profiles import length_profiles  # noqa: E402
@@ -117,6 +124,17 @@ def test_a_cpu_bundle_is_proven_as_it_is(tmp_path: Path) -> None:
     assert proven(bundle) == proof
     assert proof.agreement["ll/step"]["samples"] == 1
     assert load_bundle(bundle.path).manifest == bundle.manifest  # its set of files did not change
+
+
+def test_without_a_proof_for_this_device_nothing_is_armed(bundle: Bundle, on_device: None, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    build_engines(bundle, ORIN, cache=cache, builder=Builder())
+    with pytest.raises(MemrtError, match=r"policy is not yet proven on device.*Fix: run memrt build .*policy --cache"):
+        require_proven(bundle, ORIN, cache=cache)
+    proof = prove(bundle, ORIN, cache=cache)
+    assert require_proven(bundle, ORIN, cache=cache) == proof
+    with pytest.raises(MemrtError, match=r"driver 12\.9.*found none for this device, its driver"):
+        require_proven(bundle, msgspec.structs.replace(ORIN, driver="12.9"), cache=cache)
 
 
 def test_a_wrong_engine_is_not_proven(tmp_path: Path) -> None:

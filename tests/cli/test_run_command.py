@@ -13,9 +13,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from memrt.runtime.bundle import write_bundle
+from memrt.robot_io.config import RobotConfig
+from memrt.runtime.bundle import EngineRecord, load_bundle, sha256_of, write_bundle
 from memrt.runtime.cli import default_bundle, run_command, run_session
 from memrt.runtime.config import load_policy
+from memrt.runtime.device_cache import bundle_hash, device_folder, write_record
+from memrt.runtime.device_engines import PROOF, Proof, this_device
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk
 
@@ -38,7 +41,12 @@ def refusal(*arguments: object) -> str:
     return line
 
 
-def make_bundle(folder: Path, policy: str = "am_grounded", cameras: tuple[str, ...] | None = None) -> Path:
+def make_bundle(
+    folder: Path,
+    policy: str = "am_grounded",
+    cameras: tuple[str, ...] | None = None,
+    engines: tuple[str, ...] = ("hl/decoder", "ll/step"),
+) -> Path:
     staging = folder.with_name(f"{folder.name}.staging")
     staging.mkdir(parents=True)
     (staging / "step.onnx").write_bytes(b"\0" * 1000)
@@ -46,7 +54,8 @@ def make_bundle(folder: Path, policy: str = "am_grounded", cameras: tuple[str, .
     if cameras is not None:
         low_level = msgspec.structs.replace(settings.low_level, cameras=cameras)
         settings = msgspec.structs.replace(settings, low_level=low_level)
-    write_bundle(staging, folder, policy=settings, precision="int8", engines={})
+    record = EngineRecord(file="step.onnx", precision="int8", inputs=(), outputs=())
+    write_bundle(staging, folder, policy=settings, precision="int8", engines=dict.fromkeys(engines, record))
     return folder
 
 
@@ -94,7 +103,7 @@ class Nod:
 def nodding(monkeypatch):
     """Stands in for the engines, which have their own tests and take minutes to build."""
 
-    def open_policies(bundle, threads: int, stack: ExitStack):
+    def open_policies(bundle, threads: int, stack: ExitStack, *, cache: Path | None):
         return Counter(), Nod()
 
     monkeypatch.setattr(run_session, "open_policies", open_policies)
@@ -140,6 +149,47 @@ def test_an_oracle_needs_lockstep(tmp_path):
     assert "--lockstep" in refusal("--bundle", oracle)
 
 
+@pytest.mark.parametrize(("held", "missing"), [("hl/decoder", "ll"), ("ll/step", "hl")])
+def test_half_a_policy_drives_nothing(tmp_path, held, missing):
+    half = make_bundle(tmp_path / "half", engines=(held,))
+    line = refusal("--bundle", half)
+    assert f"found only {held[:2]}" in line
+    assert "export both halves into one bundle" in line
+    assert missing in line
+
+
+@pytest.fixture
+def physical(monkeypatch):
+    """A robot that is not simulated; its settings cannot be written yet, since no driver of one is there."""
+    arm = RobotConfig(name="arm", kind="physical", cameras=("front", "wrist"))
+    monkeypatch.setattr("memrt.robot_io.config.load_robot", lambda name: arm)
+
+
+def test_a_physical_robot_is_not_armed_without_a_proof(bundle, nodding, physical):
+    line = refusal("--bundle", bundle)
+    assert f"{bundle} is not yet proven on device" in line
+    assert f"memrt build {bundle}" in line
+
+
+def test_a_dry_run_on_a_physical_robot_says_what_is_missing(bundle, nodding, physical):
+    result = invoke("--bundle", bundle, "--dry-run", "--json")
+    assert result.exit_code == 0, result.exception
+    assert "not yet proven on device" in " ".join(result.stderr.split())
+
+
+def test_a_proven_bundle_may_be_armed(bundle, nodding, physical, tmp_path):
+    """The proof is found in the folder that `memrt build` was given; another folder holds none."""
+    loaded, cache = load_bundle(bundle), tmp_path / "cache"
+    device = this_device(loaded)
+    engines = dict.fromkeys(loaded.manifest.engines, sha256_of(bundle / "step.onnx"))
+    proof = Proof(bundle=bundle_hash(loaded), device=device, engines=engines, agreement={})
+    write_record(device_folder(cache, loaded, device) / PROOF, proof)
+    result = invoke("--bundle", bundle, "--cache", cache, "--lockstep", "--duration", 0.5, "--json")
+    assert result.exit_code == 0, result.exception
+    assert "not yet proven" not in result.stderr
+    assert "not yet proven" in refusal("--bundle", bundle, "--cache", tmp_path / "other")
+
+
 @pytest.mark.parametrize("option", ["--video", "--trace"])
 def test_an_output_that_cannot_be_written_is_refused_before_the_run(bundle, nodding, option):
     assert option in refusal("--bundle", bundle, "--lockstep", option, "/nowhere/run.mp4")
@@ -176,6 +226,8 @@ def test_lockstep_prints_one_json_object_and_repeats_itself(bundle, nodding, tmp
     values = json.loads(first.stdout)
     assert (values["outcome"], values["steps"], values["policy"]) == ("time_over", 20, "am_grounded")
     assert values["latency_ms"]["low level"]["count"] == 3
+    assert (values["hardware"]["device"], "onnxruntime" in values["versions"]) == ("cpu", True)
+    assert first.stderr.count("not yet proven on device") == 1
     assert values["actions_sha256"] == json.loads(again.stdout)["actions_sha256"]
     other = invoke(*arguments, "--seed", 4)
     assert values["actions_sha256"] != json.loads(other.stdout)["actions_sha256"]

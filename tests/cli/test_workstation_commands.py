@@ -29,14 +29,15 @@ def refusal(*arguments: object) -> str:
     return str(result.exception)
 
 
-def make_bundle(folder: Path, policy: str) -> Path:
+def make_bundle(folder: Path, policy: str, names: tuple[str, ...] = ("hl/decoder", "ll/step")) -> Path:
     staging = folder.with_name(f"{folder.name}.staging")
     staging.mkdir(parents=True)
     (staging / "step.onnx").write_bytes(b"\0" * 2_000_000)
     engine = EngineRecord(
         file="step.onnx", precision="int8", inputs=(), outputs=(), gate={"cosine": 0.99987, "note": "worst sample"}
     )
-    write_bundle(staging, folder, policy=load_policy(policy), precision="int8", engines={"ll/step": engine})
+    engines = dict.fromkeys(names, engine)
+    write_bundle(staging, folder, policy=load_policy(policy), precision="int8", engines=engines)
     return folder
 
 
@@ -126,6 +127,13 @@ def test_eval_refusals_come_before_any_work(reference, arguments, hint):
 
 def test_eval_refuses_a_bundle_of_another_policy(reference):
     assert "expected policy `memoryless`" in refusal("eval", "--bundle", reference, "--policy", "memoryless")
+
+
+def test_eval_refuses_half_a_policy(reference, evaluate, tmp_path):
+    half = make_bundle(tmp_path / "half", "am_grounded", names=("ll/step",))
+    for arguments in (["--bundle", half], ["--against", half]):
+        assert "found only ll" in refusal("eval", *arguments)
+    evaluate.assert_not_called()
 
 
 def test_reference_bundles_lie_beside_the_reference_weights():
