@@ -7,6 +7,7 @@ import sys
 import typer
 
 from memrt.runtime.cli import (
+    bench_command,
     build_command,
     calib_command,
     eval_command,
@@ -38,6 +39,7 @@ def build_app() -> typer.Typer:
         fidelity_command,
         calib_command,
         build_command,
+        bench_command,
     ):
         command.register(app)
     return app

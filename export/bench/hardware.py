@@ -1,0 +1,95 @@
+"""What a figure was measured on, and whether there is memory enough to measure it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from memrt.runtime.errors import MemrtError
+
+GIB = 1 << 30
+# What decides how fast products of 8-bit, 4-bit and 16-bit numbers can be, by the kernel's names (x86, then ARM).
+_INSTRUCTION_SETS = (
+    *("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"),
+)
+PACKAGES = ("memrt", "torch", "transformers", "onnxruntime", "onnx", "numpy")
+
+
+def hardware() -> dict[str, Any]:
+    """The computer, and how busy it was: processor, cores this process may use, instruction sets, memory, load."""
+    cpu = _cpu_fields()
+    flags = set(cpu.get("flags", cpu.get("Features", "")).split())
+    memory = memory_fields()
+    return {
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "cores": usable_cores(),
+        "instruction_sets": [name for name in _INSTRUCTION_SETS if name in flags],
+        "memory_gib": round(memory["MemTotal"] / GIB, 1) if "MemTotal" in memory else None,
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Installed versions, and Python's."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_fields() -> dict[str, int]:
+    """Linux's account of its memory in bytes, by its own names; empty elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    return {key: int(rest.split()[0]) * 1024 for key, _, rest in (line.partition(":") for line in lines)}
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without pushing others out; None where the system does not say."""
+    return memory_fields().get("MemAvailable")
+
+
+def peak_bytes() -> int:
+    """This program's largest resident memory; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def check_memory(needed: int, what: str, fix: str) -> None:
+    """Raise MemrtError when fewer than `needed` bytes are available."""
+    available = available_bytes()
+    if available is not None and available < needed:
+        raise MemrtError(
+            f"too little memory for {what}",
+            expected=f"{needed / GIB:.1f} GiB available",
+            found=f"{available / GIB:.1f} GiB",
+            fix=fix,
+        )
+
+
+def _cpu_fields() -> dict[str, str]:
+    """The first processor's entry of /proc/cpuinfo."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}

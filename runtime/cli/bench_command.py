@@ -1,0 +1,171 @@
+"""`memrt bench`: our engines beside what a user would otherwise run, on this computer's CPU, in one run."""
+
+from __future__ import annotations
+
+import json
+import os
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from memrt.runtime.cli.extras import needs_extra
+
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of each implementation.", show_default="this computer's cores")
+]
+Runs = Annotated[int, typer.Option(min=1, help="Rounds that count; the median is reported.")]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where engines are kept and found again, by a hash of weights, settings and code. Up to 20 GB.",
+        show_default="memrt/bench in the user's cache folder",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+class Precision(str, Enum):
+    """How the decoder's weights are stored."""
+
+    INT4 = "int4"
+    INT8 = "int8"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    bench = typer.Typer(
+        help="Measure engines against PyTorch, ONNX Runtime and transformers on this computer's CPU.",
+        no_args_is_help=True,
+    )
+    bench.command("step")(step)
+    bench.command("decode")(decode)
+    app.add_typer(bench, name="bench")
+
+
+def step(
+    *,
+    size: Annotated[str, typer.Option(help="pi05 or pi05-tiny, with random weights.")] = "pi05",
+    threads: Threads = None,
+    runs: Runs = 7,
+    call: Annotated[
+        bool, typer.Option("--call", help="Also whole calls: three views, prefix, ten steps. 13 GiB of memory.")
+    ] = False,
+    work: Work = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a denoise step of π0.5's action expert: int8 engine, PyTorch fp32, ONNX Runtime fp32, in turns.
+
+    Same inputs (968 prefix tokens, 50 actions at full size) and threads for all; `relative_l2` says how far our
+    numbers are from PyTorch's.
+
+    Examples:
+
+        memrt bench step --json
+
+        memrt bench step --call --threads 4
+    """
+    with needs_extra("export", "train", "cpu"):
+        from memrt.export.bench.call import bench_call, check_call
+        from memrt.export.bench.engines import default_work_folder
+        from memrt.export.bench.pi05 import BenchPi05
+        from memrt.export.bench.step import bench_step
+
+    folder, count = work or default_work_folder(), threads or _cores()
+    if call:
+        check_call(BenchPi05.open(size), folder)  # refuse before minutes of work, not after
+    report = bench_step(size, threads=count, runs=runs, work=folder, progress=_tell)
+    if call:
+        report["call"] = bench_call(size, threads=count, runs=runs, work=folder, progress=_tell)
+    if as_json:
+        typer.echo(json.dumps(report, allow_nan=False))
+        return
+    Console().print(step_table(report, f"denoise step of {size}"))
+    if call:
+        Console().print(step_table(report["call"], f"whole call of {size}"))
+
+
+def decode(
+    *,
+    size: Annotated[
+        str, typer.Option(help="qwen3-vl-4b, qwen2.5-vl-7b, qwen3-vl-tiny or qwen2.5-vl-tiny, with random weights.")
+    ] = "qwen3-vl-4b",
+    tokens: Annotated[int, typer.Option(min=2, max=256, help="New tokens per answer.")] = 16,
+    precision: Annotated[Precision, typer.Option(help="The decoder's weights.")] = Precision.INT4,
+    threads: Threads = None,
+    runs: Runs = 7,
+    work: Work = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time greedy answers of a VLM about one image: our engines, and transformers' `generate` in bf16 and fp32.
+
+    The faster of transformers' two is the peer. fp32 is left out where it does not fit into memory.
+
+    Examples:
+
+        memrt bench decode --json
+
+        memrt bench decode --size qwen2.5-vl-7b --tokens 8 --runs 3
+    """
+    with needs_extra("export", "train", "cpu"):
+        from memrt.export.bench.decode import bench_decode
+        from memrt.export.bench.engines import default_work_folder
+
+    report = bench_decode(
+        size,
+        tokens=tokens,
+        runs=runs,
+        threads=threads or _cores(),
+        precision=precision.value,
+        work=work or default_work_folder(),
+        progress=_tell,
+    )
+    if as_json:
+        typer.echo(json.dumps(report, allow_nan=False))
+    else:
+        Console().print(decode_table(report))
+
+
+def step_table(report: dict[str, Any], title: str) -> Table:
+    """One row per implementation: medians, and how much faster ours is."""
+    parts = report.get("parts_ms", {})
+    columns = list(next(iter(parts.values()), {}))
+    table = Table("implementation", "ms", *columns, "ours is faster by", title=title)
+    for name in report["all_runs_ms"]:
+        speedup = report["speedup"].get(name)
+        by_part = [f"{parts[name][column]:.1f}" for column in columns]
+        table.add_row(name, f"{report[f'{name}_ms']:.1f}", *by_part, "" if speedup is None else f"{speedup:.2f}x")
+    table.caption = f"{report['how']}; relative L2 of ours against PyTorch {report['relative_l2']:.2e}"
+    return table
+
+
+def decode_table(report: dict[str, Any]) -> Table:
+    """One row per implementation."""
+    title = f"{report['size']}, {report['precision']}: {report['tokens']} tokens after {report['prompt_tokens']}"
+    table = Table("implementation", "ms per token", "tokens/s", "prompt ms", "ours is faster by", title=title)
+    for name, rate in report["tokens_per_s"].items():
+        speedup = report["speedup"].get(name)
+        table.add_row(
+            name,
+            f"{report[f'{name}_ms']:.1f}",
+            f"{rate:.2f}",
+            f"{report['prefill_ms'][name]:.0f}",
+            "" if speedup is None else f"{speedup:.2f}x",
+        )
+    left_out = "".join(f"; {name} not run: {why}" for name, why in report["not_run"].items())
+    table.caption = (
+        f"{report['how']}; relative L2 of the prompt's logits against {report['compared_with']} "
+        f"{report['relative_l2']:.2e}{left_out}"
+    )
+    return table
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
