@@ -14,6 +14,7 @@ Rules of this backend:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -252,10 +253,17 @@ class TensorRtEngine:
         return config
 
     def _save_runtime_cache(self, cache_file: Path) -> None:
-        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        content = bytes(self._runtime_cache.serialize())
         partial = cache_file.with_name(f"{cache_file.name}.partial")
-        partial.write_bytes(bytes(self._runtime_cache.serialize()))
-        partial.replace(cache_file)
+        try:
+            if cache_file.is_file() and cache_file.read_bytes() == content:
+                return
+            cache_file.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            partial.replace(cache_file)
+        except OSError:  # a full or read-only disk costs the next start its compilation, never this run its end
+            with suppress(OSError):
+                partial.unlink()
 
     def _require(self, success: bool, what: str) -> None:
         if not success:

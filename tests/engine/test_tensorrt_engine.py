@@ -84,6 +84,51 @@ def test_an_input_can_be_read_where_another_engine_left_it(engine: TensorRtEngin
         second.take_from("x", engine, "rows")
 
 
+class RuntimeCache:
+    def __init__(self) -> None:
+        self.content = b"nothing compiled yet"
+
+    def deserialize(self, content: bytes) -> None:
+        self.content = content
+
+    def serialize(self) -> bytes:
+        return self.content
+
+
+class RuntimeConfig:
+    """What TensorRT for RTX offers to keep kernels with."""
+
+    def __init__(self) -> None:
+        self.cache = RuntimeCache()
+
+    def set_execution_context_allocation_strategy(self, strategy: object) -> None: ...
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return self.cache
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> None: ...
+
+
+def test_kernels_are_read_and_kept_where_that_is_possible(engine: TensorRtEngine, library, device, tmp_path) -> None:
+    config = RuntimeConfig()
+    library.engine.create_runtime_config = lambda: config
+    kept = tmp_path / "cache" / "decoder.kernels"
+
+    def opened(cache: Path) -> TensorRtEngine:
+        return TensorRtEngine(engine._path, runtime_cache=cache, library=library, device=device)
+
+    first = opened(kept)
+    config.cache.content = b"compiled"
+    first.close()
+    assert kept.read_bytes() == b"compiled"
+    config.cache.content = b""
+    opened(kept).close()
+    assert config.cache.content == b"compiled"
+    (tmp_path / "file").write_text("")
+    opened(tmp_path / "file" / "cache" / "decoder.kernels").close()  # cannot be written: no reason to end a run
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
 @pytest.mark.parametrize("name", ["x", "nothing"])
 def test_only_tensors_of_fixed_shape_can_be_kept(engine: TensorRtEngine, name: str) -> None:
     with pytest.raises(MemrtError, match=f"cannot keep `{name}`"):
