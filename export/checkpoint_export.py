@@ -211,6 +211,7 @@ class _Export:
             precision=self._precision(),  # type: ignore[arg-type]  # one of the plan's schemes, or mixed
             engines=records,
             sources=sources,
+            target=self.target.name,
         )
 
     def _report(self, name: str, engine: Made, record: EngineRecord) -> EngineReport:

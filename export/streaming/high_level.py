@@ -206,7 +206,7 @@ class HighLevelStream:
 
     def _calls(self, recorded: Sequence[Chat], vision: Known) -> list[_Call]:
         """`recorded` as the session asks the decoder, with features from `vision`."""
-        decoder = Listening(self._dictated, decoder_inputs(self._checkpoint.config))
+        decoder = Listening(self._dictated, decoder_inputs(self._checkpoint.config), PER_TOKEN)
         session = self._session(vision, decoder)
         calls = []
         for chat in recorded:

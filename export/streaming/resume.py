@@ -105,7 +105,9 @@ class WorkFolder:
         self.release()
 
     def release(self) -> None:
-        """Let another export work towards the same output."""
+        """Let another export work towards the same output; a folder without results is not worth keeping."""
+        if not (self.root / "finished").is_dir():
+            shutil.rmtree(self.root, ignore_errors=True)
         self._lock.unlink(missing_ok=True)
 
     def _folder(self, name: str) -> Path:

@@ -29,16 +29,25 @@ class StandIn:
 
 
 class Listening(StandIn):
-    """Keeps what it is fed and answers with what `answer` makes of it."""
+    """Keeps what it is fed and answers with what `answer` makes of it.
 
-    def __init__(self, answer: Callable[[Mapping[str, Array]], Feed], inputs: Sequence[str] = ()) -> None:
+    `kept` are the inputs worth keeping, by default all: a decoder's K/V cache comes with every token, 200 MB each time.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Mapping[str, Array]], Feed],
+        inputs: Sequence[str] = (),
+        kept: Collection[str] | None = None,
+    ) -> None:
         super().__init__(inputs)
         self.heard: list[Feed] = []
-        self._answer = answer
+        self._answer, self._kept = answer, kept
 
     def run(self, feeds: Mapping[str, Array]) -> Feed:
         """The answer; the feed is copied, since sessions use their buffers again."""
-        self.heard.append({name: np.array(value) for name, value in feeds.items()})
+        kept = feeds.keys() if self._kept is None else feeds.keys() & set(self._kept)
+        self.heard.append({name: np.array(feeds[name]) for name in sorted(kept)})
         return self._answer(feeds)
 
 
