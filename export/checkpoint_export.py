@@ -25,7 +25,7 @@ from memrt.export.memory_verdict import EngineSize, MemoryVerdict, judge, requir
 from memrt.export.plan import Plan, Scheme, load_plan, plan_bytes
 from memrt.export.report import EngineReport, ExportRecord, SchemeTotal, write_report
 from memrt.export.sensitivity import calibrate
-from memrt.export.streaming.engine import BuildSettings
+from memrt.export.streaming.engine import BuildSettings, give_back_memory
 from memrt.export.streaming.high_level import HighLevelStream
 from memrt.export.streaming.low_level import LowLevelStream
 from memrt.export.streaming.made import Made
@@ -44,7 +44,6 @@ TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
 REAL_SIZE = "robomme_am_grounded"
 SAMPLES = 4  # recorded moments per role: calibration and gate each stream this many through every layer
 SMOOTHING = 0.5  # SmoothQuant's alpha for static activation ranges
-GOLDEN = 1  # samples that travel in the bundle: a decoder's holds a whole K/V cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +111,13 @@ class _Export:
             verdict = self._verdict(streams)
             check_disk(out.parent, self._disk_bytes(streams))
             made: dict[str, Made] = {}
-            for stream in streams:
-                made |= stream.run()
             gates: dict[str, Any] = {}
-            for stream in streams:
+            while streams:  # a half that is done takes its tables and samples with it: TensorRT needs the memory
+                stream = streams.pop(0)
+                made |= {name: engine.golden_only() for name, engine in stream.run().items()}
                 gates |= stream.gates
+                del stream
+                give_back_memory()
             bundle = self._finish(work, made, gates, verdict)
         except BaseException:
             work.release()
@@ -170,7 +171,7 @@ class _Export:
         for name, engine in made.items():
             plan = self.plan.engine(name)
             golden = f"golden/{name.replace('/', '_')}.npz"
-            write_golden(staging / golden, engine.feeds[:GOLDEN], engine.expected[:GOLDEN])
+            write_golden(staging / golden, engine.feeds, engine.expected[: len(engine.feeds)])
             inputs, outputs = _tensors(engine.proof)
             device = build_for_device(name, engine, plan, self.target, work, self.progress)
             path = device.file if device is not None else engine.graph

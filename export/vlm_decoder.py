@@ -120,8 +120,9 @@ class DecoderGraph(nn.Module):
         for number in range(len(self.layers)):
             yield f"layers.{number}", x
             x, key, value = self.layers[number](x, cos, sin, keys[number], values[number], mask)
-            new_keys.append(key)
-            new_values.append(value)
+            # A view would keep the whole joined projection alive, three times as much.
+            new_keys.append(key.contiguous())
+            new_values.append(value.contiguous())
             if deepstack is not None and number < added:
                 x = x + deepstack[number]
         yield "norm", x

@@ -75,7 +75,7 @@ class Artefact:
     def constant(self, name: str, value: Tensor) -> None:
         """Write a weight that is not quantised, in the graph's type for it."""
         dtype = self.dtype(name)
-        if dtype is None:
+        if dtype is None or self._is_shared(name, dtype):
             return
         compute = next(key for key, data_type in DATA_TYPES.items() if data_type == dtype)
         array = value.detach().to(TORCH_TYPES[compute])
@@ -122,6 +122,9 @@ class Artefact:
     def opset(self) -> int:
         """The version of ONNX's operators."""
         return int(self.model.opset_imports[""])
+
+    def _is_shared(self, name: str, dtype: ir.DataType) -> bool:
+        return self.shared is not None and name in self.shared.extents and self.shared.extents[name].dtype == dtype
 
     def _find(self, name: str, value: ir.Value) -> ir.ExternalTensor:
         for file in (self.data, self.shared):

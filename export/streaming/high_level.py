@@ -275,7 +275,8 @@ class HighLevelStream:
         settings = self._settings
         precision = settings.plan.engine("hl/decoder").scheme
         inputs = decoder_inputs(self._checkpoint.config)
-        feeds = [self._feed(inputs, self._sample(call)) for call in self._calls(self._chats["gate"], vision)]
+        calls = self._calls(self._chats["gate"], vision)
+        feeds = (self._feed(inputs, self._sample(call)) for call in calls)
         found = [{"logits": outputs["logits"]} for outputs in run_engine(decoder.proof, feeds, settings.threads)]
         reference = [{"logits": outputs[0][-1:].numpy()} for outputs in decoder.reference]
         self.gates[HIGH_LEVEL_CHAIN] = gate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ Dims = dict[str, tuple[int | str, ...]]  # an engine's inputs; a name stands for
 class Made:
     """A graph with its weights. `proof` is what ONNX Runtime runs here: on a CPU target the graph itself.
 
-    `calibration` and `reference` are torch's outputs for the job's samples. For the gate samples, by name: `feeds` what
-    the proof was fed, `expected` what torch gives for it, `found` what the proof gave.
+    `calibration` and `reference` are torch's outputs for the job's samples. For the gate samples, by name: `expected`
+    is what torch gives, `found` what the proof gave; `feeds` is what it was fed for the first, the golden samples.
     """
 
     graph: Path
@@ -33,3 +33,7 @@ class Made:
     feeds: list[Feed]
     expected: list[Tensors]
     found: list[Tensors]
+
+    def golden_only(self) -> Made:
+        """Without the outputs that only later engines and gates needed: hundreds of megabytes of keys and values."""
+        return replace(self, calibration=[], reference=[], found=[], expected=self.expected[: len(self.feeds)])
