@@ -41,7 +41,7 @@ $(VENV)/.runs: $(VENV)/.created $(CORE)
 # torch first and alone: any later request for it is then already satisfied by this build.
 $(VENV)/.develops: $(VENV)/.created $(CORE)
 	$(PINNED) torch
-	$(PINNED) --editable '.[cpu,sim,train,export,dev]'
+	$(PINNED) --editable '.[cpu,sim,train,export,rtx,dev]'
 	touch $@ $(VENV)/.runs
 
 $(VENV)/.created: pyproject.toml constraints.txt

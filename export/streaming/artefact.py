@@ -25,6 +25,7 @@ from memrt.export.streaming.data_file import DataFile
 from memrt.export.streaming.products import Product
 from memrt.export.streaming.skeleton import OPSET, OPSET_TENSORRT, Skeleton
 
+TENSORRT_ONLY = ("fp8", "nvfp4")
 SMOOTHING = "/smoothing"  # after the weight's name: what the product's input is multiplied by, float32 [in]
 
 
@@ -87,6 +88,9 @@ class Artefact:
         name, packed = product.weight_name, product.packed
         assert packed is not None
         self.data.append_array(f"{name}{SMOOTHING}", product.inverse_smoothing.numpy())
+        if self._is_unpacked(packed.scheme):
+            self.constant(name, packed.dequantise())
+            return
         if self.shared is None:
             self.data.append(f"{name}/quantised", packed.to_bytes(), CODES[packed.scheme], packed.values.shape)
         scale = packed.scale if packed.scheme == "nvfp4" else packed.scale.astype(NUMPY_TYPES[self.compute])
@@ -97,7 +101,7 @@ class Artefact:
     def finish(self, path: Path, products: Mapping[str, Product]) -> None:
         """Quantise the products' nodes, bind every weight to its bytes, write the graph to `path`."""
         for product in products.values():
-            if product.scheme in QUANTISED:
+            if product.scheme in QUANTISED and not self._is_unpacked(product.scheme):
                 quantise_product(
                     self.model,
                     product.weight_name,
@@ -122,6 +126,13 @@ class Artefact:
     def opset(self) -> int:
         """The version of ONNX's operators."""
         return int(self.model.opset_imports[""])
+
+    def _is_unpacked(self, scheme: str) -> bool:
+        """ONNX Runtime's CPU kernels know neither fp8 nor nvfp4: a proof multiplies by what their codes stand for.
+
+        So it proves graph and weights; how activations are rounded is then known from the torch pass alone.
+        """
+        return self.shared is not None and scheme in TENSORRT_ONLY
 
     def _is_shared(self, name: str, dtype: ir.DataType) -> bool:
         return self.shared is not None and name in self.shared.extents and self.shared.extents[name].dtype == dtype

@@ -131,3 +131,13 @@ def test_kept_weights_are_stored_as_the_plan_says(tmp_path):
     assert streamed.products["layers.0.up"].scheme == "fp32"
     assert streamed.damage[0].relative_l2 == 0.0 < streamed.damage[1].relative_l2
     assert np.isfinite(run(path, samples(1, 4)[0][0]).numpy()).all()
+
+
+@pytest.mark.parametrize(("scheme", "limit"), [("fp8", 0.06), ("nvfp4", 0.25)])
+def test_schemes_without_cpu_kernels_are_proven_by_what_their_codes_stand_for(tmp_path, scheme, limit):
+    streamed, path, target = export(tmp_path, plan(scheme, "bf16", head="fp32"), tensorrt=True)
+    for (x,), (reference,), (predicted,) in zip(samples(3, 2), streamed.reference, streamed.predicted, strict=True):
+        assert relative_l2(reference, predicted) < limit
+        assert relative_l2(reference, run(path, x)) < limit
+    assert b"DequantizeLinear" in target.read_bytes()
+    assert b"DequantizeLinear" not in path.read_bytes()
