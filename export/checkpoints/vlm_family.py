@@ -41,7 +41,7 @@ def family_of(model_type: object, what: str) -> Family:
             what,
             expected=f"model_type {' or '.join(get_args(Family))}",
             found=model_type,
-            fix="export a Qwen3-VL or Qwen2.5-VL checkpoint; serve other models with the `remote` policy",
+            fix="export a Qwen3-VL or Qwen2.5-VL checkpoint",
         )
     return cast("Family", model_type)
 
