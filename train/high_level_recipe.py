@@ -14,7 +14,7 @@ from pathlib import Path
 from memrt.train import high_level_adapters, high_level_train
 
 ADAPTERS = ("am_grounded", "memoryless", "am_simple")
-ADAPTER_STEPS = 2000  # the same for all: what differs is what they may remember
+ADAPTER_STEPS = 2400  # the same for all: what differs is what they may remember
 BASE_FILES = (
     "model.safetensors",
     "config.json",
