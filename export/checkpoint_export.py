@@ -18,6 +18,7 @@ import msgspec
 
 from memrt.calib.calibration_set import CalibrationSet, load_calibration_set, reference_set
 from memrt.export.checkpoints.disk import check_disk
+from memrt.export.code_digest import code_digest
 from memrt.export.device_build import build_for_device
 from memrt.export.gates import write_golden
 from memrt.export.halves import Halves, open_halves
@@ -246,6 +247,7 @@ class _Export:
             "target": msgspec.to_builtins(self.target),
             "plan": plan_bytes(self.plan).decode(),
             "sources": self._sources({}),
+            "code": code_digest(),
             "samples": self.request.samples,
         }
 

@@ -84,8 +84,8 @@ def build_for_device(
 
 
 def _elements(made: Made) -> dict[Scheme, int]:
-    """Weights of products by the scheme they are stored in."""
-    found: Counter[Scheme] = Counter()
+    """Weights by the type they are stored in; what no product multiplies by stays fp32."""
+    found: Counter[Scheme] = Counter({"fp32": int(made.audit["other_elements"])})
     for product in made.audit["products"]:
         found[product["scheme"]] += int(product["elements"])
     return dict(found)

@@ -7,11 +7,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from memrt.export.bench.hardware import versions
+from memrt.export.code_digest import code_digest
 from memrt.export.plan import EnginePlan
 from memrt.export.streaming.artefact import Artefact, product_weights
 from memrt.export.streaming.data_file import DataFile
@@ -23,8 +23,6 @@ from memrt.export.streaming.stages import Outputs
 from memrt.export.streaming.stream import stream
 
 Progress = Callable[[str], None]
-# The code that decides what an engine computes: a figure must not be of an engine that the present code would not make.
-_CODE = ("*.py", "streaming/*.py", "quantisers/*.py", "checkpoints/*.py", "bench/*.py")
 _VERSIONS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -51,16 +49,6 @@ def kept(work: Path, name: str, key: Mapping[str, Any], make: Callable[[Path], N
     make(partial)
     partial.rename(folder)
     return folder
-
-
-@lru_cache(maxsize=1)
-def code_digest() -> str:
-    """SHA-256 over the source files that engines depend on."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in _CODE for path in root.glob(pattern)}):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def make_engine(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import onnx_ir as ir
 from torch import nn
 
 from memrt.export.gate_thresholds import Threshold
@@ -30,6 +31,7 @@ from memrt.export.streaming.job import Feed, Job, named
 from memrt.export.streaming.made import Made
 from memrt.export.streaming.products import Product, ProductSettings
 from memrt.export.streaming.resume import WorkFolder
+from memrt.export.streaming.skeleton import Skeleton
 from memrt.export.streaming.stream import Progress, Streamed, UnitDamage, product_layers, stream
 from memrt.runtime.engine import open_engine
 from memrt.runtime.engine.agreement import Tensors, compare
@@ -98,6 +100,7 @@ def make(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -
         artefact.data.close()
         artefact.finish(file, streamed.products)
     audit = audit_products(target.model, plan.scheme_of).to_dict()
+    audit["other_elements"] = _other_elements(skeleton)
     damage = layer_damage(streamed.products, streamed.damage, plan)
     give_back_memory()
     found = run_engine(proof, (job.feed(sample) for sample in job.gate), settings.threads)
@@ -218,6 +221,14 @@ def _judge(
             raise
         raise refuse_with_plan(failure, settings.plan, job.name, damage, settings.plan_file) from failure
     return {**record, "plan": {**predicted.to_dict(), "threshold": PLAN_THRESHOLD.to_dict()}}
+
+
+def _other_elements(skeleton: Skeleton) -> int:
+    """Elements of all that no product multiplies by: norms, biases, tables of positions. They stay fp32."""
+    products = set(product_weights(skeleton.model))
+    tables = (v.const_value for v in skeleton.model.graph.initializers.values() if v.dtype == ir.DataType.FLOAT)
+    streamed = sum(_size(shape) for name, shape in skeleton.weights.items() if name not in products)
+    return streamed + sum(int(table.size) for table in tables if table is not None)
 
 
 def _size(shape: tuple[int, ...]) -> int:
