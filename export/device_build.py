@@ -70,7 +70,7 @@ def build_for_device(
             f"{name}: engine of {report.engine_bytes / 1e6:.1f} MB in {report.seconds:.0f} s, "
             f"peak {report.peak_bytes / 2**30:.1f} GiB"
         )
-        audit = audit_engine(name, report, elements)
+        audit = audit_engine(name, report, elements, fp32_products=elements["fp32"] - made.audit["other_elements"])
         known = {
             "sm": list(sm),
             "tensorrt_rtx": report.version,

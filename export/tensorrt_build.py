@@ -69,9 +69,17 @@ def scheme_bytes(elements: Mapping[Scheme, int]) -> int:
 
 
 def audit_engine(
-    name: str, report: BuildReport, elements: Mapping[Scheme, int], *, allow_narrowed: bool = False
+    name: str,
+    report: BuildReport,
+    elements: Mapping[Scheme, int],
+    *,
+    fp32_products: int | None = None,
+    allow_narrowed: bool = False,
 ) -> EngineAudit:
     """Hold a built engine to the plan's weight `elements` by scheme.
+
+    `fp32_products` are the elements that matrix products must read in fp32, by default all fp32 `elements`. A bias that
+    is fused into a 16-bit product may be narrowed with it.
 
     Raises `MemrtError` when its weights take more bytes than planned, when more of them are in a wider type than
     planned, or (unless `allow_narrowed`) when weights that must stay fp32 do not.
@@ -97,7 +105,8 @@ def audit_engine(
                 found=_percent(share),
                 fix="this target does not compile the scheme for these operators: choose another scheme or target",
             )
-        narrowed = max(0.0, planned_share.get("fp32", 0.0) - share.get("fp32", 0.0))
+        wanted = planned_share.get("fp32", 0.0) if fp32_products is None else fp32_products / total
+        narrowed = max(0.0, wanted - share.get("fp32", 0.0))
         if narrowed > NARROWER_SHARE and not allow_narrowed:
             raise MemrtError(
                 f"{name} does not keep in fp32 what its plan keeps",

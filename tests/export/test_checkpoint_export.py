@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from memrt.export.checkpoint_export import Request, export_checkpoints
@@ -14,6 +15,7 @@ from memrt.runtime.device_engines import prove, this_device
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.low_level_session import LowLevelSession
 from memrt.runtime.policy.vlm_session import VlmSession
+from memrt.runtime.recipe import read_recipes
 
 
 class InterruptedExportError(Exception):
@@ -155,3 +157,26 @@ def test_refusals_come_first_and_leave_nothing(tmp_path, changes, line):
         export_checkpoints(request(tmp_path / "bundle", **changes))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_jetson_gets_graphs_and_recipes(tmp_path):
+    bundle = load_bundle(export_checkpoints(request(tmp_path / "bundle", target="orin")).path)
+    assert (bundle.manifest.target, bundle.manifest.precision) == ("orin", "int8")
+    recipes = read_recipes(bundle)
+    assert set(recipes) == set(bundle.manifest.engines)
+    assert [len(recipes[name].profiles) for name in ("ll/vision", "ll/prefix", "ll/step")] == [0, 1, 1]
+    assert not [name for name in bundle.manifest.files if "proof" in name]
+    for recipe in recipes.values():
+        graph = onnx.load(str(bundle.file(recipe.graph)), load_external_data=False)
+        assert graph.opset_import[0].version == 23
+        assert {tensor.data_location for tensor in graph.graph.initializer} >= {onnx.TensorProto.EXTERNAL}
+
+
+def test_an_rtx_gets_engines(tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    bundle = load_bundle(export_checkpoints(request(tmp_path / "bundle", target="rtx")).path)
+    assert {Path(engine.file).suffix for engine in bundle.manifest.engines.values()} == {".rtx"}
+    assert not [name for name in bundle.manifest.files if ".onnx" in name]
+    for engine in bundle.manifest.engines.values():
+        assert engine.gate["build"]["sm"] == [86, 89, 120]
+        assert engine.gate["build"]["audit"]["narrowed_share"] < 0.001
