@@ -18,12 +18,13 @@ import msgspec
 
 from memrt.calib.calibration_set import CalibrationSet, load_calibration_set, reference_set
 from memrt.export.checkpoints.disk import check_disk
+from memrt.export.chosen_plan import chosen_plan
 from memrt.export.code_digest import code_digest
 from memrt.export.device_build import build_for_device
 from memrt.export.gates import write_golden
 from memrt.export.halves import Halves, open_halves
 from memrt.export.memory_verdict import EngineSize, MemoryVerdict, judge, require_fit
-from memrt.export.plan import Plan, Scheme, load_plan, plan_bytes
+from memrt.export.plan import Plan, Scheme, plan_bytes
 from memrt.export.report import EngineReport, ExportRecord, SchemeTotal, write_report
 from memrt.export.sensitivity import calibrate
 from memrt.export.streaming.engine import BuildSettings, give_back_memory
@@ -36,7 +37,6 @@ from memrt.export.tensorrt_build import scheme_bytes
 from memrt.runtime.bundle import Bundle, write_bundle
 from memrt.runtime.config import PolicyConfig, load_policy, policy_to_dict
 from memrt.runtime.engine import open_engine
-from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import EngineRecord, TensorRecord
 from memrt.runtime.types import TensorSpec
 
@@ -55,6 +55,7 @@ class Request:
     `pretrained`, `fine_tuned_share` belong to a VLM (MemER's interpolation), `norm_stats` and `tokenizer` to a π0.5
     that does not bring its own. `precision` stores all products of every engine in one scheme instead of the target's
     plan, `plan` is a file with another plan. `memory_gib` is the device's memory where the target has variants.
+    `step_rtc` adds π0.5's step for chunks that begin with decided actions (weights trained with real-time chunking).
     """
 
     out: Path
@@ -73,6 +74,7 @@ class Request:
     samples: int = SAMPLES
     memory_gib: float | None = None
     threads: int = 1
+    step_rtc: bool = False
 
 
 @dataclass(slots=True)
@@ -95,7 +97,7 @@ class _Export:
             size = self.halves.low_level.config.vision.image_size
             low_level = msgspec.structs.replace(self.policy.low_level, image_size=size)
             self.policy = msgspec.structs.replace(self.policy, low_level=low_level)
-        self.plan = _chosen_plan(request, self.target, self.halves.engines)
+        self.plan = chosen_plan(self.target, self.halves.engines, request.precision, request.plan)
         self.recorded = load_calibration_set(request.calibration or reference_set())
 
     def run(self) -> Bundle:
@@ -136,6 +138,7 @@ class _Export:
             random_weights=self.halves.random_weights,
             plan_file=self.request.out.with_name(f"{self.request.out.name}.plan.yaml"),
             threads=self.request.threads,
+            step_rtc=self.request.step_rtc,
         )
         streams: list[HighLevelStream | LowLevelStream] = []
         halves, recorded = self.halves, self.recorded.thinned(self.request.samples)
@@ -249,6 +252,7 @@ class _Export:
             "sources": self._sources({}),
             "code": code_digest(),
             "samples": self.request.samples,
+            "step_rtc": self.request.step_rtc,
         }
 
     def _sources(self, gates: dict[str, Any]) -> dict[str, Any]:
@@ -267,25 +271,6 @@ def export_checkpoints(request: Request, progress: Progress | None = None) -> Bu
     Raises MemrtError for missing or foreign inputs, a device that is too small, and for every gate that fails.
     """
     return _Export(request, progress or (lambda line: None)).run()
-
-
-def _chosen_plan(request: Request, target: Target, engines: Sequence[str]) -> Plan:
-    if request.plan is not None:
-        if request.precision is not None:
-            raise MemrtError(
-                "two plans",
-                expected="--plan or --precision",
-                found="both",
-                fix="give the schemes in the plan file, or one precision for all engines",
-            )
-        plan = load_plan(request.plan)
-        return Plan(engines={name: plan.engine(name) for name in engines})
-    plan = target.default_plan(engines)
-    if request.precision is not None:
-        target.check(request.precision)
-        uniform = {"scheme": request.precision, "keep": {}}
-        plan = Plan(engines={n: msgspec.structs.replace(e, **uniform) for n, e in plan.engines.items()})
-    return plan
 
 
 def _tensors(path: Path) -> tuple[tuple[TensorRecord, ...], tuple[TensorRecord, ...]]:

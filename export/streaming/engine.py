@@ -22,7 +22,7 @@ from torch import nn
 
 from memrt.export.gate_thresholds import Threshold
 from memrt.export.gates import GateError, gate
-from memrt.export.plan import EnginePlan, Plan, Scheme
+from memrt.export.plan import EnginePlan, Plan, Scheme, plan_key
 from memrt.export.quantisers.audit import audit_products
 from memrt.export.sensitivity import LayerDamage, refuse_with_plan
 from memrt.export.streaming.artefact import Artefact, product_weights
@@ -48,6 +48,7 @@ class BuildSettings:
     """How jobs are carried out. `tensorrt`: the graph is TensorRT's, and ONNX Runtime proves a twin of it.
 
     `keep_fp32` are node and weight patterns by engine name; `plan_file` is where a failed gate writes a better plan.
+    `step_rtc` asks for π0.5's step with a clean beginning too.
     """
 
     plan: Plan
@@ -58,6 +59,7 @@ class BuildSettings:
     random_weights: bool
     plan_file: Path
     threads: int
+    step_rtc: bool = False
 
 
 def carry_out(job: Job, work: WorkFolder, settings: BuildSettings, progress: Progress) -> Made:
@@ -81,7 +83,7 @@ def make(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -
     progress(f"{job.name}: {len(skeleton.weights)} weights, {sum(map(_size, skeleton.weights.values())) / 1e6:.1f} M")
     settings.plan.check_names(job.name, skeleton.weights)
     path = staging / job.file
-    keep = settings.keep_fp32.get(job.name, ())
+    keep = settings.keep_fp32.get(plan_key(job.name), ())
     plan = explicit(settings.plan.engine(job.name), product_weights(skeleton.model), keep)
     target = Artefact.begin(
         skeleton, plan, DataFile(path.with_name(f"{path.name}.data")), tensorrt=settings.tensorrt, keep_fp32=keep

@@ -22,7 +22,6 @@ from torch import Tensor
 from memrt.calib.calibration_set import ROLES, CalibrationSet
 from memrt.calib.chats import Chat, chats
 from memrt.export.checkpoints.vlm import VlmCheckpoint
-from memrt.export.checkpoints.vlm_family import EMBEDDING
 from memrt.export.gates import ANSWERS, HIGH_LEVEL_CHAIN, answer_agreement, gate, label
 from memrt.export.high_level_export import ForcedDecoder, answer_ids
 from memrt.export.memory_verdict import EngineSize, activation_bytes, kv_bytes
@@ -33,6 +32,7 @@ from memrt.export.streaming.resume import WorkFolder
 from memrt.export.streaming.skeleton import fake_mode
 from memrt.export.streaming.stand_ins import Known, Listening
 from memrt.export.streaming.stream import Progress
+from memrt.export.streaming.vlm_model import embedding_table, empty_model
 from memrt.export.vlm_decoder import DecoderGraph
 from memrt.export.vlm_families import vision_graph
 from memrt.export.vlm_graphs import (
@@ -88,9 +88,9 @@ class HighLevelStream:
         self._tokenizer = Tokenizer.from_str(checkpoint.tokenizer.decode())
         self._chats = {role: chats(recorded, policy.memory, role) for role in ROLES}
         with fake_mode():
-            self._model = _empty_model(checkpoint)  # what graphs are traced from
+            self._model = empty_model(checkpoint)  # what graphs are traced from
         with torch.device("meta"):
-            self._blank = _empty_model(checkpoint)  # what units are copied from and filled
+            self._blank = empty_model(checkpoint)  # what units are copied from and filled
         self._units = streaming_units(self._model, sizes)
         self.gates: dict[str, Any] = {}
 
@@ -148,7 +148,7 @@ class HighLevelStream:
         write_vlm_config(self._config, self._folder / "config.json")
         (self._folder / "tokenizer.json").write_bytes(self._checkpoint.tokenizer)
         self._progress("hl: embedding table")
-        np.save(self._folder / "embed.npy", _embedding(self._checkpoint), allow_pickle=False)
+        np.save(self._folder / "embed.npy", embedding_table(self._checkpoint), allow_pickle=False)
 
     def _vision(self) -> Made:
         size = self._config.image_sizes[0]
@@ -293,18 +293,3 @@ class HighLevelStream:
             self.gates[ANSWERS] = {"identical_tokens": float(same.mean()), "answers": len(said), **label(True)}
             return
         self.gates[ANSWERS] = answer_agreement(precision, wanted, said)
-
-
-def _embedding(checkpoint: VlmCheckpoint) -> Array:
-    """The embedding table as the host keeps it: float16 for 16-bit checkpoints, which halves its 1.6 GB.
-
-    bf16 values of ordinary size are exact in float16; those below 6e-5 keep an absolute error of 3e-8.
-    """
-    table = checkpoint.source.read(EMBEDDING)
-    return table.float().numpy() if table.dtype == torch.float32 else table.to(torch.float16).numpy()
-
-
-def _empty_model(checkpoint: VlmCheckpoint) -> Any:
-    from transformers import AutoModelForImageTextToText
-
-    return AutoModelForImageTextToText.from_config(checkpoint.config, attn_implementation="sdpa").eval()

@@ -26,6 +26,7 @@ from memrt.export.memory_verdict import EngineSize, activation_bytes, kv_bytes
 from memrt.export.pi05_graphs import INPUTS, OUTPUTS, example, graphs, shapes
 from memrt.export.pi05_tables import read_modulation_table, table_times, write_embedding_table
 from memrt.export.pi05_units import streaming_units
+from memrt.export.plan import plan_key
 from memrt.export.streaming.engine import BuildSettings, carry_out, stored_elements
 from memrt.export.streaming.job import Job, plain_feed, streamed_unit
 from memrt.export.streaming.made import Made
@@ -85,7 +86,7 @@ class LowLevelStream:
         stats = NormStats.parse(checkpoint.norm_stats, checkpoint.source.label)
         self._interface = LowLevelInterface(low_level, model, tokens, stats)
         with fake_mode():
-            self._graphs = graphs(Pi05(self._config), model)
+            self._graphs = graphs(Pi05(self._config), model, step_rtc=settings.step_rtc)
         with torch.device("meta"):
             self._blank = Pi05(self._config)  # what units are copied from and filled
         self._moments = {
@@ -93,7 +94,7 @@ class LowLevelStream:
             for role in ROLES
         }
         self._tables: tuple[Array, Array] = (np.empty(0), np.empty(0))
-        self._units = streaming_units(self._config, model)
+        self._units = streaming_units(self._config, model, step_rtc=settings.step_rtc)
         self.gates: dict[str, Any] = {}
 
     def sizes(self) -> list[EngineSize]:
@@ -105,6 +106,7 @@ class LowLevelStream:
             "vision": (config.vision, config.vision.tokens, config.vision.tokens),
             "prefix": (config.prefix, longest, longest),
             "step": (config.expert, model.horizon, rows),
+            "step_rtc": (config.expert, model.horizon, rows),
         }
         cache = kv_bytes(layers=model.layers, kv_heads=model.kv_heads, rows=longest, head_dim=model.head_dim)
         return [
@@ -113,7 +115,7 @@ class LowLevelStream:
                 stored_elements(
                     self._graphs[name],
                     settings.plan.engine(f"ll/{name}"),
-                    settings.keep_fp32.get(f"ll/{name}", ()),
+                    settings.keep_fp32.get(plan_key(f"ll/{name}"), ()),
                 ),
                 kv_bytes=cache if name == "prefix" else 0,
                 activation_bytes=activation_bytes(
@@ -121,6 +123,7 @@ class LowLevelStream:
                 ),
             )
             for name, (stack, tokens, context) in shapes_of.items()
+            if name in self._graphs
         ]
 
     @property
@@ -129,7 +132,7 @@ class LowLevelStream:
         return self._config.vocabulary * self._config.prefix.width * 4
 
     def run(self) -> dict[str, Made]:
-        """All three engines and the gates of the whole chain, by the engines' names."""
+        """All engines and the gates of the whole chain, by the engines' names."""
         self._write_tables()
         made: dict[str, Made] = {}
         stand_ins: dict[str, Engine] = {}
@@ -149,8 +152,16 @@ class LowLevelStream:
             feeds[role] = list(step.heard)
         del step
         made["step"] = self._make("step", feeds)
+        if self._settings.step_rtc:
+            made["step_rtc"] = self._make("step_rtc", {role: self._begun(found) for role, found in feeds.items()})
         self._judge(chunks["gate"], made)
         return {f"ll/{name}": found for name, found in made.items()}
+
+    def _begun(self, feeds: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
+        """Denoise steps of chunks whose first quarter is decided already: clean from the start, at flow time 0."""
+        clean = self._tables[1][-1]
+        row = (np.arange(self._model.horizon) < self._model.horizon // 4).astype(np.int64)
+        return [{**feed, "modulation": np.stack((feed["modulation"], clean)), "row": row} for feed in feeds]
 
     def _listen(self, name: str, known: Mapping[str, Engine]) -> dict[str, list[dict[str, Array]]]:
         """What the engine `name` is fed for the recorded moments, each different feed once."""
@@ -251,7 +262,9 @@ class LowLevelStream:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._progress("ll: embedding and modulation tables")
         read, config = self._checkpoint.source.read, self._config
-        table = read_modulation_table(read, config, table_times(self._model.denoise_steps, step_rtc=False))
+        table = read_modulation_table(
+            read, config, table_times(self._model.denoise_steps, step_rtc=self._settings.step_rtc)
+        )
         np.save(self._folder / "modulation.npy", table, allow_pickle=False)
         write_embedding_table(read, config, self._folder / "embed.npy")
         (self._folder / "tokenizer.json").write_bytes(self._checkpoint.tokenizer)

@@ -84,6 +84,9 @@ def export(
     plan: Annotated[
         Path | None, typer.Option(help="Mixed-precision plan to use, such as one that a refused export wrote.")
     ] = None,
+    rtc: Annotated[
+        bool, typer.Option("--rtc", help="Also export π0.5's step for real-time chunking (weights trained with it).")
+    ] = False,
     memory_gib: Annotated[
         float | None, typer.Option(help="The device's memory in GiB.", show_default="the target's")
     ] = None,
@@ -145,7 +148,8 @@ def export(
     def tell(line: str) -> None:
         typer.echo(line, err=True)
 
-    if checkpoint is None and target == "cpu" and plan is None and precision in {None, Scheme.INT8, Scheme.FP32}:
+    streamed = checkpoint is not None or target != "cpu" or plan is not None or rtc
+    if not streamed and precision in {None, Scheme.INT8, Scheme.FP32}:
         with needs_extra("export", "cpu"):
             from memrt.export.pipeline import export_policy
 
@@ -181,6 +185,7 @@ def export(
             samples=samples,
             memory_gib=memory_gib,
             threads=threads or len(os.sched_getaffinity(0)),
+            step_rtc=rtc,
         )
         export_checkpoints(request, tell)
     bundle = load_bundle(out, verify=False)

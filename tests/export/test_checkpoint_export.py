@@ -180,3 +180,16 @@ def test_an_rtx_gets_engines(tmp_path):
     for engine in bundle.manifest.engines.values():
         assert engine.gate["build"]["sm"] == [86, 89, 120]
         assert engine.gate["build"]["audit"]["narrowed_share"] < 0.001
+
+
+def test_the_step_for_real_time_chunking_keeps_a_clean_beginning(tmp_path):
+    bundle = export_checkpoints(request(tmp_path / "bundle", step_rtc=True))
+    assert set(bundle.manifest.engines) == {"ll/vision", "ll/prefix", "ll/step", "ll/step_rtc"}
+    session = LowLevelSession.open(bundle)
+    model = session.model
+    begun = np.linspace(-1, 1, 2 * model.action_dim, dtype=np.float32).reshape(2, -1)
+    noise = np.ones((model.horizon, model.action_dim), np.float32)
+    found = session.denoise([], np.array([2, 5, 7]), noise, prefix_actions=begun)
+    np.testing.assert_array_equal(found.actions[:2], begun)
+    assert not np.array_equal(found.actions[2:], session.denoise([], np.array([2, 5, 7]), noise).actions[2:])
+    session.close()
