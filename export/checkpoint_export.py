@@ -36,9 +36,7 @@ from memrt.export.target import Target, load_target
 from memrt.export.tensorrt_build import scheme_bytes
 from memrt.runtime.bundle import Bundle, write_bundle
 from memrt.runtime.config import PolicyConfig, load_policy, policy_to_dict
-from memrt.runtime.engine import open_engine
-from memrt.runtime.manifest import EngineRecord, TensorRecord
-from memrt.runtime.types import TensorSpec
+from memrt.runtime.manifest import EngineRecord
 
 Progress = Callable[[str], None]
 TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -176,7 +174,6 @@ class _Export:
             plan = self.plan.engine(name)
             golden = f"golden/{name.replace('/', '_')}.npz"
             write_golden(staging / golden, engine.feeds, engine.expected[: len(engine.feeds)])
-            inputs, outputs = _tensors(engine.proof)
             device = build_for_device(name, engine, plan, self.target, work, self.progress)
             path = device.file if device is not None else engine.graph
             record = {**engine.record, "golden": golden, "bytes": _bytes(path)}
@@ -185,8 +182,8 @@ class _Export:
             records[name] = EngineRecord(
                 file=path.relative_to(staging).as_posix(),
                 precision=plan.scheme,
-                inputs=inputs,
-                outputs=outputs,
+                inputs=engine.inputs,
+                outputs=engine.outputs,
                 gate=record,
             )
             reports.append(self._report(name, engine, records[name]))
@@ -271,19 +268,6 @@ def export_checkpoints(request: Request, progress: Progress | None = None) -> Bu
     Raises MemrtError for missing or foreign inputs, a device that is too small, and for every gate that fails.
     """
     return _Export(request, progress or (lambda line: None)).run()
-
-
-def _tensors(path: Path) -> tuple[tuple[TensorRecord, ...], tuple[TensorRecord, ...]]:
-    """What the engine takes and gives, in the types of the host."""
-    engine = open_engine(path)
-
-    def records(specs: tuple[TensorSpec, ...]) -> tuple[TensorRecord, ...]:
-        return tuple(TensorRecord(name=s.name, dtype=s.dtype, shape=s.shape) for s in specs)
-
-    try:
-        return records(engine.inputs), records(engine.outputs)
-    finally:
-        engine.close()
 
 
 def _bytes(path: Path) -> int:

@@ -36,6 +36,10 @@ from memrt.export.streaming.stream import Progress, Streamed, UnitDamage, produc
 from memrt.runtime.engine import open_engine
 from memrt.runtime.engine.agreement import Tensors, compare
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.manifest import TensorRecord
+from memrt.runtime.types import TensorSpec
+
+Records = tuple[TensorRecord, ...]
 
 # A file against the torch pass that emulated its plan. ONNX Runtime rounds the activations of int4 products to eight
 # bits in blocks, and computes a proof's 16-bit products in fp32: both are far below what quantisation costs.
@@ -105,7 +109,8 @@ def make(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -
     audit["other_elements"] = _other_elements(skeleton)
     damage = layer_damage(streamed.products, streamed.damage, plan)
     give_back_memory()
-    found = run_engine(proof, (job.feed(sample) for sample in job.gate), settings.threads)
+    found, inputs, outputs = _prove(proof, (job.feed(sample) for sample in job.gate), settings.threads)
+    give_back_memory()
     record = _judge(job, plan, settings, streamed, found, damage)
     return Made(
         graph=path,
@@ -114,6 +119,8 @@ def make(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -
         audit=audit,
         damage=damage,
         dims=job.dims,
+        inputs=inputs,
+        outputs=outputs,
         calibration=streamed.calibration,
         reference=streamed.reference,
         feeds=[job.feed(sample) for sample in job.gate[:GOLDEN]],
@@ -124,11 +131,21 @@ def make(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -
 
 def run_engine(path: Path, feeds: Iterable[Feed], threads: int) -> list[Tensors]:
     """The engine's outputs for each feed; one feed at a time is in memory (a decoder's holds a whole K/V cache)."""
+    return _prove(path, feeds, threads)[0]
+
+
+def _prove(path: Path, feeds: Iterable[Feed], threads: int) -> tuple[list[Tensors], Records, Records]:
+    """Outputs for each feed, and the engine's inputs and outputs: one opening, since a 4B decoder takes 5 GB."""
     engine = open_engine(path, threads=threads)
     try:
-        return [engine.run(feed) for feed in feeds]
+        found: list[Tensors] = [engine.run(feed) for feed in feeds]
+        return found, _records(engine.inputs), _records(engine.outputs)
     finally:
         engine.close()
+
+
+def _records(specs: tuple[TensorSpec, ...]) -> Records:
+    return tuple(TensorRecord(name=s.name, dtype=s.dtype, shape=s.shape) for s in specs)
 
 
 def give_back_memory() -> None:

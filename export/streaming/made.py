@@ -10,6 +10,7 @@ from memrt.export.sensitivity import LayerDamage
 from memrt.export.streaming.job import Feed
 from memrt.export.streaming.stages import Outputs
 from memrt.runtime.engine.agreement import Tensors
+from memrt.runtime.manifest import TensorRecord
 
 Dims = dict[str, tuple[int | str, ...]]  # an engine's inputs; a name stands for the dimension that varies
 
@@ -20,6 +21,7 @@ class Made:
 
     `calibration` and `reference` are torch's outputs for the job's samples. For the gate samples, by name: `expected`
     is what torch gives, `found` what the proof gave; `feeds` is what it was fed for the first, the golden samples.
+    `inputs` and `outputs` are the engine's, in the types of the host.
     """
 
     graph: Path
@@ -28,6 +30,8 @@ class Made:
     audit: dict[str, Any]
     damage: list[LayerDamage]
     dims: Dims
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
     calibration: list[Outputs]
     reference: list[Outputs]
     feeds: list[Feed]

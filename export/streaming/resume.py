@@ -23,6 +23,7 @@ import torch
 from memrt.export.sensitivity import LayerDamage
 from memrt.export.streaming.made import Made
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.manifest import TensorRecord
 
 KEY = "key"
 ARRAYS = ("calibration", "reference")  # lists of tuples of tensors
@@ -65,6 +66,8 @@ class WorkFolder:
             audit=values["audit"],
             damage=[msgspec.convert(damage, LayerDamage) for damage in values["damage"]],
             dims={name: tuple(dims) for name, dims in values["dims"].items()},
+            inputs=msgspec.convert(values["inputs"], tuple[TensorRecord, ...]),
+            outputs=msgspec.convert(values["outputs"], tuple[TensorRecord, ...]),
             **tensors,
         )
 
