@@ -230,7 +230,11 @@ class _Export:
             compute=plan.compute,
             bytes=record.gate["bytes"],
             weights={key: SchemeTotal(tensors=t, elements=e, bytes=b) for key, (t, e, b) in sorted(totals.items())},
-            gates={plan.scheme: {k: v for k, v in engine.record.items() if k != "plan"}, "plan": engine.record["plan"]},
+            gates={
+                plan.scheme: {k: v for k, v in engine.record.items() if k not in ("plan", "emulated")},
+                "plan": engine.record["plan"],
+                "emulated": engine.record["emulated"],
+            },
             audit={"shares": engine.audit["shares"], "nbytes": engine.audit["nbytes"]},
             damages=tuple(calibrate(engine.damage, engine.record["relative_l2"])),
         )

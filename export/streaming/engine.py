@@ -224,7 +224,8 @@ def _judge(
     found: list[Tensors],
     damage: list[LayerDamage],
 ) -> dict[str, Any]:
-    predicted = compare([named(job.outputs, job.comparable(outputs)) for outputs in streamed.predicted], found)
+    emulated = [named(job.outputs, job.comparable(outputs)) for outputs in streamed.predicted]
+    predicted = compare(emulated, found)
     if not (predicted.cosine >= PLAN_THRESHOLD.cosine and predicted.relative_l2 <= PLAN_THRESHOLD.relative_l2):
         raise MemrtError(
             f"{job.name} does not compute what was planned",
@@ -235,11 +236,17 @@ def _judge(
     reference = [named(job.outputs, job.comparable(outputs)) for outputs in streamed.reference]
     try:
         record = gate(job.name, plan.scheme, reference, found, random_weights=settings.random_weights)
+        # A proof computes 16-bit products in fp32: what their rounding costs is known from the emulated pass.
+        rounded = gate(job.name, plan.scheme, reference, emulated, random_weights=settings.random_weights)
     except GateError as failure:
         if not damage:
             raise
         raise refuse_with_plan(failure, settings.plan, job.name, damage, settings.plan_file) from failure
-    return {**record, "plan": {**predicted.to_dict(), "threshold": PLAN_THRESHOLD.to_dict()}}
+    return {
+        **record,
+        "plan": {**predicted.to_dict(), "threshold": PLAN_THRESHOLD.to_dict()},
+        "emulated": {key: rounded[key] for key in ("cosine", "relative_l2", "worst", "samples", "threshold")},
+    }
 
 
 def _other_elements(skeleton: Skeleton) -> int:
