@@ -100,13 +100,8 @@ class CalibrationSet:
 
     def thinned(self, count: int) -> CalibrationSet:
         """At most `count` samples per role and half, evenly spread; the images stay."""
-
-        def few(samples: Sequence[Sample]) -> list[Sample]:
-            kept = min(count, len(samples))
-            return [samples[index * len(samples) // kept] for index in range(kept)]
-
-        low = [sample for role in ROLES for sample in few(self.low_level(role))]
-        high = [sample for role in ROLES for sample in few(self.high_level(role))]
+        low = [sample for role in ROLES for sample in evenly(self.low_level(role), count)]
+        high = [sample for role in ROLES for sample in evenly(self.high_level(role), count)]
         document = msgspec.structs.replace(self.document, low_level=tuple(low), high_level=tuple(high))
         return CalibrationSet(document, self.images)
 
@@ -121,6 +116,13 @@ class CalibrationSet:
             "low_level": {role: len(self.low_level(role)) for role in ROLES},
             "high_level": {role: len(self.high_level(role)) for role in ROLES},
         }
+
+
+def evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """At most `count` samples, evenly spread over the sequence."""
+    if len(samples) <= count:
+        return list(samples)
+    return [samples[index * len(samples) // count] for index in range(count)]
 
 
 def reference_set() -> Path:

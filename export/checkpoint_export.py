@@ -21,11 +21,12 @@ from memrt.export.checkpoints.disk import check_disk
 from memrt.export.chosen_plan import chosen_plan
 from memrt.export.code_digest import code_digest
 from memrt.export.device_build import build_for_device
-from memrt.export.gates import write_golden
+from memrt.export.gates import golden_file, write_golden
 from memrt.export.halves import Halves, open_halves
 from memrt.export.memory_verdict import EngineSize, MemoryVerdict, judge, require_fit
 from memrt.export.plan import Plan, Scheme, plan_bytes
 from memrt.export.report import EngineReport, ExportRecord, SchemeTotal, write_report
+from memrt.export.reproducible import graph_bytes
 from memrt.export.sensitivity import calibrate
 from memrt.export.streaming.engine import BuildSettings, give_back_memory
 from memrt.export.streaming.high_level import HighLevelStream
@@ -109,8 +110,10 @@ class _Export:
             self.progress("going on with an interrupted export")
         try:
             streams = self._streams(work)
-            verdict = self._verdict(streams)
-            check_disk(out.parent, self._disk_bytes(streams))
+            sizes = [size for stream in streams for size in stream.sizes()]
+            tables = sum(stream.table_bytes for stream in streams)
+            verdict = self._verdict(sizes, tables)
+            check_disk(out.parent, _disk_bytes(sizes, tables))
             made: dict[str, Made] = {}
             gates: dict[str, Any] = {}
             while streams:  # a half that is done takes its tables and samples with it: TensorRT needs the memory
@@ -147,24 +150,17 @@ class _Export:
             streams.append(HighLevelStream(self.policy, halves.high_level, halves.resize, *common))
         return streams
 
-    def _verdict(self, streams: Sequence[HighLevelStream | LowLevelStream]) -> MemoryVerdict | None:
+    def _verdict(self, sizes: Sequence[EngineSize], tables: int) -> MemoryVerdict | None:
         """Whether the engines fit the device together; None where the target states no memory."""
         memory = self.target.memory
         if memory is None:
             return None
         if self.request.memory_gib is not None:
             memory = memory.with_size(self.request.memory_gib)
-        sizes = [size for stream in streams for size in stream.sizes()]
-        verdict = judge(sizes, memory, host_tables=sum(stream.table_bytes for stream in streams))
+        verdict = judge(sizes, memory, host_tables=tables)
         self.progress(verdict.table())
         require_fit(verdict)
         return verdict
-
-    def _disk_bytes(self, streams: Sequence[HighLevelStream | LowLevelStream]) -> int:
-        """The graphs' weights, once more for a proof or a built engine, the tables, and room for samples."""
-        sizes: list[EngineSize] = [size for stream in streams for size in stream.sizes()]
-        weights = sum(scheme_bytes(size.elements) for size in sizes)
-        return 3 * weights + sum(stream.table_bytes for stream in streams) + (1 << 30)
 
     def _finish(
         self, work: WorkFolder, made: dict[str, Made], gates: dict[str, Any], verdict: MemoryVerdict | None
@@ -172,11 +168,11 @@ class _Export:
         staging, records, reports = work.staging, {}, []
         for name, engine in made.items():
             plan = self.plan.engine(name)
-            golden = f"golden/{name.replace('/', '_')}.npz"
+            golden = golden_file(name)
             write_golden(staging / golden, engine.feeds, engine.expected[: len(engine.feeds)])
             device = build_for_device(name, engine, plan, self.target, work, self.progress)
             path = device.file if device is not None else engine.graph
-            record = {**engine.record, "golden": golden, "bytes": _bytes(path)}
+            record = {**engine.record, "golden": golden, "bytes": graph_bytes(path)}
             if device is not None:
                 record |= {"build": device.record}
             records[name] = EngineRecord(
@@ -274,9 +270,9 @@ def export_checkpoints(request: Request, progress: Progress | None = None) -> Bu
     return _Export(request, progress or (lambda line: None)).run()
 
 
-def _bytes(path: Path) -> int:
-    data = path.with_name(f"{path.name}.data")
-    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+def _disk_bytes(sizes: Sequence[EngineSize], tables: int) -> int:
+    """The graphs' weights, once more for a proof or a built engine, the tables, and room for samples."""
+    return 3 * sum(scheme_bytes(size.elements) for size in sizes) + tables + (1 << 30)
 
 
 def _drop_proofs(made: dict[str, Made], records: dict[str, EngineRecord], staging: Path) -> None:

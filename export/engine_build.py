@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from memrt.export.gates import gate, write_golden
+from memrt.calib.calibration_set import evenly
+from memrt.export.engine_runs import Feed, run_engine
+from memrt.export.gates import gate, golden_file, write_golden
 from memrt.export.quantise import quantise_int8
 from memrt.export.quantise_blocks import quantise_int8_blocks
 from memrt.export.reproducible import canonicalise, graph_bytes, save_model
 from memrt.export.target import Target
-from memrt.runtime.engine import open_engine
 from memrt.runtime.engine.agreement import Tensors
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.manifest import EngineRecord, TensorRecord
-from memrt.runtime.types import TensorSpec
-
-Feed = Mapping[str, NDArray[Any]]
+from memrt.runtime.manifest import EngineRecord
 
 MAX_GATE_FEEDS = 64  # per engine: all their outputs are held in memory at once
 GOLDEN_SAMPLES = 2
@@ -68,25 +66,26 @@ def build_engine(part: Part, staging: Path, precision: str, target: Target, *, t
     path = staging / part.file
     feeds = evenly(part.gate, MAX_GATE_FEEDS)
     reference = [part.reference(feed) for feed in feeds]
-    record: dict[str, Any] = gate(part.name, "fp32", reference, _run(path, feeds, threads))
+    run = run_engine(path, feeds, threads)
+    record: dict[str, Any] = gate(part.name, "fp32", reference, run.found)
     if precision == "int8":
         quantised = path.with_suffix(".int8.onnx")
         report = _quantise(part, path, quantised, target, threads)
+        run = run_engine(quantised, feeds, threads)
         record = {
-            **gate(part.name, "int8", reference, _run(quantised, feeds, threads)),
+            **gate(part.name, "int8", reference, run.found),
             "fp32": {key: record[key] for key in ("cosine", "relative_l2")},
             "quantisation": report,
         }
         _replace_graph(quantised, path)
-    golden = f"golden/{part.name.replace('/', '_')}.npz"
+    golden = golden_file(part.name)
     kept = _golden_count(feeds, reference)
     write_golden(staging / golden, feeds[:kept], reference[:kept])
-    inputs, outputs = _tensors(path)
     return EngineRecord(
         file=part.file,
         precision=precision,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=run.inputs,
+        outputs=run.outputs,
         gate={**record, "golden": golden, "bytes": graph_bytes(path)},
     )
 
@@ -106,21 +105,6 @@ def _quantise(part: Part, source: Path, out: Path, target: Target, threads: int)
         reduce_range=settings.reduce_range,
         threads=threads,
     )
-
-
-def evenly(feeds: Sequence[Feed], count: int) -> list[Feed]:
-    """At most `count` feeds, evenly spread over the sequence."""
-    if len(feeds) <= count:
-        return list(feeds)
-    return [feeds[i * len(feeds) // count] for i in range(count)]
-
-
-def _run(path: Path, feeds: Sequence[Feed], threads: int) -> list[Tensors]:
-    engine = open_engine(path, threads=threads)
-    try:
-        return [engine.run(feed) for feed in feeds]
-    finally:
-        engine.close()
 
 
 def _replace_graph(source: Path, destination: Path) -> None:
@@ -143,15 +127,3 @@ def _golden_count(feeds: Sequence[Feed], outputs: Sequence[Tensors]) -> int:
         if count and size > MAX_GOLDEN_BYTES:
             return count
     return min(GOLDEN_SAMPLES, len(feeds))
-
-
-def _tensors(path: Path) -> tuple[tuple[TensorRecord, ...], tuple[TensorRecord, ...]]:
-    engine = open_engine(path)
-
-    def records(specs: tuple[TensorSpec, ...]) -> tuple[TensorRecord, ...]:
-        return tuple(TensorRecord(name=s.name, dtype=s.dtype, shape=s.shape) for s in specs)
-
-    try:
-        return records(engine.inputs), records(engine.outputs)
-    finally:
-        engine.close()

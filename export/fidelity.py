@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from memrt.calib.calibration_set import CalibrationSet, load_calibration_set, reference_set
 from memrt.calib.chats import Chat, chats
 from memrt.export.recorded_actions import recorded_actions
+from memrt.export.recorded_chunks import CLOSED
 from memrt.runtime.bundle import Bundle, load_bundle
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory.parser import parse_reply
 from memrt.runtime.policy.vlm_session import VlmSession
 from memrt.runtime.types import ARM_JOINTS
-
-CLOSED = 0.5  # gripper opening below which a command closes the hand
 
 
 def compare_bundles(

@@ -52,6 +52,7 @@ __all__ = [
     "Threshold",
     "answer_agreement",
     "gate",
+    "golden_file",
     "gripper_agreement",
     "judge",
     "threshold",
@@ -151,6 +152,11 @@ def answer_agreement(
             record=record,
         )
     return record
+
+
+def golden_file(engine_name: str) -> str:
+    """Where the golden samples of an engine lie in a bundle: those of `hl/decoder` in `golden/hl_decoder.npz`."""
+    return f"golden/{engine_name.replace('/', '_')}.npz"
 
 
 def write_golden(path: Path, feeds: Sequence[Tensors], outputs: Sequence[Tensors]) -> None:

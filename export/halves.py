@@ -11,6 +11,7 @@ from memrt.export.checkpoints.pi05 import Pi05Checkpoint, open_pi05
 from memrt.export.checkpoints.random_vlm import VLMS
 from memrt.export.checkpoints.random_weights import PREFIX, parse_random
 from memrt.export.checkpoints.vlm import VlmCheckpoint, open_vlm
+from memrt.export.pipeline import reference_weights
 from memrt.export.vlm_families import family_of
 from memrt.export.vlm_processor import read_resize
 from memrt.runtime.config import PolicyConfig, resolve_weights
@@ -53,7 +54,7 @@ class Halves:
 
 def open_halves(request: Request, policy: PolicyConfig) -> Halves:
     """Open what `request` asks for; no weights are read. Raises MemrtError for whatever cannot be exported."""
-    root = request.weights_root or _reference_weights()
+    root = request.weights_root or reference_weights()
     vlm: str | None = None
     pi05: str | None = None
     adapter = request.adapter
@@ -110,9 +111,3 @@ def _is_vlm(checkpoint: str) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and "model_type" in document
-
-
-def _reference_weights() -> Path:
-    from memrt.export.pipeline import reference_weights
-
-    return reference_weights()

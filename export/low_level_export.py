@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memrt.calib.calibration_set import CalibrationSet, LowLevelSample
-from memrt.calib.observations import observation_of, subgoal_text
 from memrt.export.engine_build import Part, canonicalise_file
 from memrt.export.pi05_graphs import INPUTS, OUTPUTS, export_pi05
 from memrt.export.pi05_reference import references
+from memrt.export.recorded_chunks import Chunks, Denoise, chunks, moments
 from memrt.export.taps import FeedStore, TappedEngine
 from memrt.export.torch_callable import torch_callable
 from memrt.runtime.config import PolicyConfig
 from memrt.runtime.engine import open_engine
 from memrt.runtime.policy.low_level_config import read_low_level_model
 from memrt.runtime.policy.low_level_session import Denoised, LowLevelSession, read_tables
-from memrt.runtime.types import ARM_JOINTS
 from memrt.train.pi05.policy import TorchLowLevel
-
-Denoise = Callable[[Sequence[NDArray[np.uint8]], NDArray[np.int64], NDArray[np.float32]], Denoised]
 
 # Which calls of one chunk are kept: every view, the prefix, and denoise steps from noise to action.
 TAPPED_STEPS = (0, 3, 6, 9)
-CLOSED = 0.5  # gripper opening below which a command closes the hand
-NOISE_SEED = 1  # the recorded chunks of gates; bundles are compared with another seed
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Chunks:
-    """Whole calls, one entry per sample: the arm's normalised actions {"arm": float32 [horizon, 7]}, and where the
-    gripper is commanded to close, bool [horizon].
-    """
-
-    arm: list[dict[str, NDArray[np.float32]]]
-    closed: list[NDArray[np.bool_]]
 
 
 class LowLevelExport:
@@ -127,14 +111,6 @@ class LowLevelExport:
         ]
 
     def _chunks(self, denoise: Denoise, samples: Sequence[LowLevelSample]) -> Chunks:
+        interface, model = self._torch.interface, self._torch.model
         style = self._policy.memory.subgoal_style
-        chunks = Chunks([], [])
-        for index, sample in enumerate(samples):
-            observation = observation_of(self._recorded, sample)
-            interface = self._torch.interface
-            tokens = interface.prompt(observation, subgoal_text(sample, style), sample.goal)
-            noise = self._torch.noise(NOISE_SEED, index)
-            actions = denoise(interface.images(observation), tokens, noise).actions
-            chunks.arm.append({"arm": actions[:, :ARM_JOINTS].copy()})
-            chunks.closed.append(interface.chunk(actions, observation, 0).actions[:, ARM_JOINTS] < CLOSED)
-        return chunks
+        return chunks(denoise, moments(self._recorded, samples, interface, model, style), interface)

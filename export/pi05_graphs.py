@@ -19,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from memrt.export.onnx_graph import write_graph
 from memrt.export.pi05_modules import PrefixGraph, RtcStepGraph, StepGraph, VisionGraph
 from memrt.export.pi05_tables import read_modulation_table, reader, table_times, write_embedding_table
 from memrt.runtime.policy.low_level_config import LowLevelModel, prefix_profiles, write_low_level_model
 from memrt.train.pi05.checkpoint import TOKENIZER, bos_token, load_model, norm_stats_path
 from memrt.train.pi05.model import Pi05
 from memrt.train.pi05.policy import runtime_model
-
-OPSET = 20  # fp32 graphs for ONNX Runtime; TensorRT's fp16 graphs need 23
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "vision": ("image",),
@@ -86,7 +85,8 @@ def write_low_level(model: Pi05, settings: LowLevelModel, out_dir: Path, *, step
     """The files that follow from the network alone."""
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, module in graphs(model, settings, step_rtc=step_rtc).items():
-        _export(module, example(settings, name), out_dir / f"{name}.onnx", shapes=shapes(settings, name))
+        path, inputs = out_dir / f"{name}.onnx", example(settings, name)
+        write_graph(module, inputs, path, INPUTS[name], OUTPUTS[name], shapes(settings, name))
     table = modulation_table(model, settings.denoise_steps, step_rtc=step_rtc)
     np.save(out_dir / "modulation.npy", table, allow_pickle=False)
     write_embedding_table(reader(model), model.config, out_dir / "embed.npy")
@@ -126,20 +126,3 @@ def example(settings: LowLevelModel, name: str, tokens: int = 7) -> tuple[Tensor
         "step_rtc": step,
     }
     return tuple(examples[name][key] for key in INPUTS[name])
-
-
-def _export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, *, shapes: Any) -> None:
-    with torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(INPUTS[path.stem]),
-            output_names=list(OUTPUTS[path.stem]),
-            dynamic_shapes=shapes,
-            optimize=True,
-            verbose=False,
-        )
-    assert program is not None
-    program.save(str(path), external_data=False)

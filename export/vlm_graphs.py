@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from memrt.export.merge import merge_adapter
+from memrt.export.onnx_graph import write_graph
 from memrt.export.vlm_decoder import DecoderGraph, head_dim
 from memrt.export.vlm_families import family_of, vision_graph
 from memrt.export.vlm_family import Size
@@ -25,7 +26,6 @@ from memrt.runtime.policy.chat import END_OF_TEXT, IMAGE_PAD, TURN_END
 from memrt.runtime.policy.vlm_config import ImageSize, Resize, VlmConfig, write_vlm_config
 from memrt.runtime.policy.vlm_image import resized
 
-OPSET = 20  # fp32 graphs for ONNX Runtime; TensorRT's fp16 graphs need 23
 CAPACITY = 768  # K/V rows: the longest prompt of the action-memory policies is under 300 tokens, a reply under 128
 IMAGE_SIZES: tuple[Size, ...] = ((256, 256),)  # report: 256x256, not resized
 VISION_INPUTS = ("image",)
@@ -130,11 +130,11 @@ def export_vlm(
     for size in config.image_sizes:
         path = out_dir / f"{config.vision_graph(size)}.onnx"
         example = (torch.zeros(*size.pixels, 3, dtype=torch.uint8),)
-        _export(vision_graph(model, size.pixels), example, path, VISION_INPUTS, vision_outputs(model.config), None)
+        write_graph(vision_graph(model, size.pixels), example, path, VISION_INPUTS, vision_outputs(model.config), None)
     inputs = decoder_inputs(model.config)
     shapes = decoder_shapes(model.config, capacity)
     example = decoder_example(config)
-    _export(DecoderGraph(model), example, out_dir / "decoder.onnx", inputs, DECODER_OUTPUTS, shapes)
+    write_graph(DecoderGraph(model), example, out_dir / "decoder.onnx", inputs, DECODER_OUTPUTS, shapes)
     embedding = model.model.language_model.embed_tokens.weight.detach().float().numpy()
     np.save(out_dir / "embed.npy", np.ascontiguousarray(embedding), allow_pickle=False)
     shutil.copyfile(weights_dir / "tokenizer.json", out_dir / "tokenizer.json")
@@ -163,27 +163,3 @@ def decoder_example(config: VlmConfig, tokens: int = 5) -> tuple[Tensor, ...]:
     if not config.deepstack_layers:
         return inputs
     return (*inputs, torch.zeros(config.deepstack_layers, tokens, config.width))
-
-
-def _export(
-    module: nn.Module,
-    example: tuple[Tensor, ...],
-    path: Path,
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    shapes: tuple[dict[int, Any] | None, ...] | None,
-) -> None:
-    with torch.no_grad():
-        program = torch.onnx.export(
-            module.eval(),
-            example,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=shapes,
-            optimize=True,
-            verbose=False,
-        )
-    assert program is not None
-    program.save(str(path), external_data=False)

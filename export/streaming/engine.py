@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,6 +21,7 @@ import msgspec
 import onnx_ir as ir
 from torch import nn
 
+from memrt.export.engine_runs import run_engine
 from memrt.export.gate_thresholds import Threshold
 from memrt.export.gates import GateError, gate
 from memrt.export.plan import EnginePlan, Plan, Scheme, plan_key
@@ -27,19 +29,14 @@ from memrt.export.quantisers.audit import audit_products
 from memrt.export.sensitivity import LayerDamage, refuse_with_plan
 from memrt.export.streaming.artefact import Artefact, product_weights
 from memrt.export.streaming.data_file import DataFile
-from memrt.export.streaming.job import Feed, Job, named
+from memrt.export.streaming.job import Job, named
 from memrt.export.streaming.made import Made
 from memrt.export.streaming.products import Product, ProductSettings
 from memrt.export.streaming.resume import WorkFolder
 from memrt.export.streaming.skeleton import Skeleton
 from memrt.export.streaming.stream import Progress, Streamed, UnitDamage, product_layers, stream
-from memrt.runtime.engine import open_engine
 from memrt.runtime.engine.agreement import Tensors, compare
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.manifest import TensorRecord
-from memrt.runtime.types import TensorSpec
-
-Records = tuple[TensorRecord, ...]
 
 # A file against the torch pass that emulated its plan. ONNX Runtime rounds the activations of int4 products to eight
 # bits in blocks, and computes a proof's 16-bit products in fp32: both are far below what quantisation costs.
@@ -84,7 +81,9 @@ def make(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -
     when a gate fails (with the weight that hurts most and a plan that should pass).
     """
     skeleton = job.skeleton()
-    progress(f"{job.name}: {len(skeleton.weights)} weights, {sum(map(_size, skeleton.weights.values())) / 1e6:.1f} M")
+    progress(
+        f"{job.name}: {len(skeleton.weights)} weights, {sum(map(math.prod, skeleton.weights.values())) / 1e6:.1f} M"
+    )
     settings.plan.check_names(job.name, skeleton.weights)
     path = staging / job.file
     keep = settings.keep_fp32.get(plan_key(job.name), ())
@@ -109,9 +108,9 @@ def make(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -
     audit["other_elements"] = _other_elements(skeleton)
     damage = layer_damage(streamed.products, streamed.damage, plan)
     give_back_memory()
-    found, inputs, outputs = _prove(proof, (job.feed(sample) for sample in job.gate), settings.threads)
+    run = run_engine(proof, (job.feed(sample) for sample in job.gate), settings.threads)
     give_back_memory()
-    record = _judge(job, plan, settings, streamed, found, damage)
+    record = _judge(job, plan, settings, streamed, run.found, damage)
     return Made(
         graph=path,
         proof=proof,
@@ -119,33 +118,14 @@ def make(job: Job, staging: Path, settings: BuildSettings, progress: Progress) -
         audit=audit,
         damage=damage,
         dims=job.dims,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=run.inputs,
+        outputs=run.outputs,
         calibration=streamed.calibration,
         reference=streamed.reference,
         feeds=[job.feed(sample) for sample in job.gate[:GOLDEN]],
         expected=[named(job.outputs, job.comparable(outputs)) for outputs in streamed.reference],
-        found=found,
+        found=run.found,
     )
-
-
-def run_engine(path: Path, feeds: Iterable[Feed], threads: int) -> list[Tensors]:
-    """The engine's outputs for each feed; one feed at a time is in memory (a decoder's holds a whole K/V cache)."""
-    return _prove(path, feeds, threads)[0]
-
-
-def _prove(path: Path, feeds: Iterable[Feed], threads: int) -> tuple[list[Tensors], Records, Records]:
-    """Outputs for each feed, and the engine's inputs and outputs: one opening, since a 4B decoder takes 5 GB."""
-    engine = open_engine(path, threads=threads)
-    try:
-        found: list[Tensors] = [engine.run(feed) for feed in feeds]
-        return found, _records(engine.inputs), _records(engine.outputs)
-    finally:
-        engine.close()
-
-
-def _records(specs: tuple[TensorSpec, ...]) -> Records:
-    return tuple(TensorRecord(name=s.name, dtype=s.dtype, shape=s.shape) for s in specs)
 
 
 def give_back_memory() -> None:
@@ -253,12 +233,5 @@ def _other_elements(skeleton: Skeleton) -> int:
     """Elements of all that no product multiplies by: norms, biases, tables of positions. They stay fp32."""
     products = set(product_weights(skeleton.model))
     tables = (v.const_value for v in skeleton.model.graph.initializers.values() if v.dtype == ir.DataType.FLOAT)
-    streamed = sum(_size(shape) for name, shape in skeleton.weights.items() if name not in products)
+    streamed = sum(math.prod(shape) for name, shape in skeleton.weights.items() if name not in products)
     return streamed + sum(int(table.size) for table in tables if table is not None)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for dimension in shape:
-        size *= dimension
-    return size

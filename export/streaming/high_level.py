@@ -22,10 +22,11 @@ from torch import Tensor
 from memrt.calib.calibration_set import ROLES, CalibrationSet
 from memrt.calib.chats import Chat, chats
 from memrt.export.checkpoints.vlm import VlmCheckpoint
+from memrt.export.engine_runs import run_engine
 from memrt.export.gates import ANSWERS, HIGH_LEVEL_CHAIN, answer_agreement, gate, label
 from memrt.export.high_level_export import ForcedDecoder, answer_ids
 from memrt.export.memory_verdict import EngineSize, activation_bytes, kv_bytes
-from memrt.export.streaming.engine import BuildSettings, carry_out, run_engine, stored_elements
+from memrt.export.streaming.engine import BuildSettings, carry_out, stored_elements
 from memrt.export.streaming.job import Feed, Job, plain_feed, streamed_unit
 from memrt.export.streaming.made import Made
 from memrt.export.streaming.resume import WorkFolder
@@ -277,7 +278,7 @@ class HighLevelStream:
         inputs = decoder_inputs(self._checkpoint.config)
         calls = self._calls(self._chats["gate"], vision)
         feeds = (self._feed(inputs, self._sample(call)) for call in calls)
-        found = [{"logits": outputs["logits"]} for outputs in run_engine(decoder.proof, feeds, settings.threads)]
+        found = [{"logits": outputs["logits"]} for outputs in run_engine(decoder.proof, feeds, settings.threads).found]
         reference = [{"logits": outputs[0][-1:].numpy()} for outputs in decoder.reference]
         self.gates[HIGH_LEVEL_CHAIN] = gate(
             HIGH_LEVEL_CHAIN, precision, reference, found, random_weights=settings.random_weights

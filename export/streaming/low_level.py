@@ -7,7 +7,7 @@ out what torch computed, the next one listens. So prompts, positions and the den
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from memrt.calib.calibration_set import ROLES, CalibrationSet, LowLevelSample
-from memrt.calib.observations import observation_of, subgoal_text
+from memrt.calib.calibration_set import ROLES, CalibrationSet
 from memrt.export.checkpoints.pi05 import Pi05Checkpoint
 from memrt.export.gates import CHAIN, GRIPPER, gate, gripper_agreement
-from memrt.export.low_level_export import NOISE_SEED, TAPPED_STEPS, Chunks
+from memrt.export.low_level_export import TAPPED_STEPS
 from memrt.export.memory_verdict import EngineSize, activation_bytes, kv_bytes
 from memrt.export.pi05_graphs import INPUTS, OUTPUTS, example, graphs, shapes
 from memrt.export.pi05_tables import read_modulation_table, table_times, write_embedding_table
 from memrt.export.pi05_units import streaming_units
 from memrt.export.plan import plan_key
+from memrt.export.recorded_chunks import Chunks, Moment, chunks, moments
 from memrt.export.streaming.engine import BuildSettings, carry_out, stored_elements
 from memrt.export.streaming.job import Job, plain_feed, streamed_unit
 from memrt.export.streaming.made import Made
@@ -36,30 +36,17 @@ from memrt.export.streaming.stand_ins import Known, Listening, TorchEngine
 from memrt.export.streaming.stream import Progress
 from memrt.runtime.config import PolicyConfig
 from memrt.runtime.engine import open_engine
-from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.low_level import LowLevelInterface
 from memrt.runtime.policy.low_level_config import LowLevelModel, prefix_profiles, write_low_level_model
-from memrt.runtime.policy.low_level_session import LowLevelSession, read_tables
-from memrt.runtime.policy.noise import chunk_noise
+from memrt.runtime.policy.low_level_session import Denoised, LowLevelSession, read_tables
 from memrt.runtime.policy.preprocess import NormStats
 from memrt.runtime.policy.prompt_tokens import PromptTokens
-from memrt.runtime.types import ARM_JOINTS, Engine, Observation
+from memrt.runtime.types import Engine
 from memrt.train.pi05.model import Pi05
 from memrt.train.pi05.policy import runtime_model
 
 Array = NDArray[Any]
-CLOSED = 0.5  # gripper opening below which a command closes the hand
 ENGINES = ("vision", "prefix", "step")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Moment:
-    """One recorded call: views uint8 [S, S, 3], prompt ids int64 [T], noise [horizon, action_dim]."""
-
-    observation: Observation
-    images: list[NDArray[np.uint8]]
-    tokens: NDArray[np.int64]
-    noise: NDArray[np.float32]
 
 
 class LowLevelStream:
@@ -89,9 +76,9 @@ class LowLevelStream:
             self._graphs = graphs(Pi05(self._config), model, step_rtc=settings.step_rtc)
         with torch.device("meta"):
             self._blank = Pi05(self._config)  # what units are copied from and filled
+        style = policy.memory.subgoal_style
         self._moments = {
-            role: [self._moment(recorded, sample, index) for index, sample in enumerate(recorded.low_level(role))]
-            for role in ROLES
+            role: list(moments(recorded, recorded.low_level(role), self._interface, model, style)) for role in ROLES
         }
         self._tables: tuple[Array, Array] = (np.empty(0), np.empty(0))
         self._units = streaming_units(self._config, model, step_rtc=settings.step_rtc)
@@ -237,26 +224,16 @@ class LowLevelStream:
         self.gates[CHAIN] = gate(CHAIN, precision, reference.arm, found.arm, random_weights=rehearsal)
         self.gates[GRIPPER] = gripper_agreement(precision, reference.closed, found.closed)
 
-    def _chunks(self, engines: Mapping[str, Engine], moments: Sequence[_Moment], begin: Callable[[], None]) -> Chunks:
+    def _chunks(self, engines: Mapping[str, Engine], recorded: Sequence[Moment], begin: Callable[[], None]) -> Chunks:
         session = LowLevelSession(self._model, *self._tables, **engines)
-        chunks = Chunks([], [])
-        for moment in moments:
-            begin()
-            actions = session.denoise(moment.images, moment.tokens, moment.noise).actions
-            chunks.arm.append({"arm": actions[:, :ARM_JOINTS].copy()})
-            opening = self._interface.chunk(actions, moment.observation, 0).actions[:, ARM_JOINTS]
-            chunks.closed.append(opening < CLOSED)
-        return chunks
 
-    def _moment(self, recorded: CalibrationSet, sample: LowLevelSample, index: int) -> _Moment:
-        observation = observation_of(recorded, sample)
-        subgoal = subgoal_text(sample, self._policy.memory.subgoal_style)
-        return _Moment(
-            observation,
-            self._interface.images(observation),
-            self._interface.prompt(observation, subgoal, sample.goal),
-            chunk_noise(NOISE_SEED, index, self._model.horizon, self._model.action_dim),
-        )
+        def denoise(
+            images: Sequence[NDArray[np.uint8]], tokens: NDArray[np.int64], noise: NDArray[np.float32]
+        ) -> Denoised:
+            begin()
+            return session.denoise(images, tokens, noise)
+
+        return chunks(denoise, recorded, self._interface)
 
     def _write_tables(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -275,16 +252,6 @@ class LowLevelStream:
 
 
 def _with_policy(checkpoint: Pi05Checkpoint, policy: PolicyConfig) -> Any:
-    """The checkpoint's sizes with the policy's horizon and prompt length: no weight depends on either.
-
-    Raises MemrtError when image sizes differ: the position table does depend on them.
-    """
-    low_level, config = policy.low_level, checkpoint.config
-    if config.vision.image_size != low_level.image_size:
-        raise MemrtError(
-            f"low-level policy of {policy.name}",
-            expected=f"image_size {config.vision.image_size}, which {checkpoint.source.label} was trained on",
-            found=low_level.image_size,
-            fix="correct low_level.image_size in the policy's YAML",
-        )
-    return replace(config, horizon=low_level.horizon, max_token_len=low_level.max_token_len)
+    """The checkpoint's sizes with the policy's horizon and prompt length: no weight depends on either."""
+    low_level = policy.low_level
+    return replace(checkpoint.config, horizon=low_level.horizon, max_token_len=low_level.max_token_len)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from memrt.export.streaming.job import named
+from memrt.export.torch_callable import torch_callable
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import TensorSpec
 
@@ -61,12 +62,7 @@ class Known(StandIn):
     @classmethod
     def of(cls, feeds: Sequence[Feed], outputs: Sequence[Sequence[Tensor]], names: Sequence[str]) -> Known:
         """Outputs in the order of the feeds."""
-        return cls(
-            {
-                _key(feed): {name: value.numpy() for name, value in zip(names, values, strict=True)}
-                for feed, values in zip(feeds, outputs, strict=True)
-            }
-        )
+        return cls({_key(feed): dict(named(names, values)) for feed, values in zip(feeds, outputs, strict=True)})
 
     def run(self, feeds: Mapping[str, Array]) -> Feed:
         """The outputs that belong to the feed. Raises MemrtError for one that was never computed."""
@@ -89,7 +85,7 @@ class TorchEngine(StandIn):
     ) -> None:
         super().__init__(inputs)
         self.heard: list[Feed] = []
-        self._module, self._names, self._results, self._kept = module, inputs, outputs, kept
+        self._compute, self._kept = torch_callable(module, inputs, outputs), kept
         self._calls = 0
 
     def begin(self) -> None:
@@ -101,10 +97,7 @@ class TorchEngine(StandIn):
         if self._calls in self._kept:
             self.heard.append({name: np.array(value) for name, value in feeds.items()})
         self._calls += 1
-        with torch.no_grad():
-            values = self._module(*(torch.from_numpy(np.ascontiguousarray(feeds[name])) for name in self._names))
-        tensors = (values,) if isinstance(values, Tensor) else values
-        return {name: value.numpy() for name, value in zip(self._results, tensors, strict=True)}
+        return self._compute(feeds)
 
 
 def _key(feed: Mapping[str, Array]) -> bytes:

@@ -10,7 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
-from memrt.export.vlm_graphs import OPSET, load_vlm
+from memrt.export.onnx_graph import OPSET
+from memrt.export.vlm_graphs import load_vlm
 from memrt.runtime.engine import open_engine
 from memrt.runtime.errors import MemrtError
 

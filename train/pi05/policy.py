@@ -55,14 +55,14 @@ class TorchLowLevel:
         folder = Path(weights_dir)
         self.network: Pi05 = load_model(folder)
         bos = bos_token(folder)
-        self._model = runtime_model(self.network.config, bos=bos, denoise_steps=settings.denoise_steps)
-        limit = min(self._model.max_token_len, settings.max_token_len)
+        self.model = runtime_model(self.network.config, bos=bos, denoise_steps=settings.denoise_steps)
+        limit = min(self.model.max_token_len, settings.max_token_len)
         tokens = PromptTokens.open(folder / TOKENIZER, bos, limit)
-        self.interface = LowLevelInterface(settings, self._model, tokens, NormStats.load(norm_stats_path(folder)))
+        self.interface = LowLevelInterface(settings, self.model, tokens, NormStats.load(norm_stats_path(folder)))
 
     def noise(self, seed: int, call_index: int) -> NDArray[np.float32]:
         """As the exported policy's."""
-        return chunk_noise(seed, call_index, self._model.horizon, self._model.action_dim)
+        return chunk_noise(seed, call_index, self.model.horizon, self.model.action_dim)
 
     def act(self, observation: Observation, subgoal: Subgoal, goal: str, noise: NDArray[np.float32]) -> LowLevelResult:
         """As the exported policy's."""
@@ -74,14 +74,14 @@ class TorchLowLevel:
     ) -> Denoised:
         """One chunk from uint8 [S, S, 3] views, token ids [T] and noise [horizon, action_dim]."""
         start_ns = time.monotonic_ns()
-        size = self._model.image_size
+        size = self.model.image_size
         views = np.stack([normalise_image(image) for image in images]) if images else np.empty((0, size, size, 3))
         ids = torch.from_numpy(tokens)[None]
         prefix = self.network.prefix(
             torch.from_numpy(views.astype(np.float32))[None], ids, torch.ones_like(ids, dtype=torch.bool)
         )
         prefix_ns = time.monotonic_ns()
-        actions = sample_actions(self.network, prefix, torch.from_numpy(noise)[None], self._model.denoise_steps)
+        actions = sample_actions(self.network, prefix, torch.from_numpy(noise)[None], self.model.denoise_steps)
         return Denoised(actions[0].numpy(), 0, prefix_ns - start_ns, time.monotonic_ns() - prefix_ns)
 
     def close(self) -> None:
