@@ -233,7 +233,9 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x: Tensor, rows: Modulation) -> Tensor:
         """[tokens, width] to the same."""
-        normalised = x / torch.sqrt(x.square().mean(-1, keepdim=True) + RMS_NORM_EPSILON)
+        # ONNX Runtime fuses a norm only together with the weight behind it; without one it takes five passes.
+        unit = torch.ones(x.shape[-1])
+        normalised = x / torch.sqrt(x.square().mean(-1, keepdim=True) + RMS_NORM_EPSILON) * unit
         return normalised * rows.scale + rows.shift
 
 

@@ -40,7 +40,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`x` [tokens, width]; `keys`, `values` [kv_heads, capacity, head_dim]; `mask` bool [tokens, capacity+tokens].
+        """`x` [tokens, width]; `keys`, `values` [kv_heads, capacity, head_dim]; `mask` bool [group · tokens, all rows].
 
         Returns `x` and the new tokens' keys and values [kv_heads, tokens, head_dim].
         """
@@ -52,21 +52,27 @@ class DecoderLayer(nn.Module):
         query = rotate(query, cos[:, None], sin[:, None]) * self._head_dim**-0.5
         key = rotate(key, cos[:, None], sin[:, None]).transpose(0, 1)
         value = value.transpose(0, 1)
-        query = query.view(tokens, heads, -1, self._head_dim).permute(1, 2, 0, 3)  # [kv_heads, group, tokens, dim]
-        every_key, every_value = torch.cat((keys, key), dim=1), torch.cat((values, value), dim=1)
-        scores = query @ every_key.transpose(1, 2)[:, None]
+        # The query heads of a group are rows of one matrix, so that each cached key is read once for all of them.
+        query = query.view(tokens, heads, -1, self._head_dim).permute(1, 2, 0, 3).flatten(1, 2)
+        # The cache is never joined with the new rows: that would copy all of it for every token.
+        scores = torch.cat((query @ keys.transpose(1, 2), query @ key.transpose(1, 2)), dim=-1)
         weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
-        mixed = (weights @ every_value[:, None]).permute(2, 0, 1, 3).reshape(tokens, -1)
+        past, new = weights.split((keys.shape[1], tokens), dim=-1)
+        mixed = past @ values + new @ value
+        mixed = mixed.view(heads, -1, tokens, self._head_dim).permute(2, 0, 1, 3).reshape(tokens, -1)
         x = x + self.output(mixed)
         gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up), key, value
 
 
-def attention_mask(tokens: int, capacity: int, past_length: Tensor) -> Tensor:
-    """Which cached rows and new tokens a new token may see: bool [tokens, capacity + tokens]."""
+def attention_mask(tokens: int, capacity: int, past_length: Tensor, group: int) -> Tensor:
+    """Which cached rows and new tokens a new token may see: bool [group · tokens, capacity + tokens].
+
+    The same for each of the `group` query heads that share a key head.
+    """
     past = (torch.arange(capacity) < past_length).expand(tokens, capacity)
     index = torch.arange(tokens)
-    return torch.cat((past, index[None, :] <= index[:, None]), dim=1)
+    return torch.cat((past, index[None, :] <= index[:, None]), dim=1).repeat(group, 1)
 
 
 class DecoderGraph(nn.Module):
@@ -84,6 +90,7 @@ class DecoderGraph(nn.Module):
         self.answered = answered
         text, settings = model.model.language_model, model.config.text_config
         heads, width = int(settings.num_key_value_heads), head_dim(settings)
+        self._group = int(settings.num_attention_heads) // heads
         self.layers = nn.ModuleList([DecoderLayer(layer, heads, width) for layer in text.layers])
         self.norm = RmsNorm(text.norm)
         self.head = Affine(model.lm_head)
@@ -113,7 +120,7 @@ class DecoderGraph(nn.Module):
         deepstack: Tensor | None = None,
     ) -> Stages:
         """`forward`, halting before every unit; logits of the last `answered` tokens."""
-        mask = attention_mask(embeddings.shape[0], keys.shape[2], past_length)
+        mask = attention_mask(embeddings.shape[0], keys.shape[2], past_length, self._group)
         added = 0 if deepstack is None else deepstack.shape[0]
         x = embeddings
         new_keys, new_values = [], []

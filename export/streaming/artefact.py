@@ -22,6 +22,7 @@ from memrt.export.quantisers.insert import CODES, quantise_product
 from memrt.export.quantisers.packed import NUMPY_TYPES, TORCH_TYPES
 from memrt.export.quantisers.packed import SCHEMES as QUANTISED
 from memrt.export.streaming.data_file import DataFile
+from memrt.export.streaming.layer_inputs import split_layer_inputs
 from memrt.export.streaming.products import Product
 from memrt.export.streaming.skeleton import OPSET, OPSET_TENSORRT, Skeleton
 
@@ -55,6 +56,8 @@ class Artefact:
         With `proof_of`, the graph computes in fp32 and finds codes in the other's data file.
         """
         model = skeleton.copy()
+        if not tensorrt or proof_of is not None:
+            split_layer_inputs(model)
         compute: Compute = "fp32" if proof_of is not None or not tensorrt else plan.compute
         model.opset_imports[""] = OPSET_TENSORRT if tensorrt and proof_of is None else OPSET
         names = product_weights(model)
@@ -87,7 +90,8 @@ class Artefact:
         """Write a quantised weight: codes (unless the shared file has them), scales, smoothing."""
         name, packed = product.weight_name, product.packed
         assert packed is not None
-        self.data.append_array(f"{name}{SMOOTHING}", product.inverse_smoothing.numpy())
+        if product.smoothed:
+            self.data.append_array(f"{name}{SMOOTHING}", product.inverse_smoothing.numpy())
         if self._is_unpacked(packed.scheme):
             self.constant(name, packed.dequantise())
             return
@@ -100,6 +104,9 @@ class Artefact:
 
     def finish(self, path: Path, products: Mapping[str, Product]) -> None:
         """Quantise the products' nodes, bind every weight to its bytes, write the graph to `path`."""
+        for product in products.values():
+            if product.scheme in QUANTISED and not product.smoothed:
+                _remove_smoothing(self.model, product.weight_name)
         for product in products.values():
             if product.scheme in QUANTISED and not self._is_unpacked(product.scheme):
                 quantise_product(
@@ -177,3 +184,13 @@ def _insert_smoothing(model: ir.Model, weight_name: str) -> None:
             model.graph.insert_before(node, multiply)
             made[id(source)] = output
         node.replace_input_with(0, made[id(source)])
+
+
+def _remove_smoothing(model: ir.Model, weight_name: str) -> None:
+    """Undo `_insert_smoothing`, for a product that is better off without."""
+    vector = model.graph.initializers.pop(f"{weight_name}{SMOOTHING}")
+    for node in {use.node: None for use in vector.uses()}:
+        source = node.inputs[0]
+        assert source is not None
+        node.outputs[0].replace_all_uses_with(source)
+        model.graph.remove(node, safe=True)

@@ -7,16 +7,18 @@ Rules of this backend:
   SCHED_FIFO).
 - Results are deterministic for a given (file, threads, CPU): lock-step runs and golden files depend on it.
 - An engine is not re-entrant; one thread owns it.
+- Graph inputs `keys.0`, `keys.1`, … are the rows of one array `keys`: a graph that cut them out itself would copy them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from memrt.runtime.engine.stacked_inputs import StackedInputs
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import TensorSpec
 
@@ -51,14 +53,14 @@ class OnnxRuntimeEngine:
         """
         self._path = Path(path)
         self._session: Any = _open_session(self._path, threads)
-        self._inputs = tuple(_tensor_spec(node, self._path) for node in self._session.get_inputs())
-        self._outputs = tuple(_tensor_spec(node, self._path) for node in self._session.get_outputs())
+        self._stacked = StackedInputs(tensor_specs(self._session.get_inputs(), self._path))
+        self._outputs = tensor_specs(self._session.get_outputs(), self._path)
         self._output_names = [spec.name for spec in self._outputs]
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Name, dtype and shape of every input; −1 is a dynamic dimension."""
-        return self._inputs
+        return self._stacked.specs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -71,8 +73,8 @@ class OnnxRuntimeEngine:
         Raises `MemrtError` naming the input whose presence, dtype or shape is wrong.
         """
         session = self._open()
-        check_feeds(str(self._path), self._inputs, feeds)
-        values: list[Array] = session.run(self._output_names, dict(feeds))
+        check_feeds(str(self._path), self.inputs, feeds)
+        values: list[Array] = session.run(self._output_names, self._stacked.spread(feeds))
         return dict(zip(self._output_names, values, strict=True))
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> BoundRun:
@@ -82,9 +84,9 @@ class OnnxRuntimeEngine:
         on; an output array may be next call's input only through a copy.
         """
         session = self._open()
-        check_feeds(str(self._path), self._inputs, inputs)
+        check_feeds(str(self._path), self.inputs, inputs)
         check_feeds(str(self._path), self._outputs, outputs, kind="output")
-        return BoundRun(session, inputs, outputs)
+        return BoundRun(session, self._stacked.spread(inputs), outputs)
 
     def close(self) -> None:
         """Release the session; the engine cannot run afterwards. Closing twice is allowed."""
@@ -102,14 +104,14 @@ class OnnxRuntimeEngine:
 
 
 class BoundRun:
-    """A call whose input and output memory is fixed: write into `inputs`, call `run()`, read from `outputs`."""
+    """A call whose input and output memory is fixed: write into the inputs, call `run()`, read from `outputs`."""
 
     def __init__(self, session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         self._session = session
-        self.inputs: dict[str, Array] = dict(inputs)
+        self._inputs: dict[str, Array] = dict(inputs)  # ONNX Runtime holds no reference to numpy's memory
         self.outputs: dict[str, Array] = dict(outputs)
         self._binding = session.io_binding()
-        for name, array in self.inputs.items():
+        for name, array in self._inputs.items():
             self._binding.bind_ortvalue_input(name, _ort_value(name, array))
         for name, array in self.outputs.items():
             self._binding.bind_ortvalue_output(name, _ort_value(name, array))
@@ -223,6 +225,11 @@ def _open_session(path: Path, threads: int) -> Any:
             found=str(error),
             fix="verify the bundle (memrt verify), or export it again with this version of onnxruntime",
         ) from error
+
+
+def tensor_specs(nodes: Iterable[Any], path: Path) -> tuple[TensorSpec, ...]:
+    """What ONNX Runtime tells of a session's inputs or outputs. Raises MemrtError for types that numpy cannot hold."""
+    return tuple(_tensor_spec(node, path) for node in nodes)
 
 
 def _tensor_spec(node: Any, path: Path) -> TensorSpec:

@@ -80,9 +80,9 @@ def test_graphs_are_fp32_opset_20_with_constant_weights(exported: Path) -> None:
         constants = {initialiser.name for initialiser in graph.graph.initializer}
         products = [node for node in graph.graph.node if node.op_type in ("MatMul", "Gemm")]
         weighted = [node for node in products if node.input[1] in constants]
-        attention = 2 * len(
-            tiny.model().model.visual.blocks if name == "vision" else tiny.model().model.language_model.layers
-        )
+        # The decoder attends to its cache and to the new tokens with two products each.
+        blocks = tiny.model().model.visual.blocks
+        attention = 2 * len(blocks) if name == "vision" else 4 * len(tiny.model().model.language_model.layers)
         assert len(products) - len(weighted) == attention  # every other product has a constant weight
 
 

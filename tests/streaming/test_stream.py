@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -141,3 +142,12 @@ def test_schemes_without_cpu_kernels_are_proven_by_what_their_codes_stand_for(tm
         assert relative_l2(reference, run(path, x)) < limit
     assert b"DequantizeLinear" in target.read_bytes()
     assert b"DequantizeLinear" not in path.read_bytes()
+
+
+def test_products_that_need_no_smoothing_have_no_multiplication(tmp_path):
+    plan = EnginePlan(scheme="int8", compute="fp32")
+    streamed, path, _ = export(tmp_path, plan, tensorrt=False)
+    multiplied = {node.name for node in onnx.load(path, load_external_data=False).graph.node if node.op_type == "Mul"}
+    smoothed = {f"{product.weight_name}/smoothing/Mul" for product in streamed.products.values() if product.smoothed}
+    assert {name for name in multiplied if "/smoothing/" in name} == smoothed
+    assert len(smoothed) < len(streamed.products)
