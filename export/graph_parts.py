@@ -55,3 +55,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of every query [..., n, dim] over all keys [..., n, dim]."""
     weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1)
     return weights @ value
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on the last axis, whose halves are the pairs; `cos`, `sin` have half its width.
+
+    Spelled the way `streaming.rotary` finds it.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

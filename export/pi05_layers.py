@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memrt.export.graph_parts import Affine, LayerNorm, attend, constant
+from memrt.export.graph_parts import Affine, LayerNorm, attend, constant, rotate
 from memrt.train.pi05.config import GemmaConfig
 from memrt.train.pi05.gemma import RMS_NORM_EPSILON, rotary_table
 
@@ -79,7 +79,7 @@ class VisionBlock(nn.Module):
 
 
 class RotaryRows(NamedTuple):
-    """Of the tokens at hand, float32 [tokens, 1, head_dim] each; the queries' carry the scale of attention too."""
+    """Of the tokens at hand, float32 [tokens, 1, head_dim / 2] each; the queries' carry the scale of attention too."""
 
     cos: Tensor
     sin: Tensor
@@ -88,29 +88,18 @@ class RotaryRows(NamedTuple):
 
 
 class Rotary(nn.Module):
-    """Cosines and sines of all positions as constants: no engine has to compute them, in whatever precision.
-
-    Both halves of a head are kept side by side, and the first half's sines negated: rotating is then two products and a
-    sum over whole heads.
-    """
+    """Cosines and sines of all positions as constants: no engine has to compute them, in whatever precision."""
 
     def __init__(self, positions: int, head_dim: int) -> None:
         super().__init__()
         table = rotary_table(torch.arange(positions), head_dim)
-        self.cos = constant(torch.cat((table.cos, table.cos), -1))
-        self.sin = constant(torch.cat((-table.sin, table.sin), -1))
+        self.cos, self.sin = constant(table.cos), constant(table.sin)
         self._scale = head_dim**-0.5
 
     def forward(self, positions: Tensor) -> RotaryRows:
         """Positions int64 [tokens]."""
         cos, sin = (torch.index_select(table, 0, positions)[:, None] for table in (self.cos, self.sin))
         return RotaryRows(cos, sin, cos * self._scale, sin * self._scale)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate [tokens, heads, head_dim]; the two halves of a head are the pairs, not neighbours."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((second, first), dim=-1) * sin
 
 
 def by_kv_head(x: Tensor, kv_heads: int) -> Tensor:

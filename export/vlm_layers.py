@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memrt.export.graph_parts import Affine, LayerNorm, attend, constant, joined
+from memrt.export.graph_parts import Affine, LayerNorm, attend, constant, joined, rotate
 
 __all__ = ["Affine", "LayerNorm", "RmsNorm", "attend", "constant", "joined", "rotate"]
 
@@ -27,9 +27,3 @@ class RmsNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as `x`."""
         return x / torch.sqrt(x.square().mean(-1, keepdim=True) + self._eps) * self.weight
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on the last axis; `cos`, `sin` have half its width."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

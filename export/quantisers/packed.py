@@ -151,7 +151,7 @@ def block_size(rows: int, scheme: Scheme, wanted: int = 128) -> int:
     """
     if scheme in ("int8", "fp8"):
         return 0
-    candidates = (NVFP4_BLOCK,) if scheme == "nvfp4" else tuple(b for b in INT4_BLOCKS if b <= wanted)
+    candidates = _blocks(scheme, wanted)
     for candidate in candidates:
         if rows % candidate == 0:
             return candidate
@@ -161,6 +161,15 @@ def block_size(rows: int, scheme: Scheme, wanted: int = 128) -> int:
         found=rows,
         fix="give this product another scheme in the plan",
     )
+
+
+def divides(rows: int, scheme: str, wanted: int = 128) -> bool:
+    """Whether `scheme` can store a weight with `rows` input channels."""
+    return scheme not in ("int4", "nvfp4") or any(rows % block == 0 for block in _blocks(scheme, wanted))
+
+
+def _blocks(scheme: str, wanted: int) -> tuple[int, ...]:
+    return (NVFP4_BLOCK,) if scheme == "nvfp4" else tuple(block for block in INT4_BLOCKS if block <= wanted)
 
 
 def _row_slices(weight: Tensor) -> Iterator[slice]:

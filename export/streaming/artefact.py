@@ -24,6 +24,7 @@ from memrt.export.quantisers.packed import SCHEMES as QUANTISED
 from memrt.export.streaming.data_file import DataFile
 from memrt.export.streaming.layer_inputs import split_layer_inputs
 from memrt.export.streaming.products import Product
+from memrt.export.streaming.rotary import fuse_rotations
 from memrt.export.streaming.skeleton import OPSET, OPSET_TENSORRT, Skeleton
 
 TENSORRT_ONLY = ("fp8", "nvfp4")
@@ -58,6 +59,7 @@ class Artefact:
         model = skeleton.copy()
         if not tensorrt or proof_of is not None:
             split_layer_inputs(model)
+            fuse_rotations(model)
         compute: Compute = "fp32" if proof_of is not None or not tensorrt else plan.compute
         model.opset_imports[""] = OPSET_TENSORRT if tensorrt and proof_of is None else OPSET
         names = product_weights(model)
@@ -151,15 +153,15 @@ class Artefact:
         raise AssertionError(f"the graph wants {name} as {value.dtype}, which was never written")
 
 
-def product_weights(model: ir.Model) -> list[str]:
-    """The weights [in, out] that only matrix products read, in the order of the graph."""
-    names: dict[str, None] = {}
+def product_weights(model: ir.Model) -> dict[str, int]:
+    """The weights [in, out] that only matrix products read, in the order of the graph: name and input channels."""
+    found: dict[str, int] = {}
     for node in model.graph:
         if node.op_type == "MatMul" and node.inputs[1] is not None and node.inputs[1].is_initializer():
             weight = node.inputs[1]
             if weight.const_value is None and weight.shape is not None and len(weight.shape) == 2:
-                names[str(weight.name)] = None
-    return list(names)
+                found[str(weight.name)] = int(weight.shape[0])  # type: ignore[arg-type]  # weights are static
+    return found
 
 
 def _insert_smoothing(model: ir.Model, weight_name: str) -> None:

@@ -26,6 +26,7 @@ from memrt.export.gate_thresholds import Threshold
 from memrt.export.gates import GateError, gate
 from memrt.export.plan import EnginePlan, Plan, Scheme, plan_key
 from memrt.export.quantisers.audit import audit_products
+from memrt.export.quantisers.packed import divides
 from memrt.export.sensitivity import LayerDamage, refuse_with_plan
 from memrt.export.streaming.artefact import Artefact, product_weights
 from memrt.export.streaming.data_file import DataFile
@@ -156,28 +157,33 @@ def layer_damage(products: Mapping[str, Product], units: Sequence[UnitDamage], p
     ]
 
 
-def explicit(plan: EnginePlan, products: Sequence[str], keep_fp32: Sequence[str]) -> EnginePlan:
-    """The plan with the target's own fp32 products spelled out; what the plan itself keeps goes first.
+def explicit(plan: EnginePlan, products: Mapping[str, int], keep_fp32: Sequence[str]) -> EnginePlan:
+    """The plan with all exceptions spelled out, by the names of the `products` (and their input channels).
 
-    `keep_fp32` are patterns over weights (`head.weight`) and over nodes (`head/MatMul`).
+    The plan's own come first, then what the target keeps in fp32: patterns over weights (`head.weight`) and over nodes
+    (`head/MatMul`). A weight whose input channels no block of the engine's scheme divides (3420 in the vision tower of
+    Qwen2.5-VL-7B) is stored in the compute type.
     """
-    kept = {
+    kept: dict[str, Scheme] = {
         name: "fp32"
         for name in products
         for pattern in keep_fp32
         if fnmatchcase(name, pattern) or fnmatchcase(f"{name.removesuffix('.weight')}/MatMul", pattern)
     }
+    for name, channels in products.items():
+        if name not in kept and not divides(channels, plan.scheme, plan.block):
+            kept[name] = plan.compute
     return msgspec.structs.replace(plan, keep={**plan.keep, **kept})
 
 
 def stored_elements(graph: nn.Module, plan: EnginePlan, keep_fp32: Sequence[str]) -> dict[Scheme, int]:
     """Weights of a graph by the scheme that each will be stored in; all but the products' stay fp32."""
-    products = {f"{name}.weight": layer.weight.numel() for name, layer in product_layers(graph)}  # type: ignore[union-attr,operator]
-    spelled = explicit(plan, list(products), keep_fp32)
+    products = {f"{name}.weight": tuple(layer.weight.shape) for name, layer in product_layers(graph)}  # type: ignore[union-attr,arg-type]
+    spelled = explicit(plan, {name: int(shape[0]) for name, shape in products.items()}, keep_fp32)
     total = sum(int(tensor.numel()) for tensor in (*graph.parameters(), *graph.buffers()))
-    found: Counter[Scheme] = Counter({"fp32": total - sum(products.values())})
-    for name, count in products.items():
-        found[spelled.scheme_of(name)] += int(count)
+    found: Counter[Scheme] = Counter({"fp32": total - sum(map(math.prod, products.values()))})
+    for name, shape in products.items():
+        found[spelled.scheme_of(name)] += math.prod(shape)
     return {scheme: count for scheme, count in found.items() if count}
 
 

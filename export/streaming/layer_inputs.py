@@ -14,7 +14,7 @@ def split_layer_inputs(model: ir.Model) -> dict[str, int]:
     found = {}
     for value in list(model.graph.inputs):
         rows = _rows(value)
-        if rows:
+        if len(rows) > 1:
             _split(model.graph, value, rows)
             found[str(value.name)] = len(rows)
     return found

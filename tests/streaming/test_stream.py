@@ -10,6 +10,7 @@ import torch
 from memrt.export.plan import EnginePlan
 from memrt.export.streaming.artefact import Artefact, product_weights
 from memrt.export.streaming.data_file import DataFile
+from memrt.export.streaming.engine import explicit
 from memrt.export.streaming.products import ProductSettings
 from memrt.export.streaming.skeleton import fake_mode, trace
 from memrt.export.streaming.stages import LockStep
@@ -78,10 +79,10 @@ def test_skeleton_has_names_and_no_data():
     _, traced = skeleton()
     assert traced.weights["layers.1.up.weight"] == (WIDTH, HIDDEN)
     assert len(traced.weights) == 5 * DEPTH + 2
-    assert product_weights(traced.model) == [
-        *(f"layers.{n}.{layer}.weight" for n in range(DEPTH) for layer in ("up", "down")),
-        "head.weight",
-    ]
+    assert product_weights(traced.model) == {
+        **{f"layers.{n}.{name}.weight": rows for n in range(DEPTH) for name, rows in (("up", WIDTH), ("down", HIDDEN))},
+        "head.weight": WIDTH,
+    }
     assert all(traced.model.graph.initializers[name].const_value is None for name in traced.weights)
     assert {node.name.split("/")[0] for node in traced.model.graph} >= {"layers.0.norm", "layers.1.down", "head"}
 
@@ -151,3 +152,17 @@ def test_products_that_need_no_smoothing_have_no_multiplication(tmp_path):
     smoothed = {f"{product.weight_name}/smoothing/Mul" for product in streamed.products.values() if product.smoothed}
     assert {name for name in multiplied if "/smoothing/" in name} == smoothed
     assert len(smoothed) < len(streamed.products)
+
+
+@pytest.mark.parametrize(("scheme", "stored"), [("int4", "bf16"), ("nvfp4", "bf16"), ("int8", "int8")])
+def test_a_weight_that_no_block_divides_is_stored_in_the_compute_type(scheme, stored):
+    # 3420: the MLP of Qwen2.5-VL-7B's vision tower
+    spelled = explicit(
+        plan(scheme, "bf16", **{"up*": "int8"}), {"down": 3420, "up": 3420, "out": 64, "head": 64}, ["head"]
+    )
+    assert {name: spelled.scheme_of(name) for name in ("down", "up", "out", "head")} == {
+        "down": stored,
+        "up": "int8",
+        "out": scheme,
+        "head": "fp32",
+    }
