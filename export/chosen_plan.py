@@ -26,7 +26,11 @@ def chosen_plan(target: Target, engines: Sequence[str], precision: Scheme | None
                 fix="give the schemes in the plan file, or one precision for all engines",
             )
         plan = load_plan(file)
-        return Plan(engines={name: plan.engine(name) for name in engines})
+        chosen = {name: plan.engine(name) for name in engines}
+        for scheme in {used for engine in chosen.values() for used in (engine.scheme, *engine.keep.values())}:
+            if scheme != "fp32":  # every target keeps single weights in it
+                target.check(scheme)
+        return Plan(engines=chosen)
     plan = target.default_plan(engines)
     if precision is not None:
         target.check(precision)

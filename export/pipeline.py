@@ -156,8 +156,10 @@ class _Export:
 
         weights, adapter = self._weights["high_level"], self._weights.get("adapter")
         self._progress(f"high level: exporting {weights.name}" + (f" + {adapter.name}" if adapter else ""))
-        size = self._policy.high_level.image_size
-        config = export_vlm(weights, adapter, staging / "hl", image_sizes=[(size, size)])
+        policy = self._policy.high_level
+        config = export_vlm(
+            weights, adapter, staging / "hl", capacity=policy.context_tokens, image_sizes=[policy.frame_size]
+        )
         for path in sorted((staging / "hl").glob("*.onnx")):
             canonicalise_file(path)
         model = load_vlm(weights, adapter)

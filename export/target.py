@@ -134,7 +134,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"target {self.name} does not run this precision",
                 expected=" or ".join(self.precisions),
                 found=precision,
-                fix="choose one of them with --precision",
+                fix="choose one of them, with --precision or in the plan",
             )
 
     def sms_for(self, schemes: Iterable[str]) -> tuple[int, ...]:

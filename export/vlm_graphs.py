@@ -26,8 +26,6 @@ from memrt.runtime.policy.chat import END_OF_TEXT, IMAGE_PAD, TURN_END
 from memrt.runtime.policy.vlm_config import ImageSize, Resize, VlmConfig, write_vlm_config
 from memrt.runtime.policy.vlm_image import resized
 
-CAPACITY = 768  # K/V rows: the longest prompt of the action-memory policies is under 300 tokens, a reply under 128
-IMAGE_SIZES: tuple[Size, ...] = ((256, 256),)  # report: 256x256, not resized
 VISION_INPUTS = ("image",)
 DECODER_OUTPUTS = ("logits", "new_keys", "new_values")
 
@@ -115,13 +113,14 @@ def export_vlm(
     adapter_dir: Path | None,
     out_dir: Path,
     *,
-    capacity: int = CAPACITY,
-    image_sizes: Sequence[Size] = IMAGE_SIZES,
+    capacity: int,
+    image_sizes: Sequence[Size],
 ) -> VlmConfig:
     """Write the vision graphs, `decoder.onnx` (fp32, opset 20), `embed.npy`, `tokenizer.json` and `config.json`.
 
-    `image_sizes` are those of the camera's frames; each gets the engine of the size that the checkpoint's image
-    processor makes of it: `vision.onnx`, or `vision_<height>x<width>.onnx` when there are several.
+    `capacity` is the number of K/V rows. `image_sizes` are those of the camera's frames; each gets the engine of the
+    size that the checkpoint's image processor makes of it: `vision.onnx`, or `vision_<height>x<width>.onnx` when there
+    are several.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     model = load_vlm(weights_dir, adapter_dir)

@@ -85,7 +85,11 @@ class HighLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     weights: str = ""
     adapter: str | None = None
     camera: str = "front"
-    image_size: Count = 256  # pixels, square; the report feeds the image at this size, not resized
+    # Pixels: a square's side, or [height, width]. The report feeds 256x256, MemER's robot stacked views of 320x360.
+    image_size: int | tuple[int, int] = 256  # bounded below: a union with a bounded integer crashes msgspec 0.21
+    # Tokens of the longest prompt, images included, and of its answer: rows of the K/V cache. An action-memory prompt
+    # takes less than 300, one image of 64 included; eight keyframes and eight recent frames of that size 1024 alone.
+    context_tokens: Count = 768
     every_steps: Count = 16  # control steps between two calls in lock-step
     max_new_tokens: Count = 128  # 384 for spatial memory (SPECS 1.1)
     time_to_live_s: Positive = 3.0  # a subgoal older than this makes the robot hold
@@ -102,6 +106,20 @@ class HighLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 found=repr(self.weights or self.adapter),
                 fix="remove `weights` and `adapter`, or set `source: vlm`",
             )
+        if min(self.frame_size) < 1:
+            raise FieldError("image_size", expected="sizes >= 1", found=self.image_size, fix="256, or [320, 360]")
+        if self.context_tokens <= self.max_new_tokens:
+            raise FieldError(
+                "context_tokens",
+                expected=f"more than the answer's {self.max_new_tokens} (`max_new_tokens`)",
+                found=self.context_tokens,
+                fix="768 holds one image of 256x256, its question and a short answer",
+            )
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frames that the VLM is shown, in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 class LowLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -26,7 +26,6 @@ from memrt.export.streaming.stand_ins import Listening
 from memrt.export.vlm_decoder import DecoderGraph
 from memrt.export.vlm_families import family_of, vision_graph
 from memrt.export.vlm_graphs import (
-    CAPACITY,
     DECODER_OUTPUTS,
     VISION_INPUTS,
     decoder_example,
@@ -46,6 +45,7 @@ from memrt.runtime.policy.vlm_image import fit
 from memrt.runtime.policy.vlm_session import VlmSession
 
 IMAGE_SIZE = (256, 256)  # one view of RoboMME's policies
+CAPACITY = 768  # K/V rows, as policies have by default
 SEED = 40
 SYSTEM = "You are a helpful assistant to help guide the robot to complete the task."
 USER = (

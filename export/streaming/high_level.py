@@ -37,7 +37,6 @@ from memrt.export.streaming.vlm_model import embedding_table, empty_model
 from memrt.export.vlm_decoder import DecoderGraph
 from memrt.export.vlm_families import vision_graph
 from memrt.export.vlm_graphs import (
-    CAPACITY,
     DECODER_OUTPUTS,
     VISION_INPUTS,
     decoder_example,
@@ -83,9 +82,8 @@ class HighLevelStream:
         """Nothing is read or written yet. `resize` is what the checkpoint's image processor does to the images."""
         self._checkpoint, self._settings, self._progress = checkpoint, settings, progress
         self._work, self._folder = work, work.staging / "hl"
-        size = policy.high_level.image_size
-        sizes = engine_sizes([(size, size)], resize)
-        self._config: VlmConfig = vlm_config(checkpoint.config, CAPACITY, sizes, resize=resize)
+        sizes, rows = engine_sizes([policy.high_level.frame_size], resize), policy.high_level.context_tokens
+        self._config: VlmConfig = vlm_config(checkpoint.config, rows, sizes, resize=resize)
         self._tokenizer = Tokenizer.from_str(checkpoint.tokenizer.decode())
         self._chats = {role: chats(recorded, policy.memory, role) for role in ROLES}
         with fake_mode():
@@ -187,7 +185,7 @@ class HighLevelStream:
             inputs=inputs,
             outputs=DECODER_OUTPUTS,
             example=decoder_example(self._config),
-            shapes=decoder_shapes(self._checkpoint.config, CAPACITY),
+            shapes=decoder_shapes(self._checkpoint.config, self._config.capacity),
             calibration=[self._sample(call) for call in calls["calibration"]],
             gate=[self._sample(call) for call in calls["gate"]],
             feed=partial(self._feed, inputs),

@@ -194,3 +194,14 @@ def test_history_shown_needs_its_line():
 )
 def test_weights_are_below_the_root_unless_a_path(name, path):
     assert resolve_weights(name, Path("/root")) == Path(path)
+
+
+def test_frames_are_square_or_height_and_width():
+    assert policy_from_dict(values()).high_level.frame_size == (256, 256)
+    assert policy_from_dict(with_change("high_level.image_size", [320, 360])).high_level.frame_size == (320, 360)
+    for wrong in (0, [320, 0], [320], "large"):
+        assert "high_level.image_size" in refusal(with_change("high_level.image_size", wrong))
+
+
+def test_the_answer_must_fit_behind_a_prompt():
+    assert "high_level.context_tokens" in refusal(with_change("high_level.context_tokens", 128))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from memrt.runtime.recipe import read_recipes
 
 
 class InterruptedExportError(Exception):
-    """Stands for a killed process."""
+    """Stands for Ctrl-C."""
 
 
 def request(out: Path, **changes) -> Request:
@@ -92,6 +95,28 @@ def test_an_interrupted_export_goes_on_and_leaves_nothing_half(low_level, tmp_pa
     bundle = export_checkpoints(request(out), lines.append)
     assert "going on with an interrupted export" in lines
     assert {"ll/vision: finished by an earlier run", "ll/prefix: finished by an earlier run"} <= set(lines)
+    assert bundle.manifest.files == low_level[0].manifest.files
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_killed_export_leaves_nothing_under_the_final_name_and_goes_on(low_level, tmp_path):
+    out = tmp_path / "bundle"
+    code = (
+        "import sys; from pathlib import Path; from functools import partial;"
+        "from memrt.export.checkpoint_export import Request, export_checkpoints;"
+        "request = Request(out=Path(sys.argv[1]), checkpoint='random:pi05-tiny', samples=4, threads=1);"
+        "export_checkpoints(request, partial(print, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as child:
+        for line in child.stdout:
+            if line.startswith("ll/prefix"):
+                break
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    assert not out.exists()
+    lines: list[str] = []
+    bundle = export_checkpoints(request(out), lines.append)
+    assert "ll/vision: finished by an earlier run" in lines
     assert bundle.manifest.files == low_level[0].manifest.files
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 

@@ -50,7 +50,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("staging")
-    export_vlm(weights, None, root / "hl", image_sizes=[(IMAGE_SIZE, IMAGE_SIZE)])
+    export_vlm(weights, None, root / "hl", capacity=256, image_sizes=[(IMAGE_SIZE, IMAGE_SIZE)])
     for name in ("vision", "decoder"):
         canonicalise_file(root / "hl" / f"{name}.onnx")
     return root
@@ -85,7 +85,7 @@ def test_tapped_feeds_are_gated_against_torch(weights: Path, exported: Path, tmp
 
 
 def test_exporting_twice_gives_the_same_bytes(weights: Path, exported: Path, tmp_path: Path) -> None:
-    export_vlm(weights, None, tmp_path / "hl", image_sizes=[(IMAGE_SIZE, IMAGE_SIZE)])
+    export_vlm(weights, None, tmp_path / "hl", capacity=256, image_sizes=[(IMAGE_SIZE, IMAGE_SIZE)])
     for name in ("vision", "decoder"):
         canonicalise_file(tmp_path / "hl" / f"{name}.onnx")
     for path in sorted((tmp_path / "hl").iterdir()):

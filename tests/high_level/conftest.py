@@ -23,5 +23,5 @@ def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path
     from memrt.export.vlm_graphs import export_vlm
 
     folder = tmp_path_factory.mktemp("exported") / "hl"
-    export_vlm(checkpoint, None, folder, capacity=CAPACITY)
+    export_vlm(checkpoint, None, folder, capacity=CAPACITY, image_sizes=[(256, 256)])
     return folder
