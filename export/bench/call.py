@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from memrt.export.bench.hardware import GIB, check_memory
 from memrt.export.bench.pi05 import BenchPi05, call_engines, step_engine
 from memrt.export.bench.race import Contestant, Progress, Race, Settings
 from memrt.export.bench.step import NAMES, NS_PER_MS, OURS, SCHEMES, TORCH, load_expert, summary
@@ -23,6 +22,7 @@ from memrt.export.bench.stock import StockSession
 from memrt.export.checkpoints.disk import check_disk
 from memrt.export.checkpoints.source import materialise
 from memrt.export.pi05_units import PALIGEMMA, TOWER
+from memrt.runtime.bench.hardware import GIB, check_memory
 from memrt.runtime.engine import open_engine
 from memrt.runtime.policy.low_level_session import LowLevelSession
 from memrt.runtime.policy.preprocess import normalise_image

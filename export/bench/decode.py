@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from memrt.export.bench.hardware import GIB, available_bytes, check_memory, hardware, versions
 from memrt.export.bench.race import Contestant, Measured, Progress, Race, Settings, relative_l2
 from memrt.export.bench.vlm import SYSTEM, USER, BenchVlm, filled_model, vlm_engines
 from memrt.export.checkpoints.disk import check_disk
 from memrt.export.plan import Scheme
 from memrt.export.vlm_families import family_of
+from memrt.runtime.bench.hardware import GIB, available_bytes, check_memory, hardware, versions
 
 OURS = "ours"
 PEERS: dict[str, torch.dtype] = {"transformers_bf16": torch.bfloat16, "transformers_fp32": torch.float32}

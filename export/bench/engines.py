@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memrt.export.bench.hardware import versions
 from memrt.export.code_digest import code_digest
 from memrt.export.plan import EnginePlan
 from memrt.export.streaming.artefact import Artefact, product_weights
@@ -21,6 +20,7 @@ from memrt.export.streaming.products import ProductSettings
 from memrt.export.streaming.skeleton import Skeleton
 from memrt.export.streaming.stages import Outputs
 from memrt.export.streaming.stream import stream
+from memrt.runtime.bench.hardware import versions
 
 Progress = Callable[[str], None]
 _VERSIONS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy")

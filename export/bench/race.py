@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from memrt.export.bench.hardware import peak_bytes
+from memrt.runtime.bench.hardware import peak_bytes
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.statistics import median
 

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from memrt.export.bench.hardware import GIB, check_memory, hardware, versions
 from memrt.export.bench.pi05 import BenchPi05, step_engine
 from memrt.export.bench.race import Contestant, Measured, Progress, Race, Settings, relative_l2
 from memrt.export.bench.stock import StockSession
@@ -23,6 +22,7 @@ from memrt.export.checkpoints.disk import check_disk
 from memrt.export.checkpoints.source import materialise
 from memrt.export.pi05_units import EXPERT
 from memrt.export.plan import Scheme
+from memrt.runtime.bench.hardware import GIB, check_memory, hardware, versions
 from memrt.runtime.engine import OnnxRuntimeEngine
 from memrt.train.pi05.gemma import KeyValue
 from memrt.train.pi05.model import Pi05, Prefix

@@ -1,4 +1,4 @@
-"""`memrt bench`: our engines beside what a user would otherwise run, on this computer's CPU, in one run."""
+"""`memrt bench`: our engines and our real-time core beside what a user would otherwise run, on this CPU, in one run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from memrt.runtime.cli import bench_core_command
 from memrt.runtime.cli.extras import needs_extra
+from memrt.runtime.cli.progress import tell
 
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of each implementation.", show_default="this computer's cores")
@@ -38,11 +40,12 @@ class Precision(str, Enum):
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     bench = typer.Typer(
-        help="Measure engines against PyTorch, ONNX Runtime and transformers on this computer's CPU.",
+        help="Measure engines and the real-time core beside what they replace, on this computer's CPU.",
         no_args_is_help=True,
     )
     bench.command("step")(step)
     bench.command("decode")(decode)
+    bench_core_command.register(bench)
     app.add_typer(bench, name="bench")
 
 
@@ -77,9 +80,9 @@ def step(
     folder, count = work or default_work_folder(), threads or _cores()
     if call:
         check_call(BenchPi05.open(size), folder)  # refuse before minutes of work, not after
-    report = bench_step(size, threads=count, runs=runs, work=folder, progress=_tell)
+    report = bench_step(size, threads=count, runs=runs, work=folder, progress=tell)
     if call:
-        report["call"] = bench_call(size, threads=count, runs=runs, work=folder, progress=_tell)
+        report["call"] = bench_call(size, threads=count, runs=runs, work=folder, progress=tell)
     if as_json:
         typer.echo(json.dumps(report, allow_nan=False))
         return
@@ -121,7 +124,7 @@ def decode(
         threads=threads or _cores(),
         precision=precision.value,
         work=work or default_work_folder(),
-        progress=_tell,
+        progress=tell,
     )
     if as_json:
         typer.echo(json.dumps(report, allow_nan=False))
@@ -165,7 +168,3 @@ def decode_table(report: dict[str, Any]) -> Table:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memrt.runtime.bundle import load_bundle
+from memrt.runtime.cli.progress import tell
 from memrt.runtime.device_engines import build_engines, prove, this_device
 
 
@@ -42,13 +43,10 @@ def build(
         memrt build my_bundle --rebuild --json
     """
 
-    def progress(line: str) -> None:
-        typer.echo(line, err=True)
-
     loaded = load_bundle(bundle)
     device = this_device(loaded)
-    record = build_engines(loaded, device, cache=cache, rebuild=rebuild, progress=progress)
-    proof = prove(loaded, device, cache=cache, threads=threads, progress=progress)
+    record = build_engines(loaded, device, cache=cache, rebuild=rebuild, progress=tell)
+    proof = prove(loaded, device, cache=cache, threads=threads, progress=tell)
     built = {} if record is None else msgspec.to_builtins(record.engines)
     if as_json:
         report: dict[str, Any] = {

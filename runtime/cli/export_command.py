@@ -17,6 +17,7 @@ from rich.table import Table
 
 from memrt.runtime.bundle import Bundle, load_bundle
 from memrt.runtime.cli.extras import needs_extra
+from memrt.runtime.cli.progress import tell
 from memrt.runtime.errors import MemrtError
 
 
@@ -144,9 +145,6 @@ def export(
             "nothing to export", expected="a policy or --checkpoint", found="neither", fix="try memrt export --help"
         )
     started = time.monotonic()
-
-    def tell(line: str) -> None:
-        typer.echo(line, err=True)
 
     streamed = checkpoint is not None or target != "cpu" or plan is not None or rtc
     if not streamed and precision in {None, Scheme.INT8, Scheme.FP32}:

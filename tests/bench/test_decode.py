@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from memrt.export.bench import decode, hardware
+from memrt.export.bench import decode
+from memrt.runtime.bench import hardware
 from memrt.runtime.cli import build_app
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.statistics import median

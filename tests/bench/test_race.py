@@ -9,9 +9,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from memrt.export.bench import engines, hardware
+from memrt.export.bench import engines
 from memrt.export.bench.decode import group
 from memrt.export.bench.race import Race, relative_l2
+from memrt.runtime.bench import hardware
 from memrt.runtime.errors import MemrtError
 
 

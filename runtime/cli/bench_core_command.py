@@ -1,0 +1,75 @@
+"""`memrt bench ring` and `memrt bench control`: the parts in C++, without any model."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from memrt.runtime.cli.progress import tell
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def register(bench: typer.Typer) -> None:
+    """Add the commands to `memrt bench`."""
+    bench.command("ring")(ring)
+    bench.command("control")(control)
+
+
+def ring(
+    *,
+    height: Annotated[int, typer.Option(min=1, help="Rows of the frames that are timed.")] = 480,
+    width: Annotated[int, typer.Option(min=1, help="Columns of the frames that are timed.")] = 640,
+    runs: Annotated[int, typer.Option(min=1, help="Timings; the median is reported.")] = 101,
+    reads: Annotated[int, typer.Option(min=1, help="Frames that are checked for tears.")] = 1_000_000,
+    as_json: AsJson = False,
+) -> None:
+    """Time the frame ring beside a bare copy, and look for torn frames under a writer at full speed.
+
+    Example:
+
+        memrt bench ring --json
+    """
+    from memrt.runtime.bench.ring import bench_ring
+
+    report = bench_ring(height=height, width=width, runs=runs, reads=reads, progress=tell)
+    if as_json:
+        typer.echo(json.dumps(report, allow_nan=False))
+        return
+    table = Table("what", "found", title=f"frame ring, {height}x{width} pixels")
+    table.add_row("write a frame", f"{report['write_ms'] * 1e3:.1f} µs")
+    table.add_row("copy a frame", f"{report['copy_ms'] * 1e3:.1f} µs")
+    table.add_row("write over copy", f"{report['write_over_copy']:.2f}")
+    table.add_row("borrow and release", f"{report['borrow_us']:.2f} µs")
+    table.add_row("torn reads", f"{report['torn_reads']} of {reads} ({report['frames_seen']} different frames)")
+    Console().print(table)
+
+
+def control(
+    *,
+    rate: Annotated[float, typer.Option(min=1.0, max=4000.0, help="Ticks per second.")] = 1000.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of one run of one loop.")] = 10.0,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each loop; the median of their p99 is reported.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Time how late the control thread wakes, beside the same loop in Python, while a Python thread computes.
+
+    Example:
+
+        memrt bench control --seconds 30 --json
+    """
+    from memrt.runtime.bench.control import bench_control
+
+    report = bench_control(rate_hz=rate, seconds=seconds, runs=runs, progress=tell)
+    if as_json:
+        typer.echo(json.dumps(report, allow_nan=False))
+        return
+    table = Table("loop", "p99 lateness ms", "real-time priority", title=f"control at {rate:g} Hz")
+    for name in report["all_runs_ms"]:
+        table.add_row(name, f"{report[f'{name}_p99_ms']:.4f}", "yes" if report["realtime"][name] else "no")
+    table.caption = f"ours is {report['speedup']['python']:.1f}x more punctual; {report['how']}"
+    Console().print(table)

@@ -1,0 +1,70 @@
+"""The benches of the real-time core: what they report, and that the check for tears can fail."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from typer.testing import CliRunner
+
+from memrt.runtime.bench import ring
+from memrt.runtime.cli import build_app
+
+
+def run(*arguments: str) -> dict:
+    result = CliRunner().invoke(build_app(), ["bench", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    report: dict = json.loads(result.stdout)
+    assert {"speedup", "runs", "hardware", "versions", "measured_on"} <= set(report)
+    return report
+
+
+def test_ring_reports_both_times_and_no_torn_frame() -> None:
+    report = run("ring", "--height", "48", "--width", "64", "--runs", "3", "--reads", "2000")
+    assert report["write_ms"] > 0
+    assert report["copy_ms"] > 0
+    assert report["borrow_us"] > 0
+    assert report["torn_reads"] == 0
+    assert 1 <= report["frames_seen"] <= report["reads"] == 2000
+    assert report["frames_written"] >= report["frames_seen"]
+
+
+def test_a_torn_frame_is_counted(monkeypatch) -> None:
+    """A reader that sees frames whose last row is of another one."""
+    borrow = ring.FrameRing.borrow
+
+    class Torn:
+        def __init__(self, frame) -> None:
+            self.index, self.release = frame.index, frame.release
+            self.image = np.array(frame.image)
+            self.image[-1] += 1
+
+    class TearingRing:
+        def __init__(self, opened) -> None:
+            self._opened = opened
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self._opened.close()
+
+        def borrow(self):
+            frame = borrow(self._opened)
+            return None if frame is None else Torn(frame)
+
+        @property
+        def written(self):
+            return self._opened.written
+
+    opened = ring._opened
+    monkeypatch.setattr(ring, "_opened", lambda name: TearingRing(opened(name)))
+    torn, _, _ = ring._torn_reads(50)
+    assert torn == 50
+
+
+def test_control_reports_both_loops() -> None:
+    report = run("control", "--rate", "200", "--seconds", "0.2", "--runs", "1")
+    assert report["ours_p99_ms"] >= 0
+    assert report["python_p99_ms"] >= 0
+    assert set(report["realtime"]) == {"ours", "python"}
