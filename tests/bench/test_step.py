@@ -10,9 +10,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from memrt.export.bench import call, hardware
+from memrt.export.bench import call
 from memrt.export.bench.pi05 import BenchPi05
 from memrt.export.bench.race import Race
+from memrt.runtime.bench import hardware
 from memrt.runtime.cli import build_app
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.statistics import median
