@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from memrt.export.plan import EnginePlan
+from memrt.export.streaming import products
 from memrt.export.streaming.artefact import Artefact, product_weights
 from memrt.export.streaming.data_file import DataFile
 from memrt.export.streaming.engine import explicit
@@ -145,13 +146,15 @@ def test_schemes_without_cpu_kernels_are_proven_by_what_their_codes_stand_for(tm
     assert b"DequantizeLinear" not in path.read_bytes()
 
 
-def test_products_that_need_no_smoothing_have_no_multiplication(tmp_path):
+@pytest.mark.parametrize("gain", [0.0, 1.0])
+def test_products_that_need_no_smoothing_have_no_multiplication(tmp_path, monkeypatch, gain):
+    monkeypatch.setattr(products, "SMOOTHING_GAIN", gain)
     plan = EnginePlan(scheme="int8", compute="fp32")
     streamed, path, _ = export(tmp_path, plan, tensorrt=False)
     multiplied = {node.name for node in onnx.load(path, load_external_data=False).graph.node if node.op_type == "Mul"}
     smoothed = {f"{product.weight_name}/smoothing/Mul" for product in streamed.products.values() if product.smoothed}
     assert {name for name in multiplied if "/smoothing/" in name} == smoothed
-    assert len(smoothed) < len(streamed.products)
+    assert len(smoothed) == (0 if gain else len(streamed.products))
 
 
 @pytest.mark.parametrize(("scheme", "stored"), [("int4", "bf16"), ("nvfp4", "bf16"), ("int8", "int8")])
