@@ -57,11 +57,12 @@ class Artefact:
         With `proof_of`, the graph computes in fp32 and finds codes in the other's data file.
         """
         model = skeleton.copy()
-        if not tensorrt or proof_of is not None:
+        for_onnxruntime = proof_of is not None or not tensorrt
+        if for_onnxruntime:
             split_layer_inputs(model)
             fuse_rotations(model)
-        compute: Compute = "fp32" if proof_of is not None or not tensorrt else plan.compute
-        model.opset_imports[""] = OPSET_TENSORRT if tensorrt and proof_of is None else OPSET
+        compute: Compute = "fp32" if for_onnxruntime else plan.compute
+        model.opset_imports[""] = OPSET if for_onnxruntime else OPSET_TENSORRT
         names = product_weights(model)
         for name in names:
             if plan.scheme_of(name) in QUANTISED:

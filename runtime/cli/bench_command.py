@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from memrt.runtime.bench.hardware import usable_cores
 from memrt.runtime.cli import bench_core_command
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.progress import tell
@@ -77,7 +77,7 @@ def step(
         from memrt.export.bench.pi05 import BenchPi05
         from memrt.export.bench.step import bench_step
 
-    folder, count = work or default_work_folder(), threads or _cores()
+    folder, count = work or default_work_folder(), threads or usable_cores()
     if call:
         check_call(BenchPi05.open(size), folder)  # refuse before minutes of work, not after
     report = bench_step(size, threads=count, runs=runs, work=folder, progress=tell)
@@ -121,7 +121,7 @@ def decode(
         size,
         tokens=tokens,
         runs=runs,
-        threads=threads or _cores(),
+        threads=threads or usable_cores(),
         precision=precision.value,
         work=work or default_work_folder(),
         progress=tell,
@@ -164,7 +164,3 @@ def decode_table(report: dict[str, Any]) -> Table:
         f"{report['relative_l2']:.2e}{left_out}"
     )
     return table
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

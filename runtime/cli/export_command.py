@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from memrt.runtime.bench.hardware import usable_cores
 from memrt.runtime.bundle import Bundle, load_bundle
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.progress import tell
@@ -182,7 +182,7 @@ def export(
             calibration=calibration,
             samples=samples,
             memory_gib=memory_gib,
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=threads or usable_cores(),
             step_rtc=rtc,
         )
         export_checkpoints(request, tell)
@@ -251,7 +251,7 @@ def behaviour_gate(
     chosen = range(FIRST_SEED, FIRST_SEED + seeds)
     check_seeds(chosen)  # the export takes minutes: refuse before it
     make_task(task, FIRST_SEED)
-    workers = len(os.sched_getaffinity(0))  # the outcome does not depend on it
+    workers = usable_cores()  # the outcome does not depend on it
     return lambda bundle, reference: sim_gate(bundle, reference, task, chosen, workers=workers, progress=tell)
 
 

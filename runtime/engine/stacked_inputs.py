@@ -23,18 +23,21 @@ class StackedInputs:
 
     def __init__(self, graph: Sequence[TensorSpec]) -> None:
         """`graph`: the graph's own inputs. Rows that are not all there, or not alike, remain inputs of their own."""
-        named = {spec.name: spec for spec in graph}
-        self._rows: dict[str, int] = {}
-        specs: list[TensorSpec] = []
+        stacks: dict[str, list[TensorSpec]] = {}
         for spec in graph:
-            row = _ROW.fullmatch(spec.name)
-            rows = _alike(row[1], named) if row else 0
-            if row is None or not rows:
-                specs.append(spec)
-            elif row[1] not in self._rows:
-                self._rows[row[1]] = rows
-                specs.append(TensorSpec(row[1], spec.dtype, (rows, *spec.shape)))
-        self.specs = tuple(specs)
+            if row := _ROW.fullmatch(spec.name):
+                stacks.setdefault(row[1], []).append(spec)
+        names = {spec.name for spec in graph}
+        self._rows = {stem: len(rows) for stem, rows in stacks.items() if stem not in names and _alike(stem, rows)}
+        specs: dict[str, TensorSpec] = {}
+        for spec in graph:
+            stem = spec.name.rpartition(".")[0]
+            rows = self._rows.get(stem)
+            if rows is None:
+                specs[spec.name] = spec
+            else:
+                specs[stem] = TensorSpec(stem, spec.dtype, (rows, *spec.shape))
+        self.specs = tuple(specs.values())
 
     def spread(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Views of the rows in place of the arrays that stack them; everything else as it is."""
@@ -47,9 +50,7 @@ class StackedInputs:
         return spread
 
 
-def _alike(stem: str, named: Mapping[str, TensorSpec]) -> int:
-    """The number of rows below `stem`: 0 unless they are numbered from 0 without a gap and have one dtype and shape."""
-    rows = [spec for name, spec in named.items() if (row := _ROW.fullmatch(name)) and row[1] == stem]
+def _alike(stem: str, rows: Sequence[TensorSpec]) -> bool:
+    """Whether the inputs below `stem` are numbered from 0 without a gap and have one dtype and shape."""
     complete = {spec.name for spec in rows} == {f"{stem}.{index}" for index in range(len(rows))}
-    same = len({(spec.dtype, spec.shape) for spec in rows}) == 1
-    return len(rows) if complete and same and stem not in named else 0
+    return complete and len({(spec.dtype, spec.shape) for spec in rows}) == 1
