@@ -17,11 +17,13 @@ from typing import Any
 from memrt.runtime.clock import NS_PER_S, Clock, MonotonicClock
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.gates import camera_state, oldest_frame_ns
+from memrt.runtime.loop.high_level_worker import HighLevelWorker
+from memrt.runtime.loop.low_level_worker import LowLevelWorker
 from memrt.runtime.loop.protocols import HighLevel, LowLevel, TaskRobot
 from memrt.runtime.loop.record import RunRecord, Status
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
-from memrt.runtime.loop.workers import HighLevelWorker, LowLevelWorker, Worker
+from memrt.runtime.loop.worker import Worker
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import Observation, RobotMode, Subgoal
 
