@@ -65,13 +65,14 @@ def available_bytes() -> int | None:
     return memory_fields().get("MemAvailable")
 
 
+def resident_bytes() -> int:
+    """This process' resident memory now (VmRSS); 0 where the system does not say."""
+    return _status_bytes("VmRSS")
+
+
 def peak_bytes() -> int:
-    """This program's largest resident memory; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    """This process' largest resident memory so far (VmHWM); 0 where the system does not say."""
+    return _status_bytes("VmHWM")
 
 
 def check_memory(needed: int, what: str, fix: str) -> None:
@@ -84,6 +85,14 @@ def check_memory(needed: int, what: str, fix: str) -> None:
             found=f"{available / GIB:.1f} GiB",
             fix=fix,
         )
+
+
+def _status_bytes(field: str) -> int:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
 
 
 def _cpu_fields() -> dict[str, str]:

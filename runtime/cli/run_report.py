@@ -19,6 +19,7 @@ from memrt.runtime.live_status import latency_table
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.scheduler import feasible
 from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.readiness import Readiness
 
 _STYLES = {"success": "bold green", "failure": "bold red", "fault": "bold red", "held": "bold yellow"}
 
@@ -34,6 +35,7 @@ class Plan:
     robot: str
     timed: RunRecord
     robot_values: Mapping[str, Any]
+    readiness: Readiness
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -43,7 +45,7 @@ class Plan:
         delay = -(-int(latency_ms * 1e6) // settings.paced_dt_ns)
         return {
             "dry_run": True,
-            **_about(self.bundle, self.robot),
+            **_about(self.bundle, self.robot, self.readiness),
             "goal": self.goal,
             "first_subgoal": self.first_subgoal,
             "cameras": list(settings.cameras),
@@ -73,13 +75,17 @@ def report_plan(plan: Plan, as_json: bool) -> None:
     verdict = "chunks can follow each other without a gap" if values["feasible"] else "TOO SLOW: the arm will pause"
     console.print(f"{'chunks':>14}  {rates}: {verdict}", markup=False, highlight=False)
     console.print(latency_table(plan.timed))
+    console.print(_readiness_line(values), highlight=False, markup=False)
     console.print("Everything is ready; nothing has moved.")
 
 
-def report_run(record: RunRecord, bundle: Bundle, robot: str, task: str, as_json: bool) -> None:
+def report_run(
+    record: RunRecord, bundle: Bundle, robot: str, task: str, readiness: Readiness, *, as_json: bool
+) -> None:
     """Print how a run ended."""
+    about = _about(bundle, robot, readiness)
     if as_json:
-        print(json.dumps({**_about(bundle, robot), "task": task, **record.to_dict()}, allow_nan=False))
+        print(json.dumps({**about, "task": task, **record.to_dict()}, allow_nan=False))
         return
     console = Console()
     line = Text(record.status.replace("_", " "), style=_STYLES.get(record.status, "bold"))
@@ -89,6 +95,17 @@ def report_run(record: RunRecord, bundle: Bundle, robot: str, task: str, as_json
     console.print(latency_table(record))
     if record.mode == "realtime":
         console.print(_control_line(record), highlight=False, markup=False)
+    console.print(_readiness_line(about), highlight=False, markup=False)
+
+
+def _readiness_line(about: Mapping[str, Any]) -> str:
+    """When the engines were ready, and the memory of this process; a simulator in lock-step lives in it too."""
+    process, memory = about["process_ready_s"], about["memory"]
+    since_start = "" if process is None else f" ({process:.2f} s after the process began)"
+    resident, peak = (f"{memory[name] / 1e6:.0f} MB" for name in ("resident_bytes", "peak_bytes"))
+    libraries = ", ".join(about["training_libraries"])
+    loaded = f"{libraries} imported" if libraries else "no torch"
+    return f"engines ready in {about['engines_ready_s']:.2f} s{since_start}; memory {resident}, peak {peak}; {loaded}"
 
 
 def _control_line(record: RunRecord) -> str:
@@ -102,7 +119,7 @@ def _control_line(record: RunRecord) -> str:
     return ", ".join(parts)
 
 
-def _about(bundle: Bundle, robot: str) -> dict[str, Any]:
+def _about(bundle: Bundle, robot: str, readiness: Readiness) -> dict[str, Any]:
     device = this_device(bundle)
     return {
         "robot": robot,
@@ -115,4 +132,5 @@ def _about(bundle: Bundle, robot: str) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "device": "cpu" if device.sm is None else device.name,
         },
+        **readiness.to_dict(),
     }

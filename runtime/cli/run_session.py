@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from memrt.runtime.bundle import Bundle, load_bundle, require_halves
 from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.keys import Keys
+from memrt.runtime.cli.robot_start import start_robot
 from memrt.runtime.cli.run_display import Display, note
 from memrt.runtime.cli.run_policies import open_policies
 from memrt.runtime.cli.run_report import Plan, report_plan, report_run
@@ -25,8 +27,9 @@ from memrt.runtime.loop.realtime import LoopStatus, RealtimeLoop, warm_up
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.settings import LoopSettings, check_speed
 from memrt.runtime.manifest import NOT_YET_PROVEN
+from memrt.runtime.readiness import Readiness
 from memrt.runtime.trace import Trace
-from memrt.runtime.types import RobotMode, Subgoal
+from memrt.runtime.types import Observation, RobotMode, Subgoal
 from memrt.runtime.video import VideoWriter
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
@@ -60,6 +63,7 @@ class RunOptions:
 
 def run(options: RunOptions) -> int:
     """Run as asked; the exit status. Raises MemrtError for everything that can be refused before the robot moves."""
+    began_ns = time.monotonic_ns()
     robot_config = _check_robot(options)
     bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
     require_halves(bundle)
@@ -70,7 +74,7 @@ def run(options: RunOptions) -> int:
     _check_policy(options, bundle, robot_config, settings)
     _check_proof(options, bundle, robot_config)
     with ExitStack() as stack:
-        session = _Session(options, bundle, settings, stack)
+        session = _Session(options, bundle, settings, stack, began_ns)
         if options.lockstep:
             return session.run_lockstep()
         return session.run_realtime(robot_config)
@@ -79,8 +83,11 @@ def run(options: RunOptions) -> int:
 class _Session:
     """What both modes share: policies, display, video, trace; everything is closed by `stack`."""
 
-    def __init__(self, options: RunOptions, bundle: Bundle, settings: LoopSettings, stack: ExitStack) -> None:
+    def __init__(
+        self, options: RunOptions, bundle: Bundle, settings: LoopSettings, stack: ExitStack, began_ns: int
+    ) -> None:
         self._options, self._bundle, self._settings, self._stack = options, bundle, settings, stack
+        self._began_ns = began_ns
         self._trace = Trace() if options.trace else None
         self._video: VideoWriter | None = None
         if options.trace and not options.trace.absolute().parent.is_dir():
@@ -104,6 +111,7 @@ class _Session:
         goal = options.goal or env.goal
         if options.dry_run:
             return self._dry_run(high_level, low_level, goal, env.observe, {})
+        readiness = self._warm_up(high_level, low_level, goal, env.observe())
         video = self._open_video()
         display = self._stack.enter_context(Display(options.as_json))
 
@@ -117,7 +125,7 @@ class _Session:
                 video.add(env.observe().frames[camera].image, video_texts(status))
 
         record = run_lockstep(env, high_level, low_level, goal, settings, on_step=on_step, trace=self._trace)
-        return self._finish(record)
+        return self._finish(record, readiness)
 
     def run_realtime(self, robot_config: RobotConfig) -> int:
         """The robot behind its link; policies in threads; an operator at the keys."""
@@ -128,7 +136,7 @@ class _Session:
             raise MemrtError("goal", expected="what the robot shall do", found="nothing", fix="give --goal")
         if options.dry_run:
             return self._dry_run(high_level, low_level, goal, robot.observe, robot.statistics)
-        warm_up(high_level, low_level, goal, robot.observe(), settings)
+        readiness = self._warm_up(high_level, low_level, goal, robot.observe())
         video = self._open_video()
         keys = self._stack.enter_context(Keys())
         loop = RealtimeLoop(
@@ -146,29 +154,23 @@ class _Session:
             _obey(running, keys.pressed(), display)
             display.show(running.status(), robot.statistics)
 
-        return self._finish(loop.run(options.duration, on_tick))
+        return self._finish(loop.run(options.duration, on_tick), readiness)
 
     def _open_policies(self) -> tuple[HighLevel | None, LowLevel]:
         return open_policies(self._bundle, self._options.threads, self._stack, cache=self._options.cache)
 
     def _connect(self, config: RobotConfig) -> tuple[LinkRobot, tuple[HighLevel | None, LowLevel]]:
         """Start the node, load the policies while it starts, then connect: loading would starve the heartbeat."""
-        from memrt.robot_io.link import LinkRobot
-        from memrt.robot_io.process import NodeProcess
+        options = self._options
+        connect = start_robot(config, task=options.task, seed=options.seed, speed=options.speed, stack=self._stack)
+        policies = self._open_policies()
+        return connect(), policies
 
-        options, link = self._options, config.link
-        if link.endpoint is not None:
-            policies = self._open_policies()
-            robot = LinkRobot(link.endpoint, connect_ms=round(link.connect_ms))
-        else:
-            arguments = ["--task", options.task, "--seed", str(options.seed), "--speed", str(options.speed)]
-            arguments += ["--brake-after-ms", str(link.brake_after_ms), "--fault-after-ms", str(link.fault_after_ms)]
-            node = NodeProcess("memrt.sim.node", arguments)
-            self._stack.callback(node.close)
-            policies = self._open_policies()
-            robot = LinkRobot(node.endpoint, alive=node.alive, connect_ms=round(link.connect_ms))
-        self._stack.callback(robot.close)
-        return robot, policies
+    def _warm_up(
+        self, high_level: HighLevel | None, low_level: LowLevel, goal: str, observation: Observation
+    ) -> Readiness:
+        warm_up(high_level, low_level, goal, observation, self._settings)
+        return Readiness.now(self._began_ns)
 
     def _open_video(self) -> VideoWriter | None:
         if self._options.video is None:
@@ -180,7 +182,7 @@ class _Session:
     def _dry_run(self, high_level: HighLevel | None, low_level: LowLevel, goal: str, observe: Any, robot: Any) -> int:
         clock = MonotonicClock()
         observation = observe()
-        warm_up(high_level, low_level, goal, observation, self._settings)
+        readiness = self._warm_up(high_level, low_level, goal, observation)
         timed = RunRecord("realtime", goal, self._options.seed)
         subgoal_text = goal
         for call in range(3):
@@ -192,11 +194,13 @@ class _Session:
             noise = low_level.noise(self._settings.seed, call)
             low_level.act(observation, Subgoal(subgoal_text, 1, observation.t_ns), goal, noise)
             timed.latency("low level", clock.now_ns() - start_ns)
-        plan = Plan(self._bundle, self._settings, goal, subgoal_text, self._options.robot, timed, dict(robot))
+        plan = Plan(
+            self._bundle, self._settings, goal, subgoal_text, self._options.robot, timed, dict(robot), readiness
+        )
         report_plan(plan, self._options.as_json)
         return RAN
 
-    def _finish(self, record: RunRecord) -> int:
+    def _finish(self, record: RunRecord, readiness: Readiness) -> int:
         self._stack.close()  # the display and the video are done before the report is printed
         if self._trace is not None and self._options.trace is not None:
             try:
@@ -205,7 +209,8 @@ class _Session:
                 note(f"no trace was written: {error}")
         if self._video is not None and self._video.failure:
             note(self._video.failure)
-        report_run(record, self._bundle, self._options.robot, self._options.task, self._options.as_json)
+        options = self._options
+        report_run(record, self._bundle, options.robot, options.task, readiness, as_json=options.as_json)
         return BROKEN_OFF if record.status in ("fault", "held") else RAN
 
 

@@ -227,6 +227,8 @@ def test_lockstep_prints_one_json_object_and_repeats_itself(bundle, nodding, tmp
     assert (values["outcome"], values["steps"], values["policy"]) == ("time_over", 20, "am_grounded")
     assert values["latency_ms"]["low level"]["count"] == 3
     assert (values["hardware"]["device"], "onnxruntime" in values["versions"]) == ("cpu", True)
+    assert 0 < values["engines_ready_s"] < 60
+    assert 0 < values["memory"]["resident_bytes"] <= values["memory"]["peak_bytes"]
     assert first.stderr.count("not yet proven on device") == 1
     assert values["actions_sha256"] == json.loads(again.stdout)["actions_sha256"]
     other = invoke(*arguments, "--seed", 4)
@@ -253,6 +255,10 @@ def test_a_dry_run_finds_everything_ready_and_moves_nothing(bundle, nodding):
     assert plan["feasible"]
     assert plan["control_hz"] == 20
     assert plan["robot_values"]["control ticks starved"] == 0
+    assert plan["engines_ready_s"] > 0
+    told = invoke("--bundle", bundle, "--dry-run", "--lockstep").stdout
+    assert "engines ready in" in told
+    assert "peak" in told
 
 
 def test_a_real_time_run_ends_in_order(bundle, nodding):
@@ -262,4 +268,5 @@ def test_a_real_time_run_ends_in_order(bundle, nodding):
     assert values["mode"] == "realtime"
     assert (values["outcome"], result.exit_code) in {("time_over", 0), ("held", 1), ("fault", 1)}
     assert values["robot_values"]["control ticks"] > 0
+    assert values["engines_ready_s"] > 0
     assert "cube" in values["goal"]
