@@ -1,18 +1,18 @@
-"""The report of an export as one page that needs nothing beside it: no scripts, fonts or pictures from elsewhere."""
+"""The report of an export as one page that needs nothing beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from memrt.export.report_bars import bars, columns, legend, stack
-from memrt.export.report_tables import flat, gate_rows, megabytes, table
+from memrt.export.report_gates import gate_rows
 from memrt.export.sensitivity import natural
+from memrt.runtime.report.bars import bars, columns, legend, stack
+from memrt.runtime.report.page import html_page, pairs, section
+from memrt.runtime.report.tables import megabytes, table
 
 WORST_SHOWN = 12  # weights per engine in the list of those that hurt most
-STYLE = Path(__file__).with_name("report_style.css")
 
 
 def page(document: Mapping[str, Any]) -> str:
@@ -20,23 +20,17 @@ def page(document: Mapping[str, Any]) -> str:
     title = f"{document['name']} for {document['target']}, {document['precision']}"
     sections = [
         _head(document),
-        _section("What is proven, and where", _proofs(document["proofs"])),
-        _section("Gates", _gates(document)),
-        _section("Engines", _engines(document["engines"])),
-        *(_section("What hurts most", body) for body in _damages(document["engines"])),
-        *(_section("Memory on the device", _memory(document["verdict"])) for _ in [0] if document["verdict"]),
-        *(_section("Plan", _plan(document["plan"])) for _ in [0] if document["plan"]),
-        _section("What was exported", _pairs(document["sources"])),
-        *(_section("Precision audit", body) for body in _audits(document["engines"])),
-        _section("Tools", _pairs(document["tools"])),
+        section("What is proven, and where", _proofs(document["proofs"])),
+        section("Gates", _gates(document)),
+        section("Engines", _engines(document["engines"])),
+        *(section("What hurts most", body) for body in _damages(document["engines"])),
+        *(section("Memory on the device", _memory(document["verdict"])) for _ in [0] if document["verdict"]),
+        *(section("Plan", _plan(document["plan"])) for _ in [0] if document["plan"]),
+        section("What was exported", pairs(document["sources"])),
+        *(section("Precision audit", body) for body in _audits(document["engines"])),
+        section("Tools", pairs(document["tools"])),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        + "\n".join(sections)
-        + "\n</body>\n</html>\n"
-    )
+    return html_page(title, sections)
 
 
 def _head(document: Mapping[str, Any]) -> str:
@@ -135,7 +129,7 @@ def _memory(verdict: Mapping[str, Any]) -> str:
     """A bar of what is needed against what is there, and the figures. Other verdicts are shown as pairs."""
     engines = verdict.get("engines")
     if not isinstance(engines, Mapping) or not {"needed", "available", "verdict"} <= verdict.keys():
-        return _pairs(verdict)
+        return pairs(verdict)
     kinds = sorted({kind for sizes in engines.values() for kind in sizes})
     parts = {kind: float(sum(sizes.get(kind, 0) for sizes in engines.values())) for kind in kinds}
     parts["runtime"] = float(verdict.get("runtime", 0))
@@ -165,15 +159,6 @@ def _plan(plan: Mapping[str, Any]) -> str:
 
 def _audits(engines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     """One body, if any engine was audited."""
-    parts = [f"<h3>{escape(e['name'])}</h3>{_pairs(e['audit'])}" for e in engines if e["audit"]]
+    parts = [f"<h3>{escape(e['name'])}</h3>{pairs(e['audit'])}" for e in engines if e["audit"]]
     if parts:
         yield "".join(parts)
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    rows = [(escape(name), escape(value)) for name, value in flat(values)]
-    return table(("", "%"), rows) if rows else '<p class="soft">nothing recorded</p>'
-
-
-def _section(title: str, body: str) -> str:
-    return f'<section>\n<h2>{escape(title)}</h2>\n<div class="card">{body}</div>\n</section>'

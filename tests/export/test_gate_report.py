@@ -15,7 +15,7 @@ import pytest
 from memrt.export.gates import judge
 from memrt.export.plan import EnginePlan, Plan, Scheme, uniform_plan
 from memrt.export.report import EngineReport, ExportRecord, Proof, SchemeTotal, record_of_export, write_report
-from memrt.export.report_tables import gate_rows
+from memrt.export.report_gates import gate_rows
 from memrt.export.sensitivity import LayerDamage
 from memrt.runtime.engine.agreement import Agreement
 from memrt.runtime.manifest import EngineRecord

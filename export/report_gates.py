@@ -1,25 +1,15 @@
-"""Tables of a report's page: cells are HTML already, figures are aligned, gates show how much room they have left."""
+"""The gates of a report's page: what each measured, and how much room it has left."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from memrt.runtime.report.tables import flat, in_digits
+
 # How far a figure may go: its name in a gate's `threshold` (or `floor`), and which way is worse.
 HIGHER_IS_BETTER = ("cosine", "identical", "identical_tokens", "identical_subgoal", "identical_gripper")
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a head that begins with `#` marks a column of figures, `%` one of hashes and long values."""
-    classes = [{"#": ' class="number"', "%": ' class="hash"'}.get(head[:1], "") for head in heads]
-    names = [head.lstrip("#%") for head in heads]
-    top = "".join(f"<th{c}>{escape(n)}</th>" for c, n in zip(classes, names, strict=True)) if any(names) else ""
-    body = "".join(
-        f"<tr>{''.join(f'<td{c}>{cell}</td>' for c, cell in zip(classes, row, strict=True))}</tr>\n" for row in rows
-    )
-    head = f"<thead><tr>{top}</tr></thead>\n" if top else ""
-    return f"<table>\n{head}<tbody>\n{body}</tbody>\n</table>"
 
 
 def gate_rows(gates: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
@@ -31,32 +21,15 @@ def gate_rows(gates: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...
             yield (
                 "" if shown else escape(name),
                 escape(figure.replace("_", " ")),
-                _figure(measured),
-                _figure(limit),
+                in_digits(measured),
+                in_digits(limit),
                 _margin(figure, measured, limit),
                 escape(remark) + (_samples(gate) if not shown else ""),
             )
             shown = True
         if not shown:  # measured for comparison only
-            pairs = ", ".join(f"{key} {_figure(value)}" for key, value in flat(gate))
+            pairs = ", ".join(f"{key} {in_digits(value)}" for key, value in flat(gate))
             yield (escape(name), escape(pairs), "", "", "", "")
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values as (path, text); lists are joined."""
-    for key, value in sorted(values.items()):
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{name}: ")
-        elif isinstance(value, list | tuple):
-            yield name, ", ".join(map(_figure, value))
-        else:
-            yield name, _figure(value)
-
-
-def megabytes(size: float) -> str:
-    """Bytes in MB or GB (powers of ten)."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _limited(gate: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -89,11 +62,3 @@ def _samples(gate: Mapping[str, Any]) -> str:
         if key in gate:
             return f" ({gate[key]} {unit})"
     return ""
-
-
-def _figure(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        return f"{value:.2e}"
-    return f"{value:.6g}"

@@ -1,4 +1,4 @@
-"""The pictures of a report, as inline SVG: no script, colours from the page's own light and dark style."""
+"""Bars for a report, as inline SVG: no script, colours from the page's own light and dark style."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def bars(rows: Sequence[tuple[str, float, str]], *, title: str, worst: int = 1) 
     """Horizontal bars of (name, value >= 0, figure); the first `worst` are highlighted, the longest fills the track."""
     longest = max((value for _, value, _ in rows), default=0.0) or 1.0
     height, width = ROW * len(rows) + 4, LABEL + TRACK + VALUE
-    lines = [_open(width, height, title)]
+    lines = [open_svg(width, height, title)]
     for index, (name, value, figure) in enumerate(rows):
         top = index * ROW + 2
         colour = "var(--worst)" if index < worst else "var(--bar)"
@@ -33,7 +33,7 @@ def columns(rows: Sequence[tuple[str, float, str]], *, title: str, highlighted: 
     longest = max((value for _, value, _ in rows), default=0.0) or 1.0
     width, height = LABEL + TRACK + VALUE, 110
     step = width / max(len(rows), 1)
-    lines = [_open(width, height, title)]
+    lines = [open_svg(width, height, title)]
     for index, (name, value, figure) in enumerate(rows):
         tall = max(1.0, (height - 6) * min(value / longest, 1.0))
         colour = "var(--worst)" if name in highlighted else "var(--bar)"
@@ -48,7 +48,7 @@ def stack(parts: Mapping[str, float], *, title: str, full: float | None = None, 
     """One bar made of parts, against `full` (default: their sum), with a mark at `limit`."""
     width, height = LABEL + TRACK + VALUE, 30
     full = max(full or 0.0, limit or 0.0, sum(parts.values())) or 1.0
-    lines = [_open(width, height, title), f'<rect width="{width}" height="18" y="6" rx="3" fill="var(--line)"/>']
+    lines = [open_svg(width, height, title), f'<rect width="{width}" height="18" y="6" rx="3" fill="var(--line)"/>']
     left = 0.0
     for index, (name, value) in enumerate(parts.items()):
         length = width * value / full
@@ -74,7 +74,8 @@ def shade(index: int) -> str:
     return f"var(--s{index % SHADES})"
 
 
-def _open(width: int, height: int, title: str) -> str:
+def open_svg(width: int, height: int, title: str) -> str:
+    """The opening tag of a picture that shrinks with its page."""
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="{escape(title, quote=True)}">'
