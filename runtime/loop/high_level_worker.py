@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from memrt.runtime.clock import NS_PER_S, Clock
 from memrt.runtime.loop.gates import camera_state, oldest_frame_ns
+from memrt.runtime.loop.observer import HighLevelCall, LoopObserver, NoObserver
 from memrt.runtime.loop.protocols import HighLevel, TaskRobot
 from memrt.runtime.loop.scheduler import POLL_NS
 from memrt.runtime.loop.settings import LoopSettings
@@ -28,9 +29,12 @@ class HighLevelWorker:
         shared: Shared,
         clock: Clock,
         trace: Trace,
+        observer: LoopObserver | None = None,
     ) -> None:
         self._robot, self._high_level, self._settings = robot, high_level, settings
         self._shared, self._clock, self._trace = shared, clock, trace
+        self._observer = observer or NoObserver()
+        self._calls = 0
         self._due_ns = 0
         self._start_ns = clock.now_ns()
 
@@ -61,6 +65,18 @@ class HighLevelWorker:
             shared.record.stages("high level", reply)
             shared.record.counts["held replies"] += reply.held
         self._trace.span("call", "high level", now_ns, end_ns, subgoal=reply.subgoal, held=reply.held)
+        self._observer.high_level(
+            HighLevelCall(
+                index=self._calls,
+                goal=shared.record.goal,
+                observation=observation,
+                before=state,
+                reply=reply,
+                t_ns=now_ns,
+                duration_ns=end_ns - now_ns,
+            )
+        )
+        self._calls += 1
         self._answer(reply.subgoal, observation)
         return max(self._due_ns, end_ns)
 
@@ -73,4 +89,5 @@ class HighLevelWorker:
                 return
             shared.record.new_subgoal(subgoal, (now_ns - self._start_ns) / NS_PER_S)
         self._trace.instant("subgoal", "high level", now_ns, text=subgoal.text, revision=subgoal.revision)
+        self._observer.event("subgoal", "high level", now_ns, text=subgoal.text, revision=subgoal.revision)
         shared.wake_workers()

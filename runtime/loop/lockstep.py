@@ -12,12 +12,13 @@ from typing import Any
 
 from memrt.runtime.clock import NS_PER_S, Clock, MonotonicClock
 from memrt.runtime.loop.gates import refuse_chunk
+from memrt.runtime.loop.observer import HighLevelCall, LoopObserver, LowLevelCall, NoObserver
 from memrt.runtime.loop.protocols import HighLevel, LowLevel, SteppedTaskRobot
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.scheduler import InARow, SubgoalBoard, pace
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.trace import Trace
-from memrt.runtime.types import Observation, Subgoal
+from memrt.runtime.types import Observation, RobotMode, Subgoal
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def run_lockstep(
     on_step: Callable[[StepView], None] | None = None,
     clock: Clock | None = None,
     trace: Trace | None = None,
+    observer: LoopObserver | None = None,
 ) -> RunRecord:
     """Arm the robot and run until its outcome is decided, a fault ends the run, or `settings.cap_steps` have passed.
 
@@ -48,18 +50,20 @@ def run_lockstep(
     depends on it. Raises whatever a policy raises: in lock-step an error is an error, not a fault to survive.
     """
     run = _LockstepRun(robot, high_level, low_level, RunRecord("lockstep", goal, settings.seed), settings)
-    run.clock, run.trace = clock or MonotonicClock(), trace
+    run.clock, run.trace, run.observer = clock or MonotonicClock(), trace, observer or NoObserver()
     robot.arm()
     while run.record.status == "running":
         run.step()
         if on_step is not None and run.subgoal is not None and run.observation is not None:
             on_step(StepView(run.record.steps, run.subgoal, run.state, run.observation, run.record))
+    run.observer.event("end", "supervisor", run.now_ns, status=run.record.status, reason=run.record.reason)
     return run.record
 
 
 class _LockstepRun:
     clock: Clock
     trace: Trace | None
+    observer: LoopObserver
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class _LockstepRun:
         self._settings = settings
         self._board = SubgoalBoard()
         self._rejected = InARow(settings.rejected_before_hold)
-        self._calls = 0
+        self._calls = self._high_level_calls = 0
         self.state: Any = high_level.initial() if high_level else None
         self.observation: Observation | None = None
         self.record = record
@@ -82,6 +86,11 @@ class _LockstepRun:
     def subgoal(self) -> Subgoal | None:
         return self._board.subgoal
 
+    @property
+    def now_ns(self) -> int:
+        """The robot's time, as far as it was observed."""
+        return self.observation.t_ns if self.observation is not None else 0
+
     def step(self) -> None:
         """One control step, with the calls that are due before it."""
         step, settings, record = self.record.steps, self._settings, self.record
@@ -89,6 +98,7 @@ class _LockstepRun:
         low_due = step % settings.execute == 0
         if high_due or low_due:
             self.observation = self._robot.observe()
+            self.observer.state(RobotMode.RUNNING, self.observation, self.now_ns)
         if high_due:
             self._call_high_level()
         if low_due:
@@ -111,9 +121,22 @@ class _LockstepRun:
             text = self.record.goal
         else:
             start_ns = self.clock.now_ns()
-            reply = self._high_level.call(self.record.goal, observation, self.state)
+            before = self.state
+            reply = self._high_level.call(self.record.goal, observation, before)
             end_ns = self.clock.now_ns()
             self.state, text = reply.state, reply.subgoal
+            self.observer.high_level(
+                HighLevelCall(
+                    index=self._high_level_calls,
+                    goal=self.record.goal,
+                    observation=observation,
+                    before=before,
+                    reply=reply,
+                    t_ns=observation.t_ns,
+                    duration_ns=end_ns - start_ns,
+                )
+            )
+            self._high_level_calls += 1
             record.latency("high level", end_ns - start_ns)
             record.stages("high level", reply)
             record.counts["held replies"] += reply.held
@@ -121,6 +144,7 @@ class _LockstepRun:
                 self.trace.span("call", "high level", start_ns, end_ns, subgoal=text, step=record.steps)
         if self._board.answer(text, observation.t_ns, observation.t_ns) and self.subgoal is not None:
             record.new_subgoal(self.subgoal, record.duration_ns / NS_PER_S)
+            self.observer.event("subgoal", "high level", self.now_ns, text=text, revision=self.subgoal.revision)
 
     def _call_low_level(self) -> None:
         observation, record, settings = self._observed(), self.record, self._settings
@@ -132,6 +156,19 @@ class _LockstepRun:
         start_ns = self.clock.now_ns()
         reply = self._low_level.act(observation, self.subgoal, self.record.goal, noise)
         end_ns = self.clock.now_ns()
+        self.observer.low_level(
+            LowLevelCall(
+                index=self._calls - 1,
+                seed=settings.seed,
+                goal=self.record.goal,
+                observation=observation,
+                subgoal=self.subgoal,
+                playing=None,
+                reply=reply,
+                t_ns=observation.t_ns,
+                duration_ns=end_ns - start_ns,
+            )
+        )
         record.latency("low level", end_ns - start_ns)
         record.stages("low level", reply)
         if self.trace is not None:
@@ -145,11 +182,13 @@ class _LockstepRun:
                 refusal = str(error)
         if refusal:
             record.counts["rejected chunks"] += 1
+            self.observer.event("rejected chunks", "low level", self.now_ns, call=self._calls - 1, reason=refusal)
             if self._rejected.happened():
                 record.status, record.reason = "held", f"{settings.rejected_before_hold} chunks rejected: {refusal}"
             return
         self._rejected.reset()
         record.sent(chunk)
+        self.observer.sent(self._calls - 1, chunk, self.now_ns)
 
     def _observed(self) -> Observation:
         assert self.observation is not None, "step() observes before every call"

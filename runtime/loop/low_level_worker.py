@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from memrt.runtime.clock import NS_PER_S, Clock
 from memrt.runtime.loop.gates import FrozenImageDetector, camera_state, oldest_frame_ns, refuse_chunk
+from memrt.runtime.loop.observer import LoopObserver, LowLevelCall, NoObserver
 from memrt.runtime.loop.protocols import LowLevel, LowLevelReply, TaskRobot
 from memrt.runtime.loop.scheduler import (
     InARow,
@@ -34,9 +35,11 @@ class LowLevelWorker:
         shared: Shared,
         clock: Clock,
         trace: Trace,
+        observer: LoopObserver | None = None,
     ) -> None:
         self._robot, self._low_level, self._settings = robot, low_level, settings
         self._shared, self._clock, self._trace = shared, clock, trace
+        self._observer = observer or NoObserver()
         self._frozen = FrozenImageDetector()
         self._latency = LatencyEstimate()
         self._rejected = InARow(settings.rejected_before_hold)
@@ -77,6 +80,19 @@ class LowLevelWorker:
         ready_ns = self._clock.now_ns()
         self._trace.span("call", "low level", now_ns, ready_ns, revision=subgoal.revision)
         self._latency.record(ready_ns - observation.t_ns)
+        self._observer.low_level(
+            LowLevelCall(
+                index=self._calls - 1,
+                seed=settings.seed,
+                goal=shared.record.goal,
+                observation=observation,
+                subgoal=subgoal,
+                playing=None,
+                reply=reply,
+                t_ns=now_ns,
+                duration_ns=ready_ns - now_ns,
+            )
+        )
         with shared.lock:
             shared.record.latency("low level", ready_ns - now_ns)
             shared.record.latency("observation to chunk", ready_ns - observation.t_ns)
@@ -120,6 +136,7 @@ class LowLevelWorker:
         self._note_gap(chunk, now_ns)
         self._robot.send(chunk)
         shared.record.sent(chunk)
+        self._observer.sent(self._calls - 1, chunk, now_ns)
         self._playing = PlayingChunk(observation.t_ns, chunk.end_ns, subgoal.revision)
 
     def _note_gap(self, chunk: ActionChunk, now_ns: int) -> None:
@@ -132,3 +149,4 @@ class LowLevelWorker:
     def _count(self, what: str, t_ns: int, **arguments: object) -> None:
         self._shared.record.counts[what] += 1
         self._trace.instant(what, "low level", t_ns, **arguments)
+        self._observer.event(what, "low level", t_ns, call=self._calls - 1, **arguments)

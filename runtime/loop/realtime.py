@@ -19,6 +19,7 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.gates import camera_state, oldest_frame_ns
 from memrt.runtime.loop.high_level_worker import HighLevelWorker
 from memrt.runtime.loop.low_level_worker import LowLevelWorker
+from memrt.runtime.loop.observer import LoopObserver, NoObserver
 from memrt.runtime.loop.protocols import HighLevel, LowLevel, TaskRobot
 from memrt.runtime.loop.record import RunRecord, Status
 from memrt.runtime.loop.settings import LoopSettings
@@ -70,18 +71,24 @@ class RealtimeLoop:
         *,
         clock: Clock | None = None,
         trace: Trace | None = None,
+        observer: LoopObserver | None = None,
         end_on_hold: bool = False,
     ) -> None:
         """`end_on_hold` ends the run at the first hold: the choice when no operator is there to resume."""
         self._robot, self._settings = robot, settings
         self._clock = clock or MonotonicClock()
         self._trace = trace or Trace()
+        self._observer = observer or NoObserver()
         self._end_on_hold = end_on_hold
         self._has_high_level = high_level is not None
         self._shared = Shared(RunRecord("realtime", goal, settings.seed), high_level.initial() if high_level else None)
         shared, now, events = self._shared, self._clock, self._trace
-        self.high_level_worker = HighLevelWorker(robot, high_level, settings, shared=shared, clock=now, trace=events)
-        self.low_level_worker = LowLevelWorker(robot, low_level, settings, shared=shared, clock=now, trace=events)
+        self.high_level_worker = HighLevelWorker(
+            robot, high_level, settings, shared=shared, clock=now, trace=events, observer=observer
+        )
+        self.low_level_worker = LowLevelWorker(
+            robot, low_level, settings, shared=shared, clock=now, trace=events, observer=observer
+        )
         self._threads: list[threading.Thread] = []
         self._started_ns = self._clock.now_ns()
         self._end_ns: int | None = None
@@ -135,6 +142,8 @@ class RealtimeLoop:
             shared.record.duration_ns = now_ns - self._started_ns
             shared.record.steps = shared.record.duration_ns // self._settings.dt_ns
         mode, outcome = self._robot.mode, self._robot.outcome
+        if mode is not RobotMode.FAULT:  # a robot that is gone cannot be observed
+            self._observer.state(mode, self._robot.observe(), now_ns)
         if shared.error is not None:
             self._end("fault", f"a policy failed: {shared.error}")
         elif mode is RobotMode.FAULT:
@@ -155,7 +164,7 @@ class RealtimeLoop:
         watchdog stops it as soon as the link is silent.
         """
         self._shared.begin_hold(reason)
-        self._trace.instant("hold", "supervisor", self._clock.now_ns(), reason=reason)
+        self._event("hold", reason=reason)
         with self._shared.lock:
             self._shared.record.counts["holds"] += 1
         self._robot.stop()
@@ -168,7 +177,7 @@ class RealtimeLoop:
             epoch = self._shared.epoch
         self._robot.resume()
         if self._shared.begin_following(self._clock.now_ns(), epoch):
-            self._trace.instant("resume", "supervisor", self._clock.now_ns())
+            self._event("resume")
             return True
         self._robot.stop()
         return False
@@ -178,6 +187,7 @@ class RealtimeLoop:
         if self._shared.following:
             self.stop("going home")
         self._robot.home()
+        self._event("home")
 
     def quit(self) -> None:
         """End the run at the next tick."""
@@ -204,7 +214,7 @@ class RealtimeLoop:
         try:
             self._robot.stop()
         except MemrtError as error:  # its own watchdog stops it once the link is silent
-            self._trace.instant("stop not acknowledged", "supervisor", self._clock.now_ns(), error=str(error))
+            self._event("stop not acknowledged", error=str(error))
             if self.record.status != "fault":
                 self.record.reason = f"{self.record.reason}; the final stop was not acknowledged".lstrip("; ")
         self._shared.quit.set()
@@ -247,7 +257,12 @@ class RealtimeLoop:
         with self._shared.lock:
             if self.record.status == "running":
                 self.record.status, self.record.reason = status, reason
-        self._trace.instant("end", "supervisor", self._clock.now_ns(), status=status, reason=reason)
+        self._event("end", status=status, reason=reason)
+
+    def _event(self, name: str, **arguments: object) -> None:
+        now_ns = self._clock.now_ns()
+        self._trace.instant(name, "supervisor", now_ns, **arguments)
+        self._observer.event(name, "supervisor", now_ns, **arguments)
 
     def _work(self, worker: Worker, nice: int) -> None:
         if nice:

@@ -11,7 +11,7 @@ from pathlib import Path
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.config import PolicyConfig
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.memory import MemoryState, build_memory
+from memrt.runtime.memory import HighLevelRequest, MemoryState, build_memory
 from memrt.runtime.policy.vlm_session import VlmSession
 from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Observation
@@ -19,11 +19,15 @@ from memrt.runtime.types import Observation
 
 @dataclass(frozen=True, slots=True)
 class HighLevelResult:
-    """One call's outcome. `held`: the reply named no subgoal, so `subgoal` is the last one. Times are durations."""
+    """One call's outcome. `held`: the reply named no subgoal, so `subgoal` is the last one. Times are durations.
+
+    `request` is what the VLM was asked, `reply` its words: with both, a call can be repeated and compared.
+    """
 
     state: MemoryState
     subgoal: str
     held: bool
+    request: HighLevelRequest
     reply: str
     prefill_ns: int
     decode_ns: int
@@ -80,6 +84,7 @@ class HighLevelPolicy:
             state=update.state,
             subgoal=update.subgoal,
             held=update.held,
+            request=request,
             reply=reply.text,
             prefill_ns=reply.prefill_ns,
             decode_ns=reply.decode_ns,
