@@ -3,14 +3,13 @@
 What was computed is not computed again: vision features are kept per frame content, and the K/V rows of the longest
 prefix shared with the previous call stay in the cache. Features come back bit for bit. K/V rows computed in another
 batch of tokens differ in the last bits, so whoever needs equal bits forgets the prefix first (`forget_prefix`).
-A session belongs to one thread; its memory is bounded by the cache's capacity and by `MAX_FRAMES`.
+A call can be given up between two runs of an engine; the rows it computed stay valid.
+A session belongs to one thread; its memory is bounded by the cache's capacity and by that of `FrameEncoder`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +22,18 @@ from tokenizers import Tokenizer
 from memrt.runtime.bundle import Bundle, require_halves
 from memrt.runtime.engine import TensorRtEngine, open_engine
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.cancellation import Cancel, check
 from memrt.runtime.policy.chat import render_chat
+from memrt.runtime.policy.frame_features import FrameEncoder, FrameFeatures, Picture
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
-from memrt.runtime.policy.prefix_cache import DeviceRows, HostRows, PrefixCache, Rows, grid_key, row_keys
-from memrt.runtime.policy.vlm_config import ImageSize, VlmConfig, read_vlm_config
-from memrt.runtime.policy.vlm_image import engine_size, fit
+from memrt.runtime.policy.prefix_cache import KEY_COLUMNS, DeviceRows, HostRows, PrefixCache, Rows, grid_key, row_keys
+from memrt.runtime.policy.vlm_config import VlmConfig, read_vlm_config
 from memrt.runtime.ready_engines import ReadyEngines
-from memrt.runtime.types import Engine, ImageArray
+from memrt.runtime.types import Engine
 
-MAX_FRAMES = 32  # vision features kept: MemER's 8 keyframes and 8 recent frames twice over
+# New tokens per run of the decoder while it reads a prompt. Between two runs a cancelled call ends. On a GPU the
+# targets' profiles have kernels tuned for this length (`decoder_lengths`).
+PREFILL_CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,6 @@ class Generation:
     decode_ns: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _FrameFeatures:
-    """`tokens` fp32 [n, width] and `deepstack` fp32 [deepstack layers, n, width] of one frame, n its visual tokens.
-
-    `content` identifies the frame's pixels and is never 0.
-    """
-
-    content: int
-    size: ImageSize
-    tokens: NDArray[np.float32]
-    deepstack: NDArray[np.float32]
-
-
 class VlmSession:
     """Engines, embedding table, tokenizer and caches of one exported VLM."""
 
@@ -71,10 +60,15 @@ class VlmSession:
         embedding: NDArray[np.float16] | NDArray[np.float32],
         vision: Mapping[str, Engine],
         decoder: Engine,
+        *,
+        prefill_chunk: int | None = None,
+        reuse: bool = True,
     ) -> None:
         """`embedding` is fp32 or fp16 [vocabulary, width], usually memory-mapped; `vision` has an engine per graph.
 
-        Its names are those of `config.vision_graph`. Raises MemrtError when the parts do not belong together.
+        Its names are those of `config.vision_graph`. `prefill_chunk` ≥ 1 bounds the tokens of one run of the decoder;
+        None reads a prompt in one run. Without `reuse` every call is computed from nothing. Raises MemrtError when the
+        parts do not belong together.
         """
         shape = (config.vocabulary, config.width)
         if embedding.shape != shape or embedding.dtype not in (np.float16, np.float32):
@@ -84,43 +78,43 @@ class VlmSession:
                 found=f"{embedding.dtype} {list(embedding.shape)}",
                 fix="export the policy again: its files do not belong together",
             )
-        wanted = {config.vision_graph(size) for size in config.image_sizes}
-        if wanted - set(vision):
+        if prefill_chunk is not None and prefill_chunk < 1:
             raise MemrtError(
-                "vision engines",
-                expected=", ".join(sorted(wanted)),
-                found=", ".join(sorted(vision)) or "none",
-                fix="export the policy again: its files do not belong together",
+                "prefill chunk",
+                expected="at least 1 token, or None",
+                found=prefill_chunk,
+                fix="leave it out to read a prompt in one run",
             )
-        self.config = config
-        self._tokenizer, self._embedding, self._vision, self._decoder = tokenizer, embedding, vision, decoder
+        self.config, self.reuse = config, reuse
+        self._tokenizer, self._embedding, self._decoder = tokenizer, embedding, decoder
+        self._chunk = config.capacity if prefill_chunk is None else prefill_chunk
+        self._encoder = FrameEncoder(config, vision)
         self._image_token = self._token_id(config.image_token)
         self._stop = frozenset(self._token_id(token) for token in config.stop_tokens)
         self._rotary = RotaryTable(config.head_dim, config.rope_theta, config.mrope_section, config.mrope_layout)
         self._takes_deepstack = any(spec.name == "deepstack" for spec in decoder.inputs)  # not every family has it
         self._cache = PrefixCache(_rows(config, decoder), config.capacity)
-        self._frames: OrderedDict[int, _FrameFeatures] = OrderedDict()
         self._no_deepstack = np.zeros((config.deepstack_layers, 1, config.width), np.float32)
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int = 1, *, engines: ReadyEngines | None = None) -> VlmSession:
         """Open a bundle's high level; `engines` are those of this computer, found again if not given.
 
-        Raises MemrtError when the bundle has no high level, when its engines must be built first, and when its files do
-        not belong together.
+        Prompts are read in chunks of `PREFILL_CHUNK`. Raises MemrtError when the bundle has no high level, when its
+        engines must be built first, and when its files do not belong together.
         """
         require_halves(bundle, "hl")
         ready = engines or ReadyEngines.of(bundle)
         folder = bundle.file("hl/config.json").parent
-        return cls._of(folder, lambda graph: ready.open(f"hl/{graph}", threads=threads))
+        return cls._of(folder, lambda graph: ready.open(f"hl/{graph}", threads=threads), PREFILL_CHUNK)
 
     @classmethod
-    def from_folder(cls, folder: Path, threads: int = 1) -> VlmSession:
+    def from_folder(cls, folder: Path, threads: int = 1, *, prefill_chunk: int | None = None) -> VlmSession:
         """The same from an `hl` folder of `.onnx` files that is not in a bundle yet."""
-        return cls._of(folder, lambda graph: open_engine(folder / f"{graph}.onnx", threads=threads))
+        return cls._of(folder, lambda graph: open_engine(folder / f"{graph}.onnx", threads=threads), prefill_chunk)
 
     @classmethod
-    def _of(cls, folder: Path, engine: Callable[[str], Engine]) -> VlmSession:
+    def _of(cls, folder: Path, engine: Callable[[str], Engine], prefill_chunk: int | None) -> VlmSession:
         config = read_vlm_config(folder / "config.json")
         return cls(
             config,
@@ -128,16 +122,31 @@ class VlmSession:
             np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False),
             {graph: engine(graph) for graph in map(config.vision_graph, config.image_sizes)},
             engine("decoder"),
+            prefill_chunk=prefill_chunk,
         )
 
-    def generate(self, system: str, user: str, images: Sequence[ImageArray], max_new_tokens: int) -> Generation:
-        """Greedy answer to one user turn; `images` uint8 [height, width, 3] fill the `<image>` placeholders in order.
+    def generate(
+        self,
+        system: str,
+        user: str,
+        images: Sequence[Picture],
+        max_new_tokens: int,
+        *,
+        cancelled: Cancel | None = None,
+    ) -> Generation:
+        """Greedy answer to one user turn; `images` fill the `<image>` placeholders in order and may differ in size.
 
-        They may differ in size. Raises MemrtError for an image that no engine takes, control tokens in the texts, or a
-        prompt that leaves no room for `max_new_tokens` in the cache.
+        `cancelled` is asked before every run of an engine; when it says so, the call ends with Cancelled. Raises
+        MemrtError for an image that no engine takes, control tokens in the texts, or a prompt that leaves no room for
+        `max_new_tokens` in the cache.
         """
+        if not self.reuse:
+            self.forget()
         started = time.monotonic_ns()
-        features = [self._features(image) for image in images]
+        features = []
+        for image in images:
+            check(cancelled)
+            features.append(self._encoder.features(image))
         seen = time.monotonic_ns()
         prompt = render_chat(system, user, [frame.size.tokens for frame in features])
         ids = np.asarray(self._tokenizer.encode(prompt, add_special_tokens=False).ids, dtype=np.int64)
@@ -145,9 +154,9 @@ class VlmSession:
         positions = mrope_positions(ids.tolist(), self._image_token, [frame.size.grid for frame in features])
         identity, embeddings, deepstack = self._embed(ids, positions, features)
         reused = self._cache.keep_common_prefix(identity)
-        token = self._run(identity[reused:], embeddings[reused:], deepstack[:, reused:])
+        token = self._prefill(identity, embeddings, deepstack, cancelled)
         prefilled = time.monotonic_ns()
-        reply, stopped = self._continue(token, len(ids), rope_delta(positions), max_new_tokens)
+        reply, stopped = self._continue(token, len(ids), rope_delta(positions), max_new_tokens, cancelled)
         return Generation(
             text=self._tokenizer.decode(reply, skip_special_tokens=False),
             new_tokens=len(reply) + stopped,
@@ -159,6 +168,10 @@ class VlmSession:
             decode_ns=time.monotonic_ns() - prefilled,
         )
 
+    def features(self, image: Picture) -> FrameFeatures:
+        """Vision features of one frame, computed if the cache has them not. Raises MemrtError as `generate` does."""
+        return self._encoder.features(image)
+
     def forget_prefix(self) -> None:
         """Drop the K/V rows: the bits of later calls no longer depend on the calls before."""
         self._cache.clear()
@@ -166,34 +179,49 @@ class VlmSession:
     def forget(self) -> None:
         """Drop all cached features and K/V rows; the next call is computed from nothing."""
         self._cache.clear()
-        self._frames.clear()
+        self._encoder.forget()
 
     def close(self) -> None:
         """Release the engines."""
-        for engine in self._vision.values():
-            engine.close()
+        self._encoder.close()
         self._decoder.close()
 
-    def _continue(self, token: int, index: int, delta: int, budget: int) -> tuple[list[int], bool]:
+    def _prefill(
+        self,
+        identity: NDArray[np.int64],
+        embeddings: NDArray[np.float32],
+        deepstack: NDArray[np.float32],
+        cancelled: Cancel | None,
+    ) -> int:
+        """Compute the rows of the prompt that the cache has not, chunk by chunk; returns the answer's first token."""
+        token = -1
+        while (start := self._cache.length) < len(identity):
+            check(cancelled)
+            rows = slice(start, start + self._chunk)
+            token = self._run(identity[rows], embeddings[rows], deepstack[:, rows])
+        return token
+
+    def _continue(
+        self, token: int, index: int, delta: int, budget: int, cancelled: Cancel | None
+    ) -> tuple[list[int], bool]:
         """Decode from `token`, the first of the reply, which stands at `index`; its stop token is not returned."""
         reply: list[int] = []
+        identity = np.zeros((1, KEY_COLUMNS), dtype=np.int64)
         while token not in self._stop:
             reply.append(token)
             if len(reply) == budget:
                 return reply, False
-            ids = np.asarray([token], dtype=np.int64)
-            positions = np.full((3, 1), index + delta, dtype=np.int64)
-            text = np.zeros(1, dtype=np.int64)
-            identity = row_keys(ids, positions, text, text)
-            token = self._run(identity, np.asarray(self._embedding[ids], np.float32), self._no_deepstack)
+            check(cancelled)
+            identity[0, 0], identity[0, 3:] = token, index + delta
+            token = self._run(identity, self._embedding[token : token + 1], self._no_deepstack)
             index += 1
         return reply, True
 
-    def _run(self, identity: NDArray[np.int64], embeddings: NDArray[np.float32], deepstack: NDArray[np.float32]) -> int:
+    def _run(self, identity: NDArray[np.int64], embeddings: NDArray[Any], deepstack: NDArray[np.float32]) -> int:
         """Compute and keep the rows of `identity`; returns the most likely next token."""
         cos, sin = self._rotary(identity[:, 3:].T)
         feeds: dict[str, NDArray[Any]] = {
-            "embeddings": np.ascontiguousarray(embeddings),
+            "embeddings": np.ascontiguousarray(embeddings, np.float32),
             **({"deepstack": np.ascontiguousarray(deepstack)} if self._takes_deepstack else {}),
             "cos": cos,
             "sin": sin,
@@ -205,7 +233,7 @@ class VlmSession:
         return int(outputs["logits"][0].argmax())
 
     def _embed(
-        self, ids: NDArray[np.int64], positions: NDArray[np.int64], features: Sequence[_FrameFeatures]
+        self, ids: NDArray[np.int64], positions: NDArray[np.int64], features: Sequence[FrameFeatures]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         """Identity [tokens, 6], embeddings [tokens, width] and dense deepstack [layers, tokens, width] of a prompt."""
         embeddings = np.asarray(self._embedding[ids], dtype=np.float32)
@@ -219,31 +247,6 @@ class VlmSession:
             frames[where], grids[where] = frame.content, grid_key(*frame.size.grid)
             start += frame.size.tokens
         return row_keys(ids, positions, frames, grids), embeddings, deepstack
-
-    def _features(self, image: ImageArray) -> _FrameFeatures:
-        """Vision features of one frame, from the cache where it has been seen."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise MemrtError(
-                "camera image",
-                expected="uint8 [height, width, 3]",
-                found=f"{image.dtype} {list(image.shape)}",
-                fix="convert the camera's frames to 8-bit RGB",
-            )
-        size = engine_size(image.shape[0], image.shape[1], self.config.image_sizes, self.config.resize)
-        # The shape counts too: the same bytes may be read as 256x512 or 512x256 pixels.
-        digest = hashlib.blake2b(np.asarray(image.shape, np.int64).tobytes(), digest_size=7)
-        digest.update(np.ascontiguousarray(image).data)
-        content = int.from_bytes(digest.digest(), "little") + 1
-        cached = self._frames.get(content)
-        if cached is None:
-            outputs = self._vision[self.config.vision_graph(size)].run({"image": fit(image, size)})
-            nothing = np.zeros((0, *outputs["tokens"].shape), np.float32)
-            cached = _FrameFeatures(content, size, outputs["tokens"], outputs.get("deepstack", nothing))
-            self._frames[content] = cached
-            if len(self._frames) > MAX_FRAMES:
-                self._frames.popitem(last=False)
-        self._frames.move_to_end(content)
-        return cached
 
     def _check_room(self, prompt_tokens: int, max_new_tokens: int) -> None:
         if prompt_tokens + max_new_tokens > self._cache.capacity:

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_qwen as tiny
+from numpy.typing import NDArray
 
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.chat import render_chat
-from memrt.runtime.policy.vlm_session import MAX_FRAMES, VlmSession
+from memrt.runtime.policy.frame_features import MAX_FRAMES
+from memrt.runtime.policy.vlm_session import VlmSession
 
 SYSTEM = "You are a helpful assistant."
 QUESTIONS = ["<image>Describe the scene.", "The task goal is: pick up the red cube\n<image>What next?", "Now <image>"]
@@ -18,6 +20,20 @@ BUDGET = 24
 @pytest.fixture
 def session(exported: Path) -> VlmSession:
     return VlmSession.from_folder(exported)
+
+
+def count_vision_runs(session: VlmSession) -> list[NDArray[np.uint8]]:
+    """The images that the session's vision engine is given from here on."""
+    encoder, seen = session._encoder, []
+    engine = encoder._engines["vision"]
+
+    class Counting:
+        def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            seen.append(feeds["image"])
+            return engine.run(feeds)
+
+    encoder._engines = {"vision": Counting()}  # type: ignore[dict-item]
+    return seen
 
 
 def _transformers_answer(user: str, *seeds: int) -> str:
@@ -66,20 +82,13 @@ def test_a_failed_call_leaves_a_usable_session(session: VlmSession) -> None:
 
 
 def test_frames_are_seen_once_and_kept_within_bounds(session: VlmSession) -> None:
-    vision, seen = session._vision["vision"], []
-
-    class Counting:
-        def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            seen.append(1)
-            return vision.run(feeds)
-
-    session._vision = {"vision": Counting()}  # type: ignore[dict-item]
+    seen = count_vision_runs(session)
     for _ in range(3):
         session.generate(SYSTEM, QUESTIONS[0], [tiny.image(5)], 1)
     assert len(seen) == 1
     for seed in range(MAX_FRAMES + 3):
-        session._features(tiny.image(100 + seed))
-    assert len(session._frames) == MAX_FRAMES
+        session.features(tiny.image(100 + seed))
+    assert session._encoder.frames == MAX_FRAMES
 
 
 def test_the_token_budget_ends_a_reply(session: VlmSession) -> None:
