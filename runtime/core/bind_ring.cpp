@@ -1,10 +1,11 @@
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/unique_ptr.h>
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "bindings.hpp"
@@ -39,13 +40,13 @@ bool write(const RingHandle& self, const Image& image, std::uint64_t index, std:
     return ring.write(image.data(), index, t_ns);
 }
 
-std::unique_ptr<FrameRing::Borrowed> borrow(const RingHandle& self) {
+std::optional<FrameRing::Borrowed> borrow(const RingHandle& self, std::optional<std::int64_t> not_after_ns) {
     self.get();
-    return FrameRing::borrow(self.ring);
+    return FrameRing::borrow(self.ring, not_after_ns.value_or(FrameSlots::kNewest));
 }
 
 nb::object latest_copy(const RingHandle& self) {
-    const std::unique_ptr<FrameRing::Borrowed> frame = borrow(self);
+    const std::optional<FrameRing::Borrowed> frame = borrow(self, std::nullopt);
     if (!frame) return nb::none();
     const FrameShape shape = frame->shape();
     auto* pixels = new std::uint8_t[shape.bytes()];
@@ -95,7 +96,8 @@ void bind_ring(nb::module_& m) {
             "Opens a ring as a reader. RuntimeError when there is none.")
         .def("write", &write, nb::arg("image").noconvert(), "index"_a, "t_ns"_a,
              "Adds a C-contiguous uint8 [height, width, channels]; False when readers pin every slot.")
-        .def("borrow", &borrow, "The newest frame, pinned; None before the first one.")
+        .def("borrow", &borrow, "not_after_ns"_a = nb::none(),
+             "The newest frame (with `t_ns` <= `not_after_ns`), pinned; None when the ring holds no such frame.")
         .def("latest_copy", &latest_copy, "(copy of the newest image, index, t_ns); None before the first one.")
         .def(
             "unlink", [](RingHandle& self) { self.get().unlink(); }, "Removes the name. Closing a writer does it too.")

@@ -1,57 +1,39 @@
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
+#include <utility>
+
+#include "frame_slots.hpp"
 
 namespace memrt {
 
-/// \brief Size of the images in a ring; uint8 samples, row by row.
-struct FrameShape {
-    std::uint32_t height = 0;
-    std::uint32_t width = 0;
-    std::uint32_t channels = 0;
-
-    std::size_t bytes() const { return std::size_t{height} * width * channels; }
-    bool operator==(const FrameShape&) const = default;
-};
-
 /// \brief Frames of one camera in POSIX shared memory: one writer, up to 16 readers, any processes of this machine.
 ///
-/// The writer never waits: it fills a slot that is neither the newest nor pinned by a reader, and drops the frame when
-/// there is none. A reader pins the newest slot, looks at it in place, and lets it go. What keeps the two apart:
-/// the writer makes a slot's sequence odd and *then* looks for pins; a reader puts its pin and *then* looks at the
-/// sequence. Both use sequentially consistent operations, so at least one of them sees the other and backs off, and a
-/// pinned slot with an even sequence is not written until the pin is gone.
-///
-/// A reader that dies takes its pins with it: every reader holds a lock on one byte of the memory object, which the
-/// kernel drops when the process ends, and the writer clears pins whose byte is free. The writer's own byte keeps a
-/// second writer out and tells a ring in use from a leftover.
+/// What keeps writer and readers apart is FrameSlots; this class gives it memory and knows who is alive: every reader
+/// holds a lock on one byte of the memory object, which the kernel drops when the process ends, and the writer clears
+/// pins whose byte is free. The writer's own byte keeps a second writer out and tells a ring in use from a leftover.
 class FrameRing {
   public:
-    static constexpr std::uint32_t kMinSlots = 3;  ///< One newest, one being read, one being written.
-    static constexpr std::uint32_t kMaxSlots = 64;
-    static constexpr std::uint32_t kMaxReaders = 16;
-    static constexpr std::size_t kMaxBytes = std::size_t{1} << 30;  ///< Of all frames of a ring.
-
     /// \brief A pinned frame. The pixels stay as they are until release() or destruction.
     class Borrowed {
       public:
         Borrowed(std::shared_ptr<FrameRing> ring, std::uint32_t slot);
+        Borrowed(Borrowed&& other) noexcept;
         ~Borrowed() { release(); }
         Borrowed(const Borrowed&) = delete;
         Borrowed& operator=(const Borrowed&) = delete;
+        Borrowed& operator=(Borrowed&&) = delete;
 
         /// \brief Lets the slot go; the pixels must not be looked at any more. A second call does nothing.
         void release();
         bool released() const { return released_.load(std::memory_order_relaxed); }
 
-        const std::uint8_t* data() const;
+        const std::uint8_t* data() const { return ring_->frames_.pixels(slot_); }
         std::uint64_t index() const { return index_; }
         std::int64_t t_ns() const { return t_ns_; }
         FrameShape shape() const { return ring_->shape(); }
@@ -80,40 +62,32 @@ class FrameRing {
     /// \brief Writer only: adds a frame of shape().bytes() bytes. False (and counted) when readers pin every slot.
     bool write(const std::uint8_t* pixels, std::uint64_t index, std::int64_t t_ns);
 
-    /// \brief Pins the newest frame; null before the first one. Reader only.
-    static std::unique_ptr<Borrowed> borrow(const std::shared_ptr<FrameRing>& ring);
+    /// \brief Pins the newest frame with a time of at most `not_after_ns`; none when the ring holds no such frame.
+    ///        Reader only; no allocation.
+    static std::optional<Borrowed> borrow(const std::shared_ptr<FrameRing>& ring,
+                                          std::int64_t not_after_ns = FrameSlots::kNewest);
 
     /// \brief Removes the name; who has the ring open keeps it. Writer only, done by the destructor as well.
     void unlink();
 
-    FrameShape shape() const { return shape_; }
-    std::uint32_t slots() const { return slots_; }
+    FrameShape shape() const { return frames_.shape(); }
+    std::uint32_t slots() const { return frames_.slots(); }
     bool writer() const { return reader_ < 0; }
     const std::string& name() const { return name_; }
-    std::uint64_t written() const;  ///< Frames written since the ring was made.
-    std::uint64_t dropped() const;  ///< Frames dropped because every slot was pinned.
+    std::uint64_t written() const { return frames_.written(); }
+    std::uint64_t dropped() const { return frames_.dropped(); }
 
   private:
-    struct Slot;
-    struct Header;
-
     FrameRing(std::string name, int fd) : name_(std::move(name)), fd_(fd) {}
     void map(std::size_t bytes);
-    bool pinned(std::uint32_t slot) const;
     void clear_pins_of_the_dead();
-    std::optional<std::uint32_t> claim(std::uint32_t newest);
-    bool pin_newest(std::uint32_t& slot);
 
     std::string name_;
     int fd_ = -1;
     int reader_ = -1;  // row in the pin table, -1 for the writer
     std::byte* memory_ = nullptr;
     std::size_t mapped_ = 0;
-    Header* header_ = nullptr;
-    std::byte* pixels_ = nullptr;
-    std::size_t stride_ = 0;
-    std::uint32_t slots_ = 0;
-    FrameShape shape_;
+    FrameSlots frames_;
     bool linked_ = false;
 };
 

@@ -88,8 +88,37 @@ def test_release_ends_the_borrowing(writer: FrameRing, name: str) -> None:
         _ = borrowed.image
 
 
+def test_a_borrowed_time_gives_the_newest_frame_not_younger(writer: FrameRing, name: str) -> None:
+    reader = FrameRing.open(name)
+    assert reader.borrow(10**18) is None
+    for index in range(10):
+        writer.write(frame(index), index, 100 * index)
+    for not_after_ns, expected in [(10**18, 9), (900, 9), (899, 8), (700, 7), (699, 6), (600, 6)]:
+        with reader.borrow(not_after_ns) as borrowed:  # type: ignore[union-attr]
+            assert (borrowed.index, borrowed.t_ns) == (expected, 100 * expected)
+            assert (borrowed.image == expected).all()
+    assert reader.borrow(599) is None, "no longer in the ring"
+
+
+def test_the_oldest_unpinned_frame_is_overwritten_first(writer: FrameRing, name: str) -> None:
+    reader = FrameRing.open(name)
+    for index in range(4):
+        writer.write(frame(index), index, index)
+    oldest = reader.borrow(0)
+    assert oldest is not None
+    writer.write(frame(4), 4, 4)  # over frame 1: 0 is pinned
+    oldest.release()
+    writer.write(frame(5), 5, 5)  # over frame 0: 2 is younger
+    assert [in_ring(reader, index) for index in range(6)] == [False, False, True, True, True, True]
+
+
+def in_ring(reader: FrameRing, index: int) -> bool:
+    borrowed = reader.borrow(index)
+    return borrowed is not None and borrowed.index == index
+
+
 class Ring(RuleBasedStateMachine):
-    """One writer, two readers, any order of writing, borrowing and releasing."""
+    """One writer, two readers, any order of writing, borrowing by time and releasing; the model is a list of frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,27 +126,32 @@ class Ring(RuleBasedStateMachine):
         self.writer = FrameRing.create(name, 4, *SHAPE)
         self.readers = [FrameRing.open(name), FrameRing.open(name)]
         self.held: list[tuple[BorrowedFrame, int]] = []
-        self.newest = -1
+        self.kept: list[int] = []  # frames in the ring, oldest first
         self.attempts = 0
 
     @rule()
     def write(self) -> None:
         self.attempts += 1
-        slots_held = {index for _, index in self.held} | {self.newest}
-        fits = len(slots_held - {-1}) < 4
+        held = {index for _, index in self.held}
+        if len(self.kept) == 4:
+            free = [index for index in self.kept[:-1] if index not in held]
+            self.kept = [index for index in self.kept if index not in free[:1]]
+        fits = len(self.kept) < 4
         assert self.writer.write(frame(self.attempts), self.attempts, 2 * self.attempts) == fits
         if fits:
-            self.newest = self.attempts
+            self.kept.append(self.attempts)
 
-    @rule(reader=st.integers(0, 1))
-    def borrow(self, reader: int) -> None:
-        borrowed = self.readers[reader].borrow()
-        if self.newest < 0:
+    @rule(reader=st.integers(0, 1), back=st.one_of(st.none(), st.integers(-2, 20)))
+    def borrow(self, reader: int, back: int | None) -> None:
+        not_after_ns = None if back is None else 2 * self.attempts - back
+        matching = [index for index in self.kept if not_after_ns is None or 2 * index <= not_after_ns]
+        borrowed = self.readers[reader].borrow(not_after_ns)
+        if not matching:
             assert borrowed is None
             return
         assert borrowed is not None
-        assert (borrowed.index, borrowed.t_ns) == (self.newest, 2 * self.newest)
-        self.held.append((borrowed, self.newest))
+        assert (borrowed.index, borrowed.t_ns) == (matching[-1], 2 * matching[-1])
+        self.held.append((borrowed, matching[-1]))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -148,7 +182,7 @@ WRITE_UNTIL_CLOSED = """
 import select, sys
 import numpy as np
 from memrt.runtime._core import FrameRing
-ring = FrameRing.create(sys.argv[1], 3, 48, 64)
+ring = FrameRing.create(sys.argv[1], int(sys.argv[2]), 48, 64)
 frames = [np.full((48, 64, 3), value, np.uint8) for value in range(251)]
 index = 0
 while not select.select([sys.stdin], [], [], 0)[0]:
@@ -164,7 +198,7 @@ ring.close()
 def test_never_torn_beside_a_writer_in_another_process(name: str) -> None:
     seen, newest = set(), 0
     with subprocess.Popen(
-        [sys.executable, "-c", WRITE_UNTIL_CLOSED, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITE_UNTIL_CLOSED, name, "3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "writing\n"
@@ -187,6 +221,42 @@ def test_never_torn_beside_a_writer_in_another_process(name: str) -> None:
         child.stdin.close()
         assert child.wait(60) == 0
     assert len(seen) > 2, "the writer stood still: nothing was tested"
+
+
+def test_the_frame_of_a_time_beside_a_writer_in_another_process(name: str) -> None:
+    """Times are 3 apart, so what a borrowed time must give is known; or it is gone, and the writer far ahead."""
+    slots, found = 256, 0
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITE_UNTIL_CLOSED, name, str(slots)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "writing\n"
+        reader = FrameRing.open(name)
+        for turn in range(3000):
+            newest = reader.borrow()
+            assert newest is not None
+            wanted = newest.index - (turn * 7) % slots
+            newest.release()
+            borrowed = reader.borrow(3 * wanted + turn % 3)
+            if borrowed is not None and borrowed.index == wanted:
+                found += 1
+                assert borrowed.t_ns == 3 * wanted
+                assert (borrowed.image == wanted % 251).all()
+            else:  # gone: a pin of this turn and one of the last may have held slots; one may be being written
+                assert borrowed is None or borrowed.index < wanted
+                newest = reader.borrow()
+                assert newest is not None
+                assert newest.index >= wanted + slots - 3
+                newest.release()
+            if borrowed is not None:
+                borrowed.release()
+        assert child.stdin is not None
+        child.stdin.close()
+        assert child.wait(60) == 0
+    assert found > 300, "the writer was too fast for the reader: little was tested"
 
 
 HOLD_AND_WAIT = """
@@ -268,7 +338,7 @@ def test_roles_and_shapes_are_checked(writer: FrameRing, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("slots", "shape"),
-    [(2, SHAPE), (65, SHAPE), (3, (0, 4, 3)), (3, (4, 16385, 3)), (3, (4, 4, 5)), (64, (16384, 16384, 3))],
+    [(2, SHAPE), (257, SHAPE), (3, (0, 4, 3)), (3, (4, 16385, 3)), (3, (4, 4, 5)), (64, (16384, 16384, 3))],
 )
 def test_sizes_are_bounded(name: str, slots: int, shape: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="expected"):
