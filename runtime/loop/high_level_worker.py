@@ -9,6 +9,7 @@ from memrt.runtime.loop.protocols import HighLevel, TaskRobot
 from memrt.runtime.loop.scheduler import POLL_NS
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
+from memrt.runtime.loop.stages import trace_call
 from memrt.runtime.loop.worker import IDLE_NS
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import Observation
@@ -64,7 +65,7 @@ class HighLevelWorker:
             shared.record.latency("high level", end_ns - now_ns)
             shared.record.stages("high level", reply)
             shared.record.counts["held replies"] += reply.held
-        self._trace.span("call", "high level", now_ns, end_ns, subgoal=reply.subgoal, held=reply.held)
+        trace_call(self._trace, "high level", now_ns, end_ns, reply, subgoal=reply.subgoal, held=reply.held)
         self._observer.high_level(
             HighLevelCall(
                 index=self._calls,

@@ -17,6 +17,7 @@ from memrt.runtime.loop.protocols import HighLevel, LowLevel, SteppedTaskRobot
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.scheduler import InARow, SubgoalBoard, pace
 from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.loop.stages import trace_call
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import Observation, RobotMode, Subgoal
 
@@ -141,7 +142,7 @@ class _LockstepRun:
             record.stages("high level", reply)
             record.counts["held replies"] += reply.held
             if self.trace is not None:
-                self.trace.span("call", "high level", start_ns, end_ns, subgoal=text, step=record.steps)
+                trace_call(self.trace, "high level", start_ns, end_ns, reply, subgoal=text, step=record.steps)
         if self._board.answer(text, observation.t_ns, observation.t_ns) and self.subgoal is not None:
             record.new_subgoal(self.subgoal, record.duration_ns / NS_PER_S)
             self.observer.event("subgoal", "high level", self.now_ns, text=text, revision=self.subgoal.revision)
@@ -172,7 +173,8 @@ class _LockstepRun:
         record.latency("low level", end_ns - start_ns)
         record.stages("low level", reply)
         if self.trace is not None:
-            self.trace.span("call", "low level", start_ns, end_ns, revision=self.subgoal.revision, step=record.steps)
+            revision = self.subgoal.revision
+            trace_call(self.trace, "low level", start_ns, end_ns, reply, revision=revision, step=record.steps)
         chunk = pace(reply.chunk, observation.t_ns, settings)
         refusal = refuse_chunk(chunk, settings.horizon)
         if not refusal:

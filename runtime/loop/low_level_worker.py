@@ -18,6 +18,7 @@ from memrt.runtime.loop.scheduler import (
 )
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
+from memrt.runtime.loop.stages import trace_call
 from memrt.runtime.loop.worker import IDLE_NS
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import ActionChunk, Observation, Subgoal
@@ -78,7 +79,7 @@ class LowLevelWorker:
         self._calls += 1
         reply = self._low_level.act(observation, subgoal, shared.record.goal, noise)
         ready_ns = self._clock.now_ns()
-        self._trace.span("call", "low level", now_ns, ready_ns, revision=subgoal.revision)
+        trace_call(self._trace, "low level", now_ns, ready_ns, reply, revision=subgoal.revision)
         self._latency.record(ready_ns - observation.t_ns)
         self._observer.low_level(
             LowLevelCall(

@@ -157,6 +157,11 @@ class RealtimeLoop:
             if reason:
                 self._hold(reason)
 
+    def restart_measurement(self) -> None:
+        """Forget what was measured so far; the run itself goes on."""
+        with self._shared.lock:
+            self._shared.record.restart_measurement(self._clock.now_ns() - self._started_ns)
+
     def stop(self, reason: str = "stopped by the operator") -> None:
         """Stop the robot. From the first instruction on no chunk leaves; returns when the robot says it is at rest.
 

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
+from memrt.runtime.distribution import Distribution
+from memrt.runtime.loop.stages import AMOUNTS, stage_durations
 from memrt.runtime.types import ActionChunk, Subgoal
 
-LATENCIES_KEPT = 4096  # newest per stage: 27 minutes of 2.5 calls/s
 SUBGOALS_KEPT = 512  # newest; an episode has about ten
 
 Status = Literal["running", "success", "failure", "stopped", "held", "fault", "time_over"]
@@ -21,7 +22,7 @@ Status = Literal["running", "success", "failure", "stopped", "held", "fault", "t
 
 @dataclass(frozen=True, slots=True)
 class LatencySummary:
-    """Milliseconds over the calls kept; `count` is of all calls."""
+    """Milliseconds over all calls, within the resolution of `Distribution`; the maximum is exact."""
 
     count: int
     p50_ms: float
@@ -31,36 +32,37 @@ class LatencySummary:
 
 
 class LatencySeries:
-    """The newest latencies of one stage."""
+    """The latencies of one stage [ns]."""
 
     def __init__(self) -> None:
-        self._recent: deque[int] = deque(maxlen=LATENCIES_KEPT)
-        self._count = 0
-        self._max_ns = 0
+        self.distribution = Distribution()
+        self._last_ns = 0
 
     def record(self, duration_ns: int) -> None:
         """Take in one call."""
-        self._recent.append(duration_ns)
-        self._count += 1
-        self._max_ns = max(self._max_ns, duration_ns)
+        self.distribution.add(duration_ns)
+        self._last_ns = duration_ns
 
     @property
     def last_ms(self) -> float:
         """The newest call, 0 before the first."""
-        return self._recent[-1] / NS_PER_MS if self._recent else 0.0
+        return self._last_ns / NS_PER_MS
 
     def summary(self) -> LatencySummary | None:
         """None before the first call: a percentile of nothing is not a number."""
-        if not self._recent:
+        found = self.distribution
+        if not found.count:
             return None
-        p50, p90, p99 = np.percentile(np.array(self._recent) / NS_PER_MS, [50, 90, 99])
-        return LatencySummary(self._count, float(p50), float(p90), float(p99), self._max_ns / NS_PER_MS)
+        p50, p90, p99 = (found.percentile(percent) / NS_PER_MS for percent in (50, 90, 99))
+        return LatencySummary(found.count, p50, p90, p99, found.max / NS_PER_MS)
 
 
 @dataclass(slots=True)
 class RunRecord:
     """One run. `latencies` are keyed by stage ("high level", "high level: decode", "low level: step", ...).
 
+    `amounts` are what calls counted, keyed alike ("high level: new tokens"). `unmeasured_ns` of `duration_ns` had
+    passed when the measurement was restarted: rates, latencies, amounts, counts and starvation are of the time since.
     `actions_sha256` covers every chunk sent, times included relative to the first: two lock-step runs of one seed on
     one CPU must agree in it.
     """
@@ -75,6 +77,8 @@ class RunRecord:
     counts: Counter[str] = field(default_factory=Counter)
     starved_ns: int = 0
     latencies: dict[str, LatencySeries] = field(default_factory=dict)
+    amounts: dict[str, Distribution] = field(default_factory=dict)
+    unmeasured_ns: int = 0
     subgoals: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=SUBGOALS_KEPT))
     robot: Mapping[str, Any] = field(default_factory=dict)
     _actions: Any = field(default_factory=hashlib.sha256, repr=False)
@@ -85,11 +89,21 @@ class RunRecord:
         self.latencies.setdefault(stage, LatencySeries()).record(duration_ns)
 
     def stages(self, prefix: str, reply: object) -> None:
-        """Record every `<stage>_ns` attribute a policy's reply carries, as "prefix: stage"."""
-        for name in ("vision_ns", "prefill_ns", "decode_ns", "prefix_ns", "step_ns"):
+        """Record every stage that a policy's reply carries, as "prefix: stage", and what it counted."""
+        for name, duration_ns in stage_durations(reply):
+            self.latency(f"{prefix}: {name}", duration_ns)
+        for name in AMOUNTS:
             value = getattr(reply, name, None)
             if value is not None:
-                self.latency(f"{prefix}: {name[:-3]}", int(value))
+                self.amounts.setdefault(f"{prefix}: {name.replace('_', ' ')}", Distribution()).add(int(value))
+
+    def restart_measurement(self, duration_ns: int) -> None:
+        """Forget what was measured in the run's first `duration_ns`, as a profile does after settling."""
+        self.duration_ns = self.unmeasured_ns = duration_ns
+        self.latencies.clear()
+        self.amounts.clear()
+        self.counts.clear()
+        self.starved_ns = 0
 
     def sent(self, chunk: ActionChunk) -> None:
         """Count a chunk and add it to the digest."""
@@ -105,10 +119,9 @@ class RunRecord:
         self.subgoals.append((at_s, subgoal.text))
 
     def rate_hz(self, stage: str) -> float:
-        """Calls per second of the whole run."""
-        series = self.latencies.get(stage)
-        summary = series.summary() if series else None
-        return summary.count / (self.duration_ns / NS_PER_S) if summary and self.duration_ns else 0.0
+        """Calls per second of the time measured."""
+        series, measured_ns = self.latencies.get(stage), self.duration_ns - self.unmeasured_ns
+        return series.distribution.count / (measured_ns / NS_PER_S) if series and measured_ns else 0.0
 
     @property
     def actions_sha256(self) -> str:
@@ -136,6 +149,10 @@ class RunRecord:
                 stage: {"count": s.count, "p50": s.p50_ms, "p90": s.p90_ms, "p99": s.p99_ms, "max": s.max_ms}
                 for stage, s in summaries.items()
                 if s is not None
+            },
+            "amounts": {
+                name: {"count": found.count, "p50": found.percentile(50), "max": found.max}
+                for name, found in self.amounts.items()
             },
             "subgoals": [{"t_s": t_s, "text": text} for t_s, text in self.subgoals],
             "robot_values": dict(self.robot),
