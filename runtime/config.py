@@ -9,19 +9,17 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
-from string import Formatter
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.strict_config import FieldError, convert, nearest, read_yaml
+from memrt.runtime.keyframes_config import KeyframesConfig
+from memrt.runtime.strict_config import Count, FieldError, Positive, check_placeholders, convert, nearest, read_yaml
 from memrt.runtime.types import PROPRIOCEPTION_DIM
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
 SubgoalStyle = Literal["simple", "grounded"]
-IMAGE_PLACEHOLDER = "<image>"  # where the tokens of the current front image go; the VLM session replaces it
+IMAGE_PLACEHOLDER = "<image>"  # where the tokens of an image go; the VLM session replaces it
 
 
 class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,9 +30,12 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `user_initial_history`. `history: false` with `kind: language` is the report's memory-only mode: the line is
     dropped; `keep_initial_history` then still shows `user_initial_history` on the first call (the report drops the
     line with the history only, its released code drops both).
+
+    With `kind: keyframes` (MemER) `user` holds `{goal}`, `{keyframes}` and `{recent}` instead: `keyframes` says what
+    they show. `on_new_goal` says what becomes of the memory when the goal changes within an episode.
     """
 
-    kind: Literal["none", "memoryless", "history", "language"]
+    kind: Literal["none", "memoryless", "history", "language", "keyframes"]
     subgoal_style: SubgoalStyle
     system: str = ""
     user: str = ""
@@ -46,10 +47,41 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     spatial: bool = False
     initial_spatial_memory: str = ""
     coordinate_order: Literal["row_column", "column_row"] = "row_column"
+    on_new_goal: Literal["clear", "keep"] = "clear"
+    keyframes: KeyframesConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.kind == "none":
-            return
+        if (self.keyframes is not None) != (self.kind == "keyframes"):
+            raise FieldError(
+                "keyframes",
+                expected="given exactly when `kind: keyframes`",
+                found="nothing" if self.keyframes is None else f"given with `kind: {self.kind}`",
+                fix="add or remove `memory.keyframes`",
+            )
+        if self.kind == "keyframes":
+            self._check_keyframes()
+        elif self.kind != "none":
+            self._check_text()
+
+    def _check_keyframes(self) -> None:
+        wanted = {"goal", "keyframes", "recent"}
+        check_placeholders("user", self.user, wanted, wanted)
+        if IMAGE_PLACEHOLDER in self.user:
+            raise FieldError(
+                "user",
+                expected="no `<image>`: `{keyframes}` and `{recent}` bring theirs",
+                found="one",
+                fix="put `<image>` into `keyframes.keyframe_text` and `keyframes.recent_text`",
+            )
+        if self.history or self.spatial:
+            raise FieldError(
+                "history" if self.history else "spatial",
+                expected="false with `kind: keyframes`",
+                found="true",
+                fix="remove it, or choose another kind",
+            )
+
+    def _check_text(self) -> None:
         wanted = {"goal"}
         if self.kind == "history" or self.history:
             wanted.add("history")
@@ -58,7 +90,7 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if self.spatial:
             wanted.add("spatial_memory")
         allowed = wanted | ({"history"} if self.kind == "language" else set())
-        _check_placeholders("user", self.user, wanted, allowed)
+        check_placeholders("user", self.user, wanted, allowed)
         if self.user.count(IMAGE_PLACEHOLDER) != 1:
             raise FieldError(
                 "user",
@@ -71,7 +103,7 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "user", expected="`{history}` alone on its line", found="other text beside it", fix="split the line"
             )
         if "history" in wanted:
-            _check_placeholders("user_history", self.user_history, {"subgoals"}, {"subgoals"})
+            check_placeholders("user_history", self.user_history, {"subgoals"}, {"subgoals"})
         if self.spatial and self.kind != "language":
             raise FieldError(
                 "spatial", expected="false unless `kind: language`", found="true", fix="set `kind: language`"
@@ -85,7 +117,8 @@ class HighLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     weights: str = ""
     adapter: str | None = None
     camera: str = "front"
-    # Pixels: a square's side, or [height, width]. The report feeds 256x256, MemER's robot stacked views of 320x360.
+    # Pixels: a square's side, or [height, width]. The report feeds 256x256; of stacked views it is the stack's size,
+    # [360, 320] for MemER's two views of 320x180.
     image_size: int | tuple[int, int] = 256  # bounded below: a union with a bounded integer crashes msgspec 0.21
     # Tokens of the longest prompt, images included, and of its answer: rows of the K/V cache. An action-memory prompt
     # takes less than 300, one image of 64 included; eight keyframes and eight recent frames of that size 1024 alone.
@@ -107,7 +140,7 @@ class HighLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 fix="remove `weights` and `adapter`, or set `source: vlm`",
             )
         if min(self.frame_size) < 1:
-            raise FieldError("image_size", expected="sizes >= 1", found=self.image_size, fix="256, or [320, 360]")
+            raise FieldError("image_size", expected="sizes >= 1", found=self.image_size, fix="256, or [360, 320]")
         if self.context_tokens <= self.max_new_tokens:
             raise FieldError(
                 "context_tokens",
@@ -156,7 +189,7 @@ class LowLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 found=len(self.delta_mask),
                 fix="give one entry per action dimension",
             )
-        _check_placeholders("prompt", self.prompt, set(), {"goal", "subgoal", "state"})
+        check_placeholders("prompt", self.prompt, set(), {"goal", "subgoal", "state"})
         if "{subgoal}" not in self.prompt and "{goal}" not in self.prompt:
             raise FieldError(
                 "prompt", expected="`{subgoal}` or `{goal}`", found="neither", fix="say what the robot shall do"
@@ -177,8 +210,30 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "memory.kind",
                 expected="`none` exactly when `high_level.source` is `oracle`",
                 found=f"`{self.memory.kind}` with `{self.high_level.source}`",
-                fix="an oracle keeps no memory; a VLM needs memoryless, history or language",
+                fix="an oracle keeps no memory; a VLM needs memoryless, history, language or keyframes",
             )
+        keyframes = self.memory.keyframes
+        if keyframes is None:
+            return
+        if self.high_level.camera not in keyframes.views:
+            raise FieldError(
+                "high_level.camera",
+                expected=f"one of `memory.keyframes.views`: {', '.join(keyframes.views)}",
+                found=f"`{self.high_level.camera}`",
+                fix="name the view that the video shall show",
+            )
+        if self.high_level.frame_size[0] % len(keyframes.views):
+            raise FieldError(
+                "high_level.image_size",
+                expected=f"a height that {len(keyframes.views)} views share evenly",
+                found=self.high_level.frame_size[0],
+                fix="give [height, width] of the stacked views, e.g. [360, 320] for two",
+            )
+
+    @property
+    def high_level_cameras(self) -> tuple[str, ...]:
+        """The cameras that the high level looks through, in the order in which it shows them."""
+        return self.memory.keyframes.views if self.memory.keyframes else (self.high_level.camera,)
 
 
 def load_policy(path_or_name: str | Path) -> PolicyConfig:
@@ -232,25 +287,3 @@ def _resolve(path_or_name: str | Path) -> Path:
             fix=f"did you mean `{close}`?" if close else "choose one of the names, or give a path ending in .yaml",
         )
     return _packaged_policies() / f"{path_or_name}.yaml"
-
-
-def _check_placeholders(field: str, template: str, wanted: set[str], allowed: set[str]) -> None:
-    try:
-        parts = list(Formatter().parse(template))
-    except ValueError as error:
-        raise FieldError(
-            field, expected="balanced braces", found=error, fix="write a literal brace as `{{` or `}}`"
-        ) from None
-    found = {name for _, name, _, _ in parts if name is not None}
-    plain = all(not spec and conversion is None for _, _, spec, conversion in parts)
-    if not (plain and wanted <= found <= allowed):
-        raise FieldError(
-            field,
-            expected=f"the placeholders {_braced(wanted)}" + (f" and at most {_braced(allowed)}" if allowed else ""),
-            found=_braced(found),
-            fix=f"correct the placeholders of `{field}`",
-        )
-
-
-def _braced(names: set[str]) -> str:
-    return " ".join(f"{{{name}}}" for name in sorted(names)) or "none"

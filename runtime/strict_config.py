@@ -10,7 +10,8 @@ import difflib
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from string import Formatter
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import yaml
@@ -18,6 +19,9 @@ import yaml
 from memrt.runtime.errors import MemrtError
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class FieldError(ValueError):
@@ -83,6 +87,29 @@ def convert(data: Mapping[str, Any], struct: type[StructT], source: str) -> Stru
         return msgspec.convert(data, struct)
     except msgspec.ValidationError as error:
         raise _explain(error, data, source) from error
+
+
+def check_placeholders(field: str, template: str, wanted: set[str], allowed: set[str]) -> None:
+    """Raises FieldError unless `template` has the `wanted` placeholders and none that is not `allowed`."""
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise FieldError(
+            field, expected="balanced braces", found=error, fix="write a literal brace as `{{` or `}}`"
+        ) from None
+    found = {name for _, name, _, _ in parts if name is not None}
+    plain = all(not spec and conversion is None for _, _, spec, conversion in parts)
+    if not (plain and wanted <= found <= allowed):
+        raise FieldError(
+            field,
+            expected=f"the placeholders {_braced(wanted)}" + (f" and at most {_braced(allowed)}" if allowed else ""),
+            found=_braced(found),
+            fix=f"correct the placeholders of `{field}`",
+        )
+
+
+def _braced(names: set[str]) -> str:
+    return " ".join(f"{{{name}}}" for name in sorted(names)) or "none"
 
 
 def _refuse_unknown_keys(value: Any, kind: msgspec.inspect.Type, path: tuple[str, ...], source: str) -> None:

@@ -53,8 +53,8 @@ class LoopSettings:
     def from_policy(cls, policy: PolicyConfig, *, seed: int = 0, speed: float = 1.0) -> LoopSettings:
         """The settings a policy's YAML implies."""
         low, high = policy.low_level, policy.high_level
-        # The high level's camera is needed as much as the low level's: both are gated on age.
-        cameras = tuple(dict.fromkeys((*low.cameras, high.camera)))
+        # The high level's cameras are needed as much as the low level's: all are gated on age.
+        cameras = tuple(dict.fromkeys((*low.cameras, *policy.high_level_cameras)))
         return cls(
             dt_ns=round(NS_PER_S / low.control_hz),
             horizon=low.horizon,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memrt.runtime.config import MemoryConfig
@@ -27,11 +28,11 @@ class HistoryMemory:
         """An empty history: the prompt's initial line."""
         return MemoryState()
 
-    def request(self, state: MemoryState, goal: str) -> HighLevelRequest:
+    def request(self, state: MemoryState, goal: str, recent: Sequence[int] = ()) -> HighLevelRequest:
         """Goal, numbered history, current image."""
         return render(self.config, state, goal)
 
-    def update(self, state: MemoryState, reply: str, goal: str = "") -> MemoryUpdate:
+    def update(self, state: MemoryState, reply: str, goal: str = "", recent: Sequence[int] = ()) -> MemoryUpdate:
         """Append the reply's subgoal if it is a new one; a reply without one changes nothing."""
         update = settle(state, parse_reply(reply[:MAX_REPLY_CHARACTERS]).subgoal, goal)
         if update.held:

@@ -12,7 +12,7 @@ open clusters hold more than `max_open_frames` frames and are thinned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -87,19 +87,48 @@ class KeyframeVotes:
     clusters: tuple[Cluster, ...] = ()  # by time; those that no vote reaches any more hold one tick
     thinned: int = 0  # frames given up for the cap: from the first on, those shown are an approximation
 
-    def shown(self, settings: KeyframeSettings, tick: int) -> tuple[int, ...]:
-        """The keyframes of a call at `tick`, oldest first: medians that are not recent frames anyway."""
+    def shown(self, settings: KeyframeSettings, tick: int, recent: Sequence[int] | None = None) -> tuple[int, ...]:
+        """The keyframes of a call at `tick`, oldest first: medians that are not recent frames anyway.
+
+        `recent` are the ticks of the recent frames that are shown, by default all of them.
+        """
         medians = [cluster.median(settings.median) for cluster in self.clusters][-settings.keyframes :]
-        recent = set(settings.recent_ticks(tick))
-        return tuple(median for median in medians if median not in recent)
+        seen = set(settings.recent_ticks(tick) if recent is None else recent)
+        return tuple(median for median in medians if median not in seen)
 
     def held(self) -> tuple[int, ...]:
         """The frames that must be kept, oldest first: only those can ever be shown."""
         return tuple(tick for cluster in self.clusters for tick in cluster.ticks)
 
-    def vote(self, settings: KeyframeSettings, tick: int, positions: Iterable[int]) -> KeyframeVotes:
-        """Take in the answer to the call at `tick`: positions count its recent frames from 1, others are dropped."""
-        recent = settings.recent_ticks(tick)
+    def only(self, kept: Container[int]) -> KeyframeVotes:
+        """Without the frames that are not in `kept`, as after a restart: their votes are lost."""
+        if all(tick in kept for tick in self.held()):
+            return self
+        clusters = [
+            Cluster(tuple(tick for tick, _ in left), tuple(votes for _, votes in left), cluster.forgotten)
+            for cluster in self.clusters
+            if (left := [pair for pair in zip(cluster.ticks, cluster.votes, strict=True) if pair[0] in kept])
+        ]
+        return KeyframeVotes(tuple(clusters), self.thinned + len(self.held()) - sum(len(c.ticks) for c in clusters))
+
+    def with_one_frame_fewer(self) -> KeyframeVotes:
+        """For a reader who has no room for `held()`: the longest cluster is thinned, or the oldest single frame goes.
+
+        So an event loses detail before any event is forgotten. Without a frame there is nothing left to give up.
+        """
+        clusters = list(self.clusters)
+        if not _thin_longest(clusters):
+            clusters = clusters[1:]
+        return KeyframeVotes(tuple(clusters), self.thinned + bool(self.clusters))
+
+    def vote(
+        self, settings: KeyframeSettings, tick: int, positions: Iterable[int], recent: Sequence[int] | None = None
+    ) -> KeyframeVotes:
+        """Take in the answer to the call at `tick`: positions count the recent frames from 1, others are dropped.
+
+        `recent` are the ticks of those that were shown, by default all of them.
+        """
+        recent = settings.recent_ticks(tick) if recent is None else recent
         chosen = [recent[position - 1] for position in positions if 1 <= position <= len(recent)]
         clusters = self.clusters
         if settings.destructive_merge:
@@ -125,12 +154,19 @@ class KeyframeVotes:
     def _capped(self, settings: KeyframeSettings, frozen: int) -> KeyframeVotes:
         clusters, thinned = list(self.clusters), self.thinned
         while sum(len(cluster.ticks) for cluster in clusters[frozen:]) > settings.max_open_frames:
-            longest = max(range(frozen, len(clusters)), key=lambda index: len(clusters[index].ticks))
-            if len(clusters[longest].ticks) == 1:
+            if not _thin_longest(clusters, frozen):
                 break  # single frames inside the window of recent frames: bounded by that window
-            clusters[longest] = clusters[longest].thinned()
             thinned += 1
         return KeyframeVotes(tuple(clusters), thinned)
+
+
+def _thin_longest(clusters: list[Cluster], first: int = 0) -> bool:
+    """Take a frame from the longest cluster, none before `first`; False when all of those hold one frame or none."""
+    longest = max(range(first, len(clusters)), key=lambda index: len(clusters[index].ticks), default=None)
+    if longest is None or len(clusters[longest].ticks) == 1:
+        return False
+    clusters[longest] = clusters[longest].thinned()
+    return True
 
 
 def _join(clusters: Sequence[Cluster], distance: int) -> tuple[Cluster, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memrt.runtime.config import MemoryConfig
@@ -28,11 +29,11 @@ class LanguageMemory:
         spatial = self.config.initial_spatial_memory if self.config.spatial else ""
         return MemoryState(action_memory=self.config.initial_memory, spatial_memory=spatial)
 
-    def request(self, state: MemoryState, goal: str) -> HighLevelRequest:
+    def request(self, state: MemoryState, goal: str, recent: Sequence[int] = ()) -> HighLevelRequest:
         """Goal, history where the policy shows it, memories, current image."""
         return render(self.config, state, goal)
 
-    def update(self, state: MemoryState, reply: str, goal: str = "") -> MemoryUpdate:
+    def update(self, state: MemoryState, reply: str, goal: str = "", recent: Sequence[int] = ()) -> MemoryUpdate:
         """Memories are taken even from a reply without a subgoal: they are parsed independently (SPECS 1.1)."""
         parsed = parse_reply(reply[:MAX_REPLY_CHARACTERS])
         if parsed.action_memory is not None:

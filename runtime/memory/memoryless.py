@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memrt.runtime.config import MemoryConfig
@@ -26,10 +27,10 @@ class MemorylessMemory:
         """Nothing known yet."""
         return MemoryState()
 
-    def request(self, state: MemoryState, goal: str) -> HighLevelRequest:
+    def request(self, state: MemoryState, goal: str, recent: Sequence[int] = ()) -> HighLevelRequest:
         """The same text for every call of an episode."""
         return render(self.config, state, goal)
 
-    def update(self, state: MemoryState, reply: str, goal: str = "") -> MemoryUpdate:
+    def update(self, state: MemoryState, reply: str, goal: str = "", recent: Sequence[int] = ()) -> MemoryUpdate:
         """The reply's subgoal, or the last one when it names none."""
         return settle(state, parse_reply(reply[:MAX_REPLY_CHARACTERS]).subgoal, goal)

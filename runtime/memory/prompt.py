@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memrt.runtime.config import IMAGE_PLACEHOLDER, MemoryConfig
+from memrt.runtime.keyframes_config import KeyframesConfig
 from memrt.runtime.memory.state import HighLevelRequest, MemoryState
 
 _HISTORY_LINE = "{history}"
@@ -21,6 +22,24 @@ def render(config: MemoryConfig, state: MemoryState, goal: str) -> HighLevelRequ
         }
     )
     return HighLevelRequest(system=config.system, user=user)
+
+
+def render_keyframes(
+    config: MemoryConfig, texts: KeyframesConfig, goal: str, keyframes: tuple[int, ...], recent: tuple[int, ...]
+) -> HighLevelRequest:
+    """The request that shows the frames at these raw ticks."""
+    user = config.user.format_map(
+        {
+            "goal": _without_placeholder(goal),
+            "keyframes": _images(texts.keyframe_text, len(keyframes)) or texts.no_keyframes_text,
+            "recent": _images(texts.recent_text, len(recent)),
+        }
+    )
+    return HighLevelRequest(config.system, user, keyframes, recent)
+
+
+def _images(text: str, count: int) -> str:
+    return "".join(text.format_map({"number": number}) for number in range(1, count + 1))
 
 
 def _history_line(config: MemoryConfig, state: MemoryState) -> str | None:

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
+
+from memrt.runtime.memory.keyframes import KeyframeVotes
 
 MAX_HISTORY = 512  # subgoals kept; older ones are counted, so that the numbering in the prompt goes on
+NO_VOTES = KeyframeVotes()
 MAX_REPLY_CHARACTERS = 8192  # 384 tokens of spatial memory stay far below; a served VLM may ignore its token budget
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryState:
-    """Everything a policy keeps between two high-level calls. `subgoal` is "" until the first one is known."""
+    """Everything a policy keeps between two high-level calls. `subgoal` is "" until the first one is known.
+
+    `goal` is the one that the last call was made under, "" before the first; `start_ns` the time of the episode's first
+    observation, from which raw ticks are counted. `votes` name frames by tick; whoever calls the VLM keeps the frames.
+    """
 
     history: tuple[str, ...] = ()
     history_dropped: int = 0
     action_memory: str = ""
     spatial_memory: str = ""
     subgoal: str = ""
+    goal: str = ""
+    start_ns: int | None = None
+    votes: KeyframeVotes = NO_VOTES
 
 
 @dataclass(frozen=True, slots=True)
 class HighLevelRequest:
-    """What the VLM is asked. `user` holds exactly one `<image>`, where the tokens of the front image go."""
+    """What the VLM is asked. `user` holds one `<image>` for each image, in order.
+
+    The images are the frames at the raw ticks `keyframes` and then `recent`, each oldest first, or, where both are
+    empty, the current image alone.
+    """
 
     system: str
     user: str
+    keyframes: tuple[int, ...] = ()
+    recent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +55,39 @@ class MemoryUpdate:
 
 
 class Memory(Protocol):
-    """One way of remembering. Implementations are stateless: the state goes in and comes out."""
+    """One way of remembering. Implementations are stateless: the state goes in and comes out.
+
+    A memory that looks at frames over time is told which recent frames are at hand: `recent` holds their raw ticks,
+    oldest first, the last being the call's own. The same go into `request` and `update`; other memories ignore them.
+    """
 
     def initial(self) -> MemoryState:
         """The state at the start of an episode."""
         ...
 
-    def request(self, state: MemoryState, goal: str) -> HighLevelRequest:
-        """The question that shows the VLM the goal, the current image and what is remembered."""
+    def request(self, state: MemoryState, goal: str, recent: Sequence[int] = ()) -> HighLevelRequest:
+        """The question that shows the VLM the goal, what the cameras see and what is remembered."""
         ...
 
-    def update(self, state: MemoryState, reply: str, goal: str = "") -> MemoryUpdate:
+    def update(self, state: MemoryState, reply: str, goal: str = "", recent: Sequence[int] = ()) -> MemoryUpdate:
         """Take in the VLM's reply; any text is accepted.
 
         An empty subgoal must never reach the action expert: the last one is held, and before there is any, `goal`
         stands in for it.
         """
         ...
+
+
+def begin_call(memory: Memory, state: MemoryState, goal: str, on_new_goal: Literal["clear", "keep"]) -> MemoryState:
+    """`state` for a call under `goal`.
+
+    Another goal than the last call's makes its subgoal void, so that an unusable reply holds the new goal and not the
+    old one's subgoal; what else is remembered is kept or cleared. The episode's clock goes on.
+    """
+    if state.goal in ("", goal):
+        return replace(state, goal=goal)
+    kept = memory.initial() if on_new_goal == "clear" else replace(state, subgoal="")
+    return replace(kept, goal=goal, start_ns=state.start_ns)
 
 
 def settle(state: MemoryState, subgoal: str, goal: str) -> MemoryUpdate:

@@ -41,7 +41,7 @@ REFERENCE = ("am_grounded", "am_simple", "memoryless", "oracle_grounded", "oracl
 
 
 def test_packaged_policies_load_and_survive_the_manifest():
-    assert policy_names() == [*REFERENCE, "robomme_am_grounded"]
+    assert policy_names() == sorted([*REFERENCE, "memer", "robomme_am_grounded"])
     for name in policy_names():
         policy = load_policy(name)
         assert policy.name == name
@@ -83,7 +83,7 @@ def test_bare_name_path_and_string_are_the_same(tmp_path):
 def test_unknown_policy(name, hint):
     with pytest.raises(MemrtError, match=hint) as caught:
         load_policy(name)
-    assert "am_grounded, am_simple, memoryless, oracle_grounded, oracle_simple" in str(caught.value)
+    assert ", ".join(policy_names()) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,56 @@ def test_rules_between_keys(key, value, hint):
     else:
         assert hint in refusal(data)
         assert key.split(".")[0] in refusal(data)
+
+
+def keyframes_with(key: str, value: object) -> dict:
+    data = values("memer")
+    *parents, last = key.split(".")
+    part = data
+    for parent in parents:
+        part = part[parent]
+    part[last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("memory.keyframes.strid", 5, "did you mean `memory.keyframes.stride`?"),
+        ("memory.keyframes.stride", 0, "memory.keyframes.stride"),
+        ("memory.keyframes.merge_distance", -1, "memory.keyframes.merge_distance"),
+        ("memory.keyframes.jpeg_quality", 101, "memory.keyframes.jpeg_quality"),
+        ("memory.keyframes.keep", "png", "memory.keyframes.keep"),
+        ("memory.keyframes.median", "mean", "memory.keyframes.median"),
+        ("memory.keyframes.raw_rate_hz", 0.0, "memory.keyframes.raw_rate_hz"),
+        ("memory.keyframes.lag", 1, "set `align: false`"),
+        ("memory.keyframes.views", [], "different camera names"),
+        ("memory.keyframes.views", ["wrist", "wrist"], "different camera names"),
+        ("memory.keyframes.views", ["wrist"], "high_level.camera"),
+        ("memory.keyframes.recent_text", "{number}", "exactly one `<image>`"),
+        ("memory.keyframes.keyframe_text", "{n} <image>", "memory.keyframes.keyframe_text"),
+        ("memory.keyframes.no_keyframes_text", "<image>", "no `<image>`"),
+        ("memory.keyframes", None, "given exactly when `kind: keyframes`"),
+        ("memory.kind", "memoryless", "memory.keyframes"),
+        ("memory.user", "{goal} {recent}", "{goal} {keyframes} {recent}"),
+        ("memory.user", "{goal} {keyframes} {recent} <image>", "bring theirs"),
+        ("memory.history", True, "false with `kind: keyframes`"),
+        ("memory.on_new_goal", "forget", "memory.on_new_goal"),
+        ("high_level.image_size", [361, 320], "share evenly"),
+    ],
+)
+def test_rules_of_keyframes(key, value, hint):
+    assert hint in refusal(keyframes_with(key, value))
+
+
+def test_memer_has_the_authors_settings():
+    """SPECS 1.2, but for the rate of the data: the simulator's control rate instead of DROID's 15 Hz."""
+    keyframes = load_policy("memer").memory.keyframes
+    assert (keyframes.stride, keyframes.recent, keyframes.keyframes, keyframes.merge_distance) == (5, 8, 8, 25)
+    assert (keyframes.median, keyframes.destructive_merge, keyframes.views) == ("lower", False, ("wrist", "front"))
+    assert load_policy("memer").high_level.frame_size == (360, 320)
+    assert load_policy("memer").high_level_cameras == ("wrist", "front")
+    assert load_policy("am_grounded").high_level_cameras == ("front",)
 
 
 def test_history_shown_needs_its_line():

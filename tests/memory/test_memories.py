@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from itertools import pairwise
 
 import msgspec
@@ -8,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from memrt.runtime.config import MemoryConfig, load_policy
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.memory import Memory, build_memory
+from memrt.runtime.memory import Memory, begin_call, build_memory
 from memrt.runtime.memory.state import MAX_HISTORY, MAX_REPLY_CHARACTERS
 
 GOAL = "pick up the red cube and place it on the target, then press the button to stop"
@@ -27,6 +29,7 @@ HISTORY = MemoryConfig(
     user_initial_history="Nothing so far",
 )
 MEMORYLESS = load_policy("memoryless").memory
+KEYFRAMES = load_policy("memer").memory
 EVERY = pytest.mark.parametrize("config", [LANGUAGE, SPATIAL, HISTORY, MEMORYLESS], ids=lambda config: config.kind)
 
 
@@ -159,3 +162,50 @@ def test_language_memory_keeps_the_last_tagged_text(answers):
     tagged = [answer for answer in answers if "<mem>" in answer]
     expected = memory.update(memory.initial(), tagged[-1]).state.action_memory if tagged else LANGUAGE.initial_memory
     assert after(memory, *answers).action_memory == expected
+
+
+def keyframe_reply(subtask: str, *positions: object) -> str:
+    return json.dumps({"current_subtask": subtask, "keyframe_positions": positions})
+
+
+def test_keyframe_votes_count_the_frames_that_were_shown():
+    """Frames the cameras did not deliver are not shown, and positions count what is shown."""
+    memory = build_memory(KEYFRAMES)
+    update = memory.update(memory.initial(), keyframe_reply("pick", 1, 3, 9), GOAL, (5, 20, 35))
+    assert (update.subgoal, update.held, update.state.votes.held()) == ("pick", False, (5, 35))
+    assert memory.request(update.state, GOAL, (40, 45, 50)).keyframes == (5, 35)
+    assert memory.request(update.state, GOAL, (35, 40)).keyframes == (5,)  # 35 is a recent frame
+
+
+@pytest.mark.parametrize("reply", ["", "pick it up", "{", '{"current_subtask": 3}', keyframe_reply("pick", True)])
+def test_an_unusable_keyframe_reply_holds_the_subgoal_and_changes_no_vote(reply):
+    memory = build_memory(KEYFRAMES)
+    before = memory.update(memory.initial(), keyframe_reply("pick", 1), GOAL, (0,)).state
+    update = memory.update(before, reply, GOAL, (0, 5))
+    assert (update.subgoal, update.held) == ("pick", True)
+    assert update.state == before
+    assert memory.update(memory.initial(), reply, GOAL, (0,)).subgoal == GOAL
+
+
+def test_a_keyframe_reply_without_a_subtask_still_votes():
+    memory = build_memory(KEYFRAMES)
+    before = memory.update(memory.initial(), keyframe_reply("pick"), GOAL, (0,)).state
+    update = memory.update(before, keyframe_reply(" ", 2), GOAL, (0, 5))
+    assert (update.subgoal, update.held, update.state.votes.held()) == ("pick", True, (5,))
+
+
+@pytest.mark.parametrize("config", [LANGUAGE, HISTORY, KEYFRAMES], ids=lambda config: config.kind)
+@pytest.mark.parametrize("on_new_goal", ["clear", "keep"])
+def test_a_new_goal_voids_the_subgoal_and_clears_or_keeps_the_rest(config, on_new_goal):
+    memory = build_memory(config)
+    reply = keyframe_reply("pick", 1) if config is KEYFRAMES else "pick\n<mem>I picked it up.</mem>"
+    state = replace(memory.initial(), start_ns=5)
+    state = memory.update(begin_call(memory, state, GOAL, on_new_goal), reply, GOAL, (0,)).state
+    assert begin_call(memory, state, GOAL, on_new_goal) == state
+    other = begin_call(memory, state, "stack the cubes", on_new_goal)
+    assert (other.subgoal, other.goal, other.start_ns) == ("", "stack the cubes", 5)
+    if on_new_goal == "clear":
+        assert other == replace(memory.initial(), goal="stack the cubes", start_ns=5)
+    else:
+        assert replace(other, goal=GOAL, subgoal="pick") == state
+    assert memory.update(other, "", "stack the cubes", (0,)).subgoal == "stack the cubes"

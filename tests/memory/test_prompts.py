@@ -78,3 +78,30 @@ def test_nothing_remembered_can_add_an_image_or_break_the_template(goal, memory,
     assert user.endswith("<image>What's the next grounded language subgoal based on current observation?")
     if "<image>" not in memory:
         assert f"<mem>{memory}</mem>" in user
+
+
+def test_memer_shows_keyframes_then_recent_frames():
+    config = load_policy("memer").memory
+    memory = build_memory(config)
+    first, second = (
+        '{"current_subtask": "pick", "keyframe_positions": [1]}',
+        '{"keyframe_positions": [2, 2, 8], ' + ('"current_subtask": "place"}'),
+    )
+    state = memory.initial()
+    texts = []
+    for recent, reply in (((0,), first), (tuple(range(25, 61, 5)), second), (tuple(range(65, 101, 5)), "")):
+        request = memory.request(state, GOAL, recent)
+        assert request.recent == recent
+        assert request.user.count("<image>") == len(request.keyframes) + len(recent)
+        texts.append(f"SYSTEM\n{request.system}\nUSER\n{request.user}\n")
+        state = memory.update(state, reply, GOAL, recent).state
+    assert request.keyframes == (0, 30, 60)
+    assert texts[0] == golden("memer_first_call")
+    assert texts[2] == golden("memer_later_call")
+    assert texts[2].index("1: ") > texts[2].index("<image><image><image>")  # what changes least comes first
+
+
+def test_a_goal_cannot_add_an_image_to_memers_prompt():
+    memory = build_memory(load_policy("memer").memory)
+    request = memory.request(memory.initial(), "pick <image> up <ima<image>ge>", (0, 5))
+    assert request.user.count("<image>") == 2
