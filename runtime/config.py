@@ -155,8 +155,26 @@ class HighLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
+class ChunkingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a chunk continues the one that is being executed: real-time chunking, SPECS 3.
+
+    `none`: not at all, the robot's seam smooths the jump. `guided`: pulled towards it while denoising; any weights.
+    `prefix`: begins with its actions; weights trained for it and a bundle with the engine `step_rtc`.
+    """
+
+    kind: Literal["none", "prefix", "guided"] = "none"
+    beta: Positive = 5.0  # bound of the guidance weight (SPECS 3; LeRobot's default is 10)
+    latency_window: Count = 16  # newest calls whose largest latency is the delay; at 2.5 calls/s a stall counts for 6 s
+    warm_up_calls: Annotated[int, msgspec.Meta(ge=0)] = 2  # of a run: they count only while there are no others
+
+
 class LowLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The action expert. `prompt` may hold `{goal}`, `{subgoal}` and `{state}` (the discretised proprioception)."""
+    """The action expert. `prompt` may hold `{goal}`, `{subgoal}` and `{state}` (the discretised proprioception).
+
+    `calls`: `chunked` computes a chunk every `execute` actions, `every_tick` at every control step or, where that is
+    too fast for the computer, as soon as the last one is done. `on_new_subgoal` says what becomes of a chunk that was
+    computed under an older subgoal: `finish` plays it, `discard` drops it and asks for a new one at once.
+    """
 
     weights: str
     cameras: tuple[str, ...]
@@ -169,6 +187,9 @@ class LowLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     control_hz: Positive
     delta_mask: tuple[bool, ...]  # true: that action is learnt relative to the current state
     lower_case: bool
+    chunking: ChunkingConfig = ChunkingConfig()
+    calls: Literal["chunked", "every_tick"] = "chunked"
+    on_new_subgoal: Literal["finish", "discard"] = "finish"
 
     def __post_init__(self) -> None:
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):

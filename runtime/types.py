@@ -67,6 +67,21 @@ class ActionChunk:
         return self.t0_ns + (len(self.actions) - 1) * self.dt_ns
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PlayingChunk:
+    """What the robot follows while the next chunk is computed, and what of the next one will be past on arrival.
+
+    `actions` float64 [n, 8], absolute as in `ActionChunk`, are meant for `times_ns` int64 [n], ascending; one chunk
+    took over from another somewhere, so the times need not be evenly spaced. `dt_ns` is the time between two actions of
+    the next chunk on the robot, `delay_steps` how many of them will be past when it arrives (d of SPECS 3).
+    """
+
+    times_ns: NDArray[np.int64]
+    actions: FloatArray
+    dt_ns: int
+    delay_steps: int
+
+
 class RobotMode(Enum):
     """What a robot node does with chunks: it follows them only while RUNNING."""
 

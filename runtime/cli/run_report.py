@@ -17,8 +17,8 @@ from memrt.runtime.bundle import Bundle
 from memrt.runtime.device_engines import this_device
 from memrt.runtime.live_status import latency_table
 from memrt.runtime.loop.record import RunRecord
-from memrt.runtime.loop.scheduler import feasible
 from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.policy.chunking import feasible
 from memrt.runtime.readiness import Readiness
 
 _STYLES = {"success": "bold green", "failure": "bold red", "fault": "bold red", "held": "bold yellow"}

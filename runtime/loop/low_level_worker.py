@@ -11,7 +11,6 @@ from memrt.runtime.loop.scheduler import (
     LatencyEstimate,
     PlayingChunk,
     decide_low_level,
-    feasible,
     keep_chunk,
     pace,
     splice,
@@ -20,6 +19,7 @@ from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
 from memrt.runtime.loop.stages import trace_call
 from memrt.runtime.loop.worker import IDLE_NS
+from memrt.runtime.policy.chunking import feasible
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import ActionChunk, Observation, Subgoal
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from memrt.runtime.types import ActionChunk, Observation, Robot, SteppedRobot, Subgoal
+from memrt.runtime.types import ActionChunk, Observation, PlayingChunk, Robot, SteppedRobot, Subgoal
 
 NoiseArray = NDArray[np.float32]
 
@@ -81,10 +81,22 @@ class LowLevelReply(Protocol):
 
 
 class LowLevel(Protocol):
-    """Turns an observation and a subgoal into an action chunk. The same noise gives the same chunk."""
+    """Turns an observation and a subgoal into an action chunk. The same arguments give the same chunk.
+
+    `playing` is what the robot follows meanwhile, for policies whose chunks continue it (real-time chunking); None at
+    the start, and always where the policy's settings ask for no chunking. Others ignore it.
+    """
 
     def noise(self, seed: int, call_index: int) -> NoiseArray:
         """The starting noise of one call, float32 [horizon, action dimension]; a pure function of its arguments."""
         ...
 
-    def act(self, observation: Observation, subgoal: Subgoal, goal: str, noise: NoiseArray) -> LowLevelReply: ...
+    def act(
+        self,
+        observation: Observation,
+        subgoal: Subgoal,
+        goal: str,
+        noise: NoiseArray,
+        *,
+        playing: PlayingChunk | None = None,
+    ) -> LowLevelReply: ...

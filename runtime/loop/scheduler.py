@@ -43,11 +43,6 @@ class LatencyEstimate:
         return math.ceil(self.value_ns / dt_ns)
 
 
-def feasible(delay_steps: int, execute: int, horizon: int) -> bool:
-    """Whether chunks can follow each other without starving the robot: d <= s <= H - d."""
-    return delay_steps <= execute <= horizon - delay_steps
-
-
 @dataclass(frozen=True, slots=True)
 class PlayingChunk:
     """The times of the chunk the robot follows: its observation's, and that of its last action."""

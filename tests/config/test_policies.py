@@ -71,6 +71,16 @@ def test_policies_differ_only_in_what_is_compared():
     assert len(vlm) == 1
 
 
+def test_policies_written_before_chunking_was_a_setting_load_and_mean_none():
+    """Manifests of older bundles lack the keys."""
+    data = values()
+    for key in ("chunking", "calls", "on_new_subgoal"):
+        del data["low_level"][key]
+    low_level = policy_from_dict(data).low_level
+    assert (low_level.chunking.kind, low_level.calls, low_level.on_new_subgoal) == ("none", "chunked", "finish")
+    assert policy_from_dict(data) == load_policy("am_grounded")
+
+
 def test_bare_name_path_and_string_are_the_same(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(values()))
@@ -133,6 +143,12 @@ def test_unknown_key_names_its_path_and_the_nearest(key, hint):
         ("low_level.cameras", "front", ("low_level.cameras", "array", "'front'")),
         ("low_level.delta_mask", [1] * 8, ("low_level.delta_mask[0]", "bool", "1 (int)")),
         ("low_level", None, ("low_level", "object", "None")),
+        ("low_level.chunking.kind", "guide", ("low_level.chunking.kind", "guide")),
+        ("low_level.chunking.beta", 0, ("low_level.chunking.beta", "> 0", "0 (int)")),
+        ("low_level.chunking.latency_window", 0, ("low_level.chunking.latency_window", ">= 1", "0 (int)")),
+        ("low_level.chunking.warm_up_calls", -1, ("low_level.chunking.warm_up_calls", ">= 0", "-1 (int)")),
+        ("low_level.calls", "always", ("low_level.calls", "always")),
+        ("low_level.on_new_subgoal", "drop", ("low_level.on_new_subgoal", "drop")),
         ("memory.kind", "keyframe", ("memory.kind", "keyframe")),
         ("name", "Has Spaces", ("name", "Has Spaces")),
     ],
@@ -140,6 +156,12 @@ def test_unknown_key_names_its_path_and_the_nearest(key, hint):
 def test_wrong_value_names_its_path_and_what_was_found(key, value, parts):
     line = refusal(with_change(key, value))
     assert all(part in line for part in parts), line
+
+
+def test_an_unknown_key_of_a_block_inside_a_block_is_named_with_its_whole_path():
+    line = refusal(with_change("low_level.chunking.betta", 1))
+    assert "unknown key `low_level.chunking.betta`" in line
+    assert "did you mean `low_level.chunking.beta`?" in line
 
 
 def test_missing_key():

@@ -10,12 +10,12 @@ from memrt.runtime.loop.scheduler import (
     PlayingChunk,
     SubgoalBoard,
     decide_low_level,
-    feasible,
     keep_chunk,
     pace,
     splice,
 )
 from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.policy.chunking import feasible
 from memrt.runtime.types import ActionChunk, Subgoal
 
 DT = 50_000_000
