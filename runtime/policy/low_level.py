@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.config import LowLevelConfig
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.chunking import Guidance, leftover, soft_mask
 from memrt.runtime.policy.low_level_config import LowLevelModel
 from memrt.runtime.policy.low_level_session import Denoised, LowLevelSession
 from memrt.runtime.policy.noise import chunk_noise
@@ -21,12 +23,15 @@ from memrt.runtime.policy.preprocess import (
     prompt_uses_state,
     resize_with_pad,
     to_absolute,
+    to_delta,
 )
 from memrt.runtime.policy.prompt_tokens import PromptTokens
 from memrt.runtime.ready_engines import ReadyEngines
-from memrt.runtime.types import PROPRIOCEPTION_DIM, ActionChunk, Observation, Subgoal
+from memrt.runtime.types import PROPRIOCEPTION_DIM, ActionChunk, Observation, PlayingChunk, Subgoal
 
 NS_PER_S = 1_000_000_000
+
+Float32Array = NDArray[np.float32]
 
 Denoise = Callable[[list[NDArray[np.uint8]], NDArray[np.int64], NDArray[np.float32]], Denoised]
 
@@ -65,6 +70,7 @@ class LowLevelInterface:
         self._settings, self._tokens, self._stats = settings, tokens, stats
         self._dt_ns = round(NS_PER_S / settings.control_hz)
         self._uses_state = prompt_uses_state(settings.prompt)
+        self._action_dim = model.action_dim
 
     def images(self, observation: Observation) -> list[NDArray[np.uint8]]:
         """uint8 [S, S, 3] per camera of the policy, in its order. Raises MemrtError for a camera without a frame."""
@@ -94,6 +100,30 @@ class LowLevelInterface:
         actions = to_absolute(own, observation.proprioception, self._settings.delta_mask)
         actions[:, -1] = actions[:, -1].clip(0.0, 1.0)  # an opening; a network may overshoot it by a percent
         return ActionChunk(actions, observation.t_ns + self._dt_ns, self._dt_ns, revision)
+
+    def continued(
+        self, playing: PlayingChunk | None, observation: Observation
+    ) -> tuple[Float32Array | None, Guidance | None]:
+        """What `denoise` needs to continue `playing`: `prefix_actions` or `guidance`, as the settings ask, or neither.
+
+        The leftover of the playing chunk in the network's space: absolute targets become relative to the state of this
+        observation where the policy's actions are, then they are normalised.
+        """
+        settings, kind = self._settings, self._settings.chunking.kind
+        if playing is None or kind == "none":
+            return None, None
+        absolute = leftover(playing, observation.t_ns, settings.horizon)
+        if not len(absolute):
+            return None, None
+        own = to_delta(absolute, observation.proprioception, settings.delta_mask)
+        normalised = self._stats.actions.normalise(own).astype(np.float32)
+        if kind == "prefix":
+            clean = normalised[: min(playing.delay_steps, settings.horizon - 1)]
+            # As in training, the dimensions that the robot does not have are zero.
+            return np.pad(clean, ((0, 0), (0, self._action_dim - PROPRIOCEPTION_DIM))), None
+        execute = settings.execute if settings.calls == "chunked" else max(1, playing.delay_steps)
+        weights = soft_mask(playing.delay_steps, execute, settings.horizon)
+        return None, Guidance(normalised, weights, settings.chunking.beta)
 
     def act(
         self, denoise: Denoise, observation: Observation, subgoal: Subgoal, goal: str, noise: NDArray[np.float32]
@@ -125,6 +155,14 @@ class LowLevelPolicy:
         return policy
 
     def _use(self, settings: LowLevelConfig, session: LowLevelSession, folder: Path) -> None:
+        if settings.chunking.kind == "prefix" and not session.continues_clean:
+            session.close()
+            raise MemrtError(
+                "low-level policy, `low_level.chunking.kind: prefix`",
+                expected="a bundle with the engine step_rtc, of weights that were trained to continue a chunk",
+                found="a bundle without it",
+                fix="export with --rtc, or set `kind: guided` (any weights) or `none`",
+            )
         self.session = session
         model = self.session.model
         tokens = PromptTokens.open(
@@ -136,12 +174,22 @@ class LowLevelPolicy:
         """The starting noise of one call, float32 [horizon, action_dim]; a pure function of its arguments."""
         return chunk_noise(seed, call_index, self.session.model.horizon, self.session.model.action_dim)
 
-    def act(self, observation: Observation, subgoal: Subgoal, goal: str, noise: NDArray[np.float32]) -> LowLevelResult:
-        """The chunk that follows `subgoal` from `observation`; the same noise gives the same chunk.
+    def act(
+        self,
+        observation: Observation,
+        subgoal: Subgoal,
+        goal: str,
+        noise: NDArray[np.float32],
+        *,
+        playing: PlayingChunk | None = None,
+    ) -> LowLevelResult:
+        """The chunk that follows `subgoal` from `observation` and continues `playing` where the settings say so.
 
-        Raises MemrtError when a camera of the policy has no frame.
+        The same arguments give the same chunk. Raises MemrtError when a camera of the policy has no frame.
         """
-        return self.interface.act(self.session.denoise, observation, subgoal, goal, noise)
+        prefix_actions, guidance = self.interface.continued(playing, observation)
+        denoise = partial(self.session.denoise, prefix_actions=prefix_actions, guidance=guidance)
+        return self.interface.act(denoise, observation, subgoal, goal, noise)
 
     def close(self) -> None:
         """Release the engines."""

@@ -5,6 +5,7 @@ on the flow time only, come from a table.
 
 A policy that was trained with real-time chunking can begin a chunk with actions that are decided already (the robot
 executes them while the chunk is computed). They are clean from the first step on: flow time 0, the table's last row.
+Any policy can be pulled towards them instead (`memrt.runtime.policy.chunking`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from memrt.runtime.bundle import Bundle, require_halves
 from memrt.runtime.engine import TensorRtEngine, open_engine
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.chunking import Guidance
 from memrt.runtime.policy.low_level_config import LowLevelModel, read_low_level_model
 from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Engine
@@ -111,12 +113,14 @@ class LowLevelSession:
         tokens: NDArray[np.int64],
         noise: Float32Array,
         prefix_actions: Float32Array | None = None,
+        guidance: Guidance | None = None,
     ) -> Denoised:
         """One chunk from uint8 [S, S, 3] images (the views that are there), token ids [T] and noise [horizon, dim].
 
         `prefix_actions` [d, dim], normalised, are what the chunk begins with: they stay as they are through all steps,
-        the actions after them are denoised to continue them. x is accumulated in float32 whatever the engines compute
-        in. Raises MemrtError for arrays that do not fit, and for a prefix when the bundle has no engine for it.
+        the actions after them are denoised to continue them. `guidance` changes the velocity of every step. x is
+        accumulated in float32 whatever the engines compute in, and the loop over the steps allocates no array. Raises
+        MemrtError for arrays that do not fit, and for a prefix when the bundle has no engine for it.
         """
         model = self.model
         if noise.shape != self._x.shape[1:]:
@@ -137,13 +141,21 @@ class LowLevelSession:
         self._x[0] = noise
         self._x[0, : len(clean)] = clean
         step = self._bind_step(cache, self._horizon + embeddings.shape[1], len(clean))
-        for row in self._modulation[: model.denoise_steps]:
+        x, velocity = self._x[:, len(clean) :], self._velocity[:, len(clean) :]
+        for index, row in enumerate(self._modulation[: model.denoise_steps]):
             self._rows[0] = row
             step()
-            self._velocity *= np.float32(-1.0 / model.denoise_steps)
-            self._x[:, len(clean) :] += self._velocity[:, len(clean) :]
+            if guidance is not None:
+                guidance.pull(self._velocity[0], self._x[0], 1.0 - index / model.denoise_steps)
+            velocity *= np.float32(-1.0 / model.denoise_steps)
+            x += velocity
         end_ns = time.monotonic_ns()
         return Denoised(self._x[0].copy(), vision_ns - start_ns, prefix_ns - vision_ns, end_ns - prefix_ns)
+
+    @property
+    def continues_clean(self) -> bool:
+        """Whether a chunk may begin with clean actions (the engine `step_rtc` is there)."""
+        return self._step_rtc is not None
 
     def close(self) -> None:
         """Release the engines."""

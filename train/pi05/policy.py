@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from memrt.runtime.config import LowLevelConfig, load_policy
+from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.low_level import LowLevelInterface, LowLevelResult
 from memrt.runtime.policy.low_level_config import LowLevelModel
 from memrt.runtime.policy.low_level_session import Denoised
 from memrt.runtime.policy.noise import chunk_noise
 from memrt.runtime.policy.preprocess import NormStats, normalise_image
 from memrt.runtime.policy.prompt_tokens import PromptTokens
-from memrt.runtime.types import Observation, Subgoal
+from memrt.runtime.types import Observation, PlayingChunk, Subgoal
 from memrt.train.pi05.checkpoint import TOKENIZER, bos_token, load_model, norm_stats_path
 from memrt.train.pi05.config import Pi05Config
 from memrt.train.pi05.model import Pi05
@@ -64,8 +65,23 @@ class TorchLowLevel:
         """As the exported policy's."""
         return chunk_noise(seed, call_index, self.model.horizon, self.model.action_dim)
 
-    def act(self, observation: Observation, subgoal: Subgoal, goal: str, noise: NDArray[np.float32]) -> LowLevelResult:
-        """As the exported policy's."""
+    def act(
+        self,
+        observation: Observation,
+        subgoal: Subgoal,
+        goal: str,
+        noise: NDArray[np.float32],
+        *,
+        playing: PlayingChunk | None = None,
+    ) -> LowLevelResult:
+        """As the exported policy's, without real-time chunking: raises MemrtError where the policy asks for it."""
+        if any(part is not None for part in self.interface.continued(playing, observation)):
+            raise MemrtError(
+                "low-level policy in PyTorch",
+                expected="no chunk to continue",
+                found="a policy with `low_level.chunking`",
+                fix="run it in PyTorch with `kind: none`, or export it: bundles have real-time chunking",
+            )
         return self.interface.act(self.denoise, observation, subgoal, goal, noise)
 
     @torch.no_grad()
