@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 import tiny_qwen as tiny
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
-from memrt.runtime.policy.prefix_cache import KEY_COLUMNS, HostRows, PrefixCache
 
 IMAGE = 7
 GRIDS = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=3)
@@ -69,25 +66,3 @@ def test_rotary_table_matches_transformers() -> None:
     expected = tiny.model().model.language_model.rotary_emb(torch.zeros(1), torch.from_numpy(positions)[:, None])
     np.testing.assert_allclose(cos, expected[0][0, :, :16], atol=1e-6)
     np.testing.assert_allclose(sin, expected[1][0, :, :16], atol=1e-6)
-
-
-def _rows(values: list[int]) -> np.ndarray:
-    return np.asarray(values, dtype=np.int64)[:, None].repeat(KEY_COLUMNS, axis=1)
-
-
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=8))
-def test_kept_rows_are_exactly_the_common_prefix(prompts: list[list[int]]) -> None:
-    rows = HostRows(1, 1, 16, 2)
-    cache = PrefixCache(rows, 16)
-    held: list[int] = []
-    for prompt in prompts:
-        reused = cache.keep_common_prefix(_rows(prompt))
-        common = 0
-        while common < min(len(held), len(prompt) - 1) and held[common] == prompt[common]:
-            common += 1
-        assert reused == common == cache.length
-        new = np.asarray(prompt[reused:], dtype=np.float32).reshape(1, 1, -1, 1).repeat(2, axis=3)
-        cache.append(_rows(prompt[reused:]), {"new_keys": new, "new_values": -new})
-        held = prompt
-        np.testing.assert_array_equal(rows.keys[0, 0, : len(prompt), 0], np.float32(prompt))
-        np.testing.assert_array_equal(rows.values[0, 0, : len(prompt), 1], -np.float32(prompt))
