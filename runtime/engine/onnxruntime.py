@@ -137,7 +137,7 @@ def check_feeds(engine: str, specs: tuple[TensorSpec, ...], feeds: Mapping[str, 
         )
     for spec in specs:
         array = feeds[spec.name]
-        if array.dtype.name != spec.dtype:
+        if array.dtype != spec.dtype:
             raise MemrtError(
                 f"engine {engine}, {kind} '{spec.name}' has another dtype",
                 expected=spec.dtype,

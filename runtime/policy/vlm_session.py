@@ -194,11 +194,12 @@ class VlmSession:
         cancelled: Cancel | None,
     ) -> int:
         """Compute the rows of the prompt that the cache has not, chunk by chunk; returns the answer's first token."""
+        cos, sin = self._rotary(identity[:, 3:].T)
         token = -1
         while (start := self._cache.length) < len(identity):
             check(cancelled)
-            rows = slice(start, start + self._chunk)
-            token = self._run(identity[rows], embeddings[rows], deepstack[:, rows])
+            part = slice(start, start + self._chunk)
+            token = self._run(identity[part], embeddings[part], deepstack[:, part], cos[part], sin[part])
         return token
 
     def _continue(
@@ -206,20 +207,29 @@ class VlmSession:
     ) -> tuple[list[int], bool]:
         """Decode from `token`, the first of the reply, which stands at `index`; its stop token is not returned."""
         reply: list[int] = []
-        identity = np.zeros((1, KEY_COLUMNS), dtype=np.int64)
+        identity = np.zeros((budget, KEY_COLUMNS), dtype=np.int64)
+        identity[:, 3:] = np.arange(index + delta, index + delta + budget)[:, None]
+        cos, sin = self._rotary(identity[:, 3:].T)
         while token not in self._stop:
+            part = slice(len(reply), len(reply) + 1)
             reply.append(token)
             if len(reply) == budget:
                 return reply, False
             check(cancelled)
-            identity[0, 0], identity[0, 3:] = token, index + delta
-            token = self._run(identity, self._embedding[token : token + 1], self._no_deepstack)
-            index += 1
+            identity[part, 0] = token
+            embedding = self._embedding[token : token + 1]
+            token = self._run(identity[part], embedding, self._no_deepstack, cos[part], sin[part])
         return reply, True
 
-    def _run(self, identity: NDArray[np.int64], embeddings: NDArray[Any], deepstack: NDArray[np.float32]) -> int:
+    def _run(
+        self,
+        identity: NDArray[np.int64],
+        embeddings: NDArray[Any],
+        deepstack: NDArray[np.float32],
+        cos: NDArray[np.float32],
+        sin: NDArray[np.float32],
+    ) -> int:
         """Compute and keep the rows of `identity`; returns the most likely next token."""
-        cos, sin = self._rotary(identity[:, 3:].T)
         feeds: dict[str, NDArray[Any]] = {
             "embeddings": np.ascontiguousarray(embeddings, np.float32),
             **({"deepstack": np.ascontiguousarray(deepstack)} if self._takes_deepstack else {}),

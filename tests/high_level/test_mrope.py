@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tiny_qwen as tiny
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
