@@ -1,8 +1,8 @@
-"""`memrt bench ring`: the frame ring beside a bare copy, and whether a reader ever sees half a frame.
+"""`memrt bench ring`: the frame ring beside a bare copy, whether a reader ever sees half a frame, what an event costs.
 
 Writing a frame costs a copy of its pixels; the ring must not cost more. Looking at one costs no copy at all. The third
 question is no speed: a writer in a process of its own overwrites small frames as fast as it can, each filled with its
-own number, while a reader checks every byte of every frame it borrows.
+own number, while a reader checks every byte of every frame it borrows. Last, the trace ring: nanoseconds per event.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from memrt.runtime._core import FrameRing
 from memrt.runtime.bench.hardware import hardware, versions
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.statistics import median
+from memrt.runtime.trace import Trace
 
 Progress = Callable[[str], None]
 SLOTS = 4
 SMALL = (32, 32, 3)  # pixels of the torn-frame check: the smaller, the more often a reader meets the writer
 PER_TIMING = 20  # frames per timing: a single one is close to what the clock can tell
 BORROWS = 2000
+EVENTS = 2000
 NS_PER_MS, NS_PER_US = 1e6, 1e3
 WRITER_SECONDS = 20.0  # for the other process to begin
 
@@ -37,6 +39,8 @@ def bench_ring(*, height: int, width: int, runs: int, reads: int, progress: Prog
     times = _write_times(height, width, runs)
     progress("borrowing")
     borrow_us = _borrow_time(height, width, runs)
+    progress("recording events")
+    record_ns = _record_times(runs)
     progress(f"checking {reads} frames against a writer at full speed")
     torn, seen, written = _torn_reads(reads)
     ours, copy = (median(times[name]) for name in ("write", "copy"))
@@ -49,6 +53,7 @@ def bench_ring(*, height: int, width: int, runs: int, reads: int, progress: Prog
         "speedup": {"copy": round(copy / ours, 3)},
         "write_over_copy": round(ours / copy, 3),
         "borrow_us": round(borrow_us, 4),
+        "record_ns": {name: round(value, 1) for name, value in record_ns.items()},
         "reads": reads,
         "torn_reads": torn,
         "frames_seen": seen,
@@ -94,6 +99,27 @@ def _borrow_time(height: int, width: int, runs: int) -> float:
                 frame.release()
             times.append((time.perf_counter_ns() - start) / BORROWS / NS_PER_US)
         return median(times[1:])
+
+
+def _record_times(runs: int) -> dict[str, float]:
+    """Nanoseconds per event from Python, its loop included: into the ring, and through `Trace` by kind of argument."""
+    trace = Trace()
+    ways: dict[str, Callable[[int], object]] = {
+        "empty_loop": lambda index: None,
+        "ring": lambda index: trace.ring.record(0, index, 1, index),
+        "span": lambda index: trace.span("call", "bench", index, index + 1),
+        "span_integer": lambda index: trace.span("call", "bench", index, index + 1, revision=index),
+        "instant_text": lambda index: trace.instant("hold", "bench", index, reason="camera stale"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(runs):
+        for name, record in ways.items():
+            start = time.perf_counter_ns()
+            for index in range(EVENTS):
+                record(index)
+            times[name].append((time.perf_counter_ns() - start) / EVENTS)
+            trace.collect()
+    return {name: median(found) for name, found in times.items()}
 
 
 def _torn_reads(reads: int) -> tuple[int, int, int]:

@@ -45,6 +45,8 @@ def ring(
     table.add_row("copy a frame", f"{report['copy_ms'] * 1e3:.1f} µs")
     table.add_row("write over copy", f"{report['write_over_copy']:.2f}")
     table.add_row("borrow and release", f"{report['borrow_us']:.2f} µs")
+    for name, value in report["record_ns"].items():
+        table.add_row(f"record an event: {name.replace('_', ', ')}", f"{value:.0f} ns")
     table.add_row("torn reads", f"{report['torn_reads']} of {reads} ({report['frames_seen']} different frames)")
     Console().print(table)
 

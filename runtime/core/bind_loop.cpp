@@ -109,6 +109,10 @@ void bind_loop(nb::module_& m) {
         .def_prop_ro("stopped", [](const ControlLoop& self) { return self.status().stopped; })
         .def_prop_ro("at_rest", [](const ControlLoop& self) { return self.status().at_rest; });
 
+    m.def(
+        "describe_refusal", [](std::int64_t refusal) { return describe(static_cast<Refusal>(refusal)); }, "refusal"_a,
+        "The reason behind the value of a CHUNK_REFUSED event, in words.");
+
     nb::enum_<ControlEvent>(m, "ControlEvent", nb::is_arithmetic(), "Names of the control thread's trace events.")
         .value("CHUNK_TAKEN", ControlEvent::kChunkTaken)
         .value("CHUNK_REFUSED", ControlEvent::kChunkRefused)

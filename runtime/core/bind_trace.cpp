@@ -1,7 +1,5 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <vector>
 
@@ -16,12 +14,12 @@ namespace memrt {
 namespace {
 
 auto drain(TraceRing& ring, std::size_t limit) {
-    constexpr std::size_t kColumns = 4;
+    constexpr std::size_t kColumns = 5;
     auto* rows = new std::vector<std::int64_t>();
     const nb::capsule owner(rows, [](void* held) noexcept { delete static_cast<std::vector<std::int64_t>*>(held); });
     TraceEvent event;
     while (rows->size() < limit * kColumns && ring.drain_one(event)) {
-        rows->insert(rows->end(), {event.name, event.thread, event.t_ns, event.duration_ns});
+        rows->insert(rows->end(), {event.name, event.thread, event.t_ns, event.duration_ns, event.value});
     }
     const std::size_t count = rows->size() / kColumns;
     return nb::ndarray<nb::numpy, std::int64_t, nb::ndim<2>>(rows->data(), {count, kColumns}, owner);
@@ -36,13 +34,13 @@ void bind_trace(nb::module_& m) {
         .def(nb::init<std::size_t>(), "capacity"_a = 65536)
         .def(
             "record",
-            [](TraceRing& self, std::int32_t name, std::int64_t t_ns, std::int64_t duration_ns) {
-                const auto thread = static_cast<std::int32_t>(syscall(SYS_gettid));
-                return self.record({name, thread, t_ns, duration_ns});
+            [](TraceRing& self, std::int32_t name, std::int64_t t_ns, std::int64_t duration_ns, std::int64_t value) {
+                return self.record({name, this_thread(), t_ns, duration_ns, value});
             },
-            "name"_a, "t_ns"_a, "duration_ns"_a = 0, "Adds an event of this thread; False when the ring is full.")
+            "name"_a, "t_ns"_a, "duration_ns"_a = TraceEvent::kInstant, "value"_a = 0,
+            "Adds an event of this thread; False when the ring is full. Duration -1: an instant.")
         .def("drain", &drain, "limit"_a = TraceRing::kMaxCapacity,
-             "Takes the oldest events: int64 [n, 4] of name, kernel thread id, t_ns, duration_ns.")
+             "Takes the oldest events: int64 [n, 5] of name, kernel thread id, t_ns, duration_ns, value.")
         .def_prop_ro("capacity", &TraceRing::capacity)
         .def_prop_ro("dropped", &TraceRing::dropped);
 }

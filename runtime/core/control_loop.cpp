@@ -3,8 +3,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -103,10 +101,8 @@ bool ControlLoop::wait_for_mode(bool stopped) {
     return true;
 }
 
-void ControlLoop::record(ControlEvent event, std::int64_t t_ns, std::int64_t duration_ns) {
-    if (!trace_) return;
-    static thread_local const auto thread = static_cast<std::int32_t>(syscall(SYS_gettid));
-    trace_->record({static_cast<std::int32_t>(event), thread, t_ns, duration_ns});
+void ControlLoop::record(ControlEvent event, std::int64_t t_ns, std::int64_t value, std::int64_t duration_ns) {
+    if (trace_) trace_->record({static_cast<std::int32_t>(event), this_thread(), t_ns, duration_ns, value});
 }
 
 void ControlLoop::run() {
@@ -131,7 +127,7 @@ void ControlLoop::run() {
         deadline += period_ns_;
         if (deadline <= done) {
             const std::int64_t missed = (done - deadline) / period_ns_ + 1;
-            record(ControlEvent::kMissedTicks, deadline, missed * period_ns_);
+            record(ControlEvent::kMissedTicks, deadline, missed, missed * period_ns_);
             status.missed_ticks += static_cast<std::uint64_t>(missed);
             deadline += missed * period_ns_;
         }
@@ -147,8 +143,12 @@ void ControlLoop::tick(std::int64_t deadline_ns, ControlStatus& status) {
     }
     if (const TimedChunk* chunk = inbox_.take(); chunk != nullptr) {
         const Refusal refusal = seam_.push(chunk->rows(), chunk->t0_ns, chunk->dt_ns);
-        if (refusal == Refusal::kNone) status.revision = chunk->revision;
-        record(refusal == Refusal::kNone ? ControlEvent::kChunkTaken : ControlEvent::kChunkRefused, deadline_ns);
+        if (refusal == Refusal::kNone) {
+            status.revision = chunk->revision;
+            record(ControlEvent::kChunkTaken, deadline_ns, chunk->revision);
+        } else {
+            record(ControlEvent::kChunkRefused, deadline_ns, static_cast<std::int64_t>(refusal));
+        }
     }
     if (!stop_wanted && seam_.stopped()) {
         seam_.resume();
@@ -163,7 +163,7 @@ void ControlLoop::tick(std::int64_t deadline_ns, ControlStatus& status) {
     status.at_rest = seam_.at_rest();
     ++status.ticks;
     if (status.remaining_s <= 0.0 && !status.stopped && status.seam.accepted > 0) {
-        if (had_future) record(ControlEvent::kStarved, deadline_ns);
+        if (had_future) record(ControlEvent::kStarved, deadline_ns, status.revision);
         ++status.starved_ticks;
     }
 }

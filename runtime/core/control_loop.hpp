@@ -16,10 +16,10 @@ namespace memrt {
 
 /// \brief What the control thread records in a trace ring; the numbers are the events' names.
 enum class ControlEvent : std::int32_t {
-    kChunkTaken = 1,
-    kChunkRefused = 2,
-    kMissedTicks = 3,  ///< Duration: from the first missed deadline to the next one kept.
-    kStarved = 4,      ///< The pushed future ran out.
+    kChunkTaken = 1,    ///< Value: the chunk's revision.
+    kChunkRefused = 2,  ///< Value: the Refusal.
+    kMissedTicks = 3,   ///< Duration: from the first missed deadline to the next one kept. Value: how many.
+    kStarved = 4,       ///< The pushed future ran out. Value: the revision of its last chunk.
     kStop = 5,
     kResume = 6,
 };
@@ -89,7 +89,8 @@ class ControlLoop {
     void run();
     void tick(std::int64_t deadline_ns, ControlStatus& status);
     bool wait_for_mode(bool stopped);
-    void record(ControlEvent event, std::int64_t t_ns, std::int64_t duration_ns = 0);
+    void record(ControlEvent event, std::int64_t t_ns, std::int64_t value = 0,
+                std::int64_t duration_ns = TraceEvent::kInstant);
 
     Seam seam_;  // the control thread's, once it runs
     std::int64_t period_ns_;

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -14,8 +17,17 @@ struct TraceEvent {
     std::int32_t name = 0;
     std::int32_t thread = 0;  ///< Kernel thread id of whoever recorded it.
     std::int64_t t_ns = 0;
-    std::int64_t duration_ns = 0;  ///< 0 for an instant.
+    std::int64_t duration_ns = kInstant;
+    std::int64_t value = 0;  ///< A number that goes with it, such as a revision; the name says which.
+
+    static constexpr std::int64_t kInstant = -1;  ///< Duration of what has none.
 };
+
+/// \brief The kernel's id of the calling thread, asked once per thread.
+inline std::int32_t this_thread() {
+    static thread_local const auto id = static_cast<std::int32_t>(syscall(SYS_gettid));
+    return id;
+}
 
 /// \brief Bounded queue of events from any thread to one that drains it. Recording never waits and never allocates.
 ///

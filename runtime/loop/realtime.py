@@ -138,6 +138,7 @@ class RealtimeLoop:
     def tick(self) -> None:
         """One look of the supervisor: end, hold, or let go on."""
         shared, now_ns = self._shared, self._clock.now_ns()
+        self._trace.collect()  # so that no policy's thread ever has to
         with shared.lock:
             shared.record.duration_ns = now_ns - self._started_ns
             shared.record.steps = shared.record.duration_ns // self._settings.dt_ns

@@ -24,6 +24,8 @@ def test_ring_reports_both_times_and_no_torn_frame() -> None:
     assert report["write_ms"] > 0
     assert report["copy_ms"] > 0
     assert report["borrow_us"] > 0
+    assert set(report["record_ns"]) == {"empty_loop", "ring", "span", "span_integer", "instant_text"}
+    assert all(value > 0 for value in report["record_ns"].values())
     assert report["torn_reads"] == 0
     assert 1 <= report["frames_seen"] <= report["reads"] == 2000
     assert report["frames_written"] >= report["frames_seen"]

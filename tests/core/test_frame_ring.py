@@ -189,7 +189,7 @@ while not select.select([sys.stdin], [], [], 0)[0]:
     for _ in range(100):
         index += 1
         ring.write(frames[index % 251], index, 3 * index)
-    if index == 100:
+    if index == 1000:  # more than a ring holds
         print("writing", flush=True)
 ring.close()
 """

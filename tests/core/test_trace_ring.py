@@ -22,7 +22,7 @@ def test_behaves_as_a_bounded_queue(steps: list[tuple[str, int]]) -> None:
         if name == "record":
             for _ in range(count):
                 fits = len(model) < 16
-                assert ring.record(recorded % 5, recorded, 2 * recorded) == fits
+                assert ring.record(recorded % 5, recorded, 2 * recorded, -recorded) == fits
                 if fits:
                     model.append(recorded)
                 dropped += not fits
@@ -30,10 +30,11 @@ def test_behaves_as_a_bounded_queue(steps: list[tuple[str, int]]) -> None:
         else:
             rows = ring.drain(count)
             expected, model = model[:count], model[count:]
-            assert rows.shape == (len(expected), 4)
+            assert rows.shape == (len(expected), 5)
             np.testing.assert_array_equal(rows[:, 0], np.array(expected, dtype=np.int64) % 5)
             np.testing.assert_array_equal(rows[:, 2], expected)
             np.testing.assert_array_equal(rows[:, 3], 2 * np.array(expected, dtype=np.int64))
+            np.testing.assert_array_equal(rows[:, 4], -np.array(expected, dtype=np.int64))
     assert ring.dropped == dropped
     np.testing.assert_array_equal(ring.drain()[:, 2], model)
 
