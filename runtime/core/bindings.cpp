@@ -9,4 +9,5 @@ NB_MODULE(_core, m) {
     memrt::bind_trace(m);
     memrt::bind_loop(m);
     memrt::bind_ring(m);
+    memrt::bind_resize(m);
 }

@@ -9,5 +9,6 @@ void bind_seam(nanobind::module_& m);
 void bind_trace(nanobind::module_& m);
 void bind_loop(nanobind::module_& m);
 void bind_ring(nanobind::module_& m);
+void bind_resize(nanobind::module_& m);
 
 }  // namespace memrt

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
+from memrt.runtime._core import resize_bicubic
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.vlm_config import ImageSize, Resize
 from memrt.runtime.types import ImageArray
@@ -62,9 +62,9 @@ def engine_size(height: int, width: int, sizes: Sequence[ImageSize], resize: Res
 
 def fit(image: ImageArray, size: ImageSize) -> ImageArray:
     """`image` uint8 [height, width, 3] resized to `size`, contiguous."""
+    image = np.ascontiguousarray(image)
     if image.shape[:2] == size.pixels:
-        return np.ascontiguousarray(image)
-    scaled = Image.fromarray(np.ascontiguousarray(image)).resize(
-        (size.width, size.height), resample=Image.Resampling.BICUBIC
-    )
-    return np.asarray(scaled)
+        return image
+    scaled = np.empty((size.height, size.width, 3), np.uint8)
+    resize_bicubic(image, scaled)
+    return scaled
