@@ -1,4 +1,4 @@
-"""`memrt bench ring` and `memrt bench control`: the parts in C++, without any model."""
+"""`memrt bench ring`, `control` and `resize`: the parts in C++, without any model."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def register(bench: typer.Typer) -> None:
     """Add the commands to `memrt bench`."""
     bench.command("ring")(ring)
     bench.command("control")(control)
+    bench.command("resize")(resize)
 
 
 def ring(
@@ -74,4 +75,35 @@ def control(
     for name in report["all_runs_ms"]:
         table.add_row(name, f"{report[f'{name}_p99_ms']:.4f}", "yes" if report["realtime"][name] else "no")
     table.caption = f"ours is {report['speedup']['python']:.1f}x more punctual; {report['how']}"
+    Console().print(table)
+
+
+def resize(
+    *,
+    height: Annotated[int, typer.Option(min=1, max=16384, help="Rows of the camera's picture.")] = 480,
+    width: Annotated[int, typer.Option(min=1, max=16384, help="Columns of the camera's picture.")] = 640,
+    size: Annotated[int, typer.Option(min=1, max=4096, help="Side of the padded square a policy sees.")] = 224,
+    runs: Annotated[int, typer.Option(min=1, help="Timings; the median is reported.")] = 51,
+    as_json: AsJson = False,
+) -> None:
+    """Time the resize of a camera's picture beside Pillow's, which gives the same bytes (checked first).
+
+    Example:
+
+        memrt bench resize --json
+    """
+    from memrt.runtime.bench.resize import bench_resize
+
+    report = bench_resize(height=height, width=width, size=size, runs=runs, progress=tell)
+    if as_json:
+        typer.echo(json.dumps(report, allow_nan=False))
+        return
+    table = Table("what", "ms", "Pillow ms", "ours is faster by", title=f"{height}x{width} to {size}x{size} pixels")
+    for what, ours, pillow, name in (
+        ("bilinear, padded", "ours", "pillow", "pillow"),
+        ("bicubic", "bicubic_ours", "bicubic_pillow", "bicubic_pillow"),
+    ):
+        speedup = report["speedup"][name]
+        table.add_row(what, f"{report[f'{ours}_ms']:.3f}", f"{report[f'{pillow}_ms']:.3f}", f"{speedup:.2f}x")
+    table.caption = f"without vector code {report['portable_ms']:.3f} ms; {report['how']}"
     Console().print(table)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from memrt.runtime._core import resize_bilinear
 from memrt.runtime.errors import MemrtError
 

@@ -70,3 +70,11 @@ def test_control_reports_both_loops() -> None:
     assert report["ours_p99_ms"] >= 0
     assert report["python_p99_ms"] >= 0
     assert set(report["realtime"]) == {"ours", "python"}
+
+
+def test_resize_reports_both_times_of_the_same_bytes() -> None:
+    report = run("resize", "--height", "48", "--width", "64", "--size", "32", "--runs", "3")
+    assert report["frame"] == [48, 64, 3]
+    for name in ("ours", "pillow", "portable", "bicubic_ours", "bicubic_pillow"):
+        assert report[f"{name}_ms"] > 0
+    assert report["differing_bytes"] == 0
