@@ -1,7 +1,9 @@
 """The loop in lock-step: the robot's time stands still while the policies think. Deterministic for a seed.
 
 This is the reference's synchronous loop (SPECS 1.1): the high level is called inline every `every_steps` control
-steps, the low level every `execute` steps, both with the observation of that step.
+steps, the low level every `execute` steps (or at every one, `calls: every_tick`), both with the observation of that
+step. No action is past when its chunk arrives: real-time chunking has a delay of 0 here, so `guided` only fades from
+the old chunk to the new one, and `prefix` has nothing to begin with.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from memrt.runtime.clock import NS_PER_S, Clock, MonotonicClock
+from memrt.runtime.loop.following import Followed
 from memrt.runtime.loop.gates import refuse_chunk
 from memrt.runtime.loop.observer import HighLevelCall, LoopObserver, LowLevelCall, NoObserver
 from memrt.runtime.loop.protocols import HighLevel, LowLevel, SteppedTaskRobot
 from memrt.runtime.loop.record import RunRecord
-from memrt.runtime.loop.scheduler import InARow, SubgoalBoard, pace
+from memrt.runtime.loop.scheduler import InARow, SubgoalBoard, keep_chunk, pace
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.stages import trace_call
 from memrt.runtime.trace import Trace
@@ -79,6 +82,8 @@ class _LockstepRun:
         self._board = SubgoalBoard()
         self._rejected = InARow(settings.rejected_before_hold)
         self._calls = self._high_level_calls = 0
+        self._followed = Followed(settings)
+        self._revision = 0  # of the newest chunk's subgoal
         self.state: Any = high_level.initial() if high_level else None
         self.observation: Observation | None = None
         self.record = record
@@ -92,17 +97,23 @@ class _LockstepRun:
         """The robot's time, as far as it was observed."""
         return self.observation.t_ns if self.observation is not None else 0
 
+    @property
+    def _outdated(self) -> bool:
+        """Whether the chunk under way follows an older subgoal and is to be dropped for it."""
+        revision = self.subgoal.revision if self.subgoal is not None else 0
+        return self._revision > 0 and not keep_chunk(self._revision, revision, self._settings.on_new_subgoal)
+
     def step(self) -> None:
         """One control step, with the calls that are due before it."""
         step, settings, record = self.record.steps, self._settings, self.record
         high_due = step % settings.every_steps == 0
-        low_due = step % settings.execute == 0
+        low_due = step % settings.steps_between_calls == 0
         if high_due or low_due:
             self.observation = self._robot.observe()
             self.observer.state(RobotMode.RUNNING, self.observation, self.now_ns)
         if high_due:
             self._call_high_level()
-        if low_due:
+        if low_due or self._outdated:
             self._call_low_level()
         if record.status != "running":
             self._robot.stop()
@@ -154,8 +165,11 @@ class _LockstepRun:
             return
         noise = self._low_level.noise(settings.seed, self._calls)
         self._calls += 1
+        playing = None
+        if settings.chunking != "none":  # time waits for the chunk: a delay of 0
+            playing = self._followed.playing(observation.t_ns, 0, outdated=self._outdated)
         start_ns = self.clock.now_ns()
-        reply = self._low_level.act(observation, self.subgoal, self.record.goal, noise)
+        reply = self._low_level.act(observation, self.subgoal, self.record.goal, noise, playing=playing)
         end_ns = self.clock.now_ns()
         self.observer.low_level(
             LowLevelCall(
@@ -164,7 +178,7 @@ class _LockstepRun:
                 goal=self.record.goal,
                 observation=observation,
                 subgoal=self.subgoal,
-                playing=None,
+                playing=playing,
                 reply=reply,
                 t_ns=observation.t_ns,
                 duration_ns=end_ns - start_ns,
@@ -190,6 +204,10 @@ class _LockstepRun:
             return
         self._rejected.reset()
         record.sent(chunk)
+        seam = self._followed.take(chunk)
+        if seam is not None:
+            record.seam(seam)
+        self._revision = self.subgoal.revision
         self.observer.sent(self._calls - 1, chunk, self.now_ns)
 
     def _observed(self) -> Observation:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from memrt.runtime.clock import NS_PER_S, Clock
+from memrt.runtime.loop.following import Followed
 from memrt.runtime.loop.gates import FrozenImageDetector, camera_state, oldest_frame_ns, refuse_chunk
 from memrt.runtime.loop.observer import LoopObserver, LowLevelCall, NoObserver
 from memrt.runtime.loop.protocols import LowLevel, LowLevelReply, TaskRobot
 from memrt.runtime.loop.scheduler import (
     InARow,
     LatencyEstimate,
-    PlayingChunk,
+    SentChunk,
     decide_low_level,
+    delay_steps,
     keep_chunk,
     pace,
     splice,
@@ -19,9 +21,9 @@ from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
 from memrt.runtime.loop.stages import trace_call
 from memrt.runtime.loop.worker import IDLE_NS
-from memrt.runtime.policy.chunking import feasible
+from memrt.runtime.policy.chunking import executed, feasible
 from memrt.runtime.trace import Trace
-from memrt.runtime.types import ActionChunk, Observation, Subgoal
+from memrt.runtime.types import ActionChunk, Observation, PlayingChunk, Subgoal
 
 
 class LowLevelWorker:
@@ -42,10 +44,11 @@ class LowLevelWorker:
         self._shared, self._clock, self._trace = shared, clock, trace
         self._observer = observer or NoObserver()
         self._frozen = FrozenImageDetector()
-        self._latency = LatencyEstimate()
+        self._latency = LatencyEstimate(settings.latency_window, settings.warm_up_calls)
         self._rejected = InARow(settings.rejected_before_hold)
         self._late = InARow(settings.late_before_hold)
-        self._playing: PlayingChunk | None = None
+        self._newest: SentChunk | None = None
+        self._followed = Followed(settings)
         self._epoch = -1
         self._calls = 0
 
@@ -58,7 +61,8 @@ class LowLevelWorker:
         if not following:
             return now_ns + IDLE_NS
         if epoch != self._epoch:  # a hold or a resume lies between: what was playing is gone
-            self._epoch, self._playing = epoch, None
+            self._epoch, self._newest = epoch, None
+            self._followed.clear()
             self._rejected.reset()
             self._late.reset()
         observation = self._robot.observe()
@@ -67,7 +71,7 @@ class LowLevelWorker:
             now_ns,
             settings,
             subgoal=subgoal,
-            playing=self._playing,
+            playing=self._newest,
             latency_ns=self._latency.value_ns,
             oldest_frame_ns=oldest_ns,
         )
@@ -77,7 +81,8 @@ class LowLevelWorker:
             return decision.t_ns
         noise = self._low_level.noise(settings.seed, self._calls)
         self._calls += 1
-        reply = self._low_level.act(observation, subgoal, shared.record.goal, noise)
+        playing = self._continued(observation, subgoal)
+        reply = self._low_level.act(observation, subgoal, shared.record.goal, noise, playing=playing)
         ready_ns = self._clock.now_ns()
         trace_call(self._trace, "low level", now_ns, ready_ns, reply, revision=subgoal.revision)
         self._latency.record(ready_ns - observation.t_ns)
@@ -88,7 +93,7 @@ class LowLevelWorker:
                 goal=shared.record.goal,
                 observation=observation,
                 subgoal=subgoal,
-                playing=None,
+                playing=playing,
                 reply=reply,
                 t_ns=now_ns,
                 duration_ns=ready_ns - now_ns,
@@ -98,9 +103,10 @@ class LowLevelWorker:
             shared.record.latency("low level", ready_ns - now_ns)
             shared.record.latency("observation to chunk", ready_ns - observation.t_ns)
             shared.record.stages("low level", reply)
-            if not feasible(self._latency.delay_steps(settings.paced_dt_ns), settings.execute, settings.horizon):
+            delay = delay_steps(self._latency.value_ns, settings)
+            if not feasible(delay, executed(settings.calls, settings.execute, delay), settings.horizon):
                 shared.record.counts["calls too slow for the horizon"] += 1
-            self._hand_over(reply, observation, subgoal, ready_ns)
+            self._hand_over(reply, observation, subgoal, playing, ready_ns)
         return ready_ns
 
     def _oldest_ns(self, observation: Observation) -> int | None:
@@ -110,7 +116,23 @@ class LowLevelWorker:
         frames = [observation.frames[name] for name in self._settings.cameras]
         return min([oldest_ns, *(self._frozen.effective_ns(frame, observation.proprioception) for frame in frames)])
 
-    def _hand_over(self, reply: LowLevelReply, observation: Observation, subgoal: Subgoal, now_ns: int) -> None:
+    def _continued(self, observation: Observation, subgoal: Subgoal) -> PlayingChunk | None:
+        """What the next chunk continues, where the policy's chunks do, and with which delay."""
+        settings, newest = self._settings, self._newest
+        if settings.chunking == "none" or newest is None:
+            return None
+        kept = keep_chunk(newest.subgoal_revision, subgoal.revision, settings.on_new_subgoal)
+        delay = delay_steps(self._latency.value_ns, settings)
+        return self._followed.playing(observation.t_ns, delay, outdated=not kept)
+
+    def _hand_over(
+        self,
+        reply: LowLevelReply,
+        observation: Observation,
+        subgoal: Subgoal,
+        playing: PlayingChunk | None,
+        now_ns: int,
+    ) -> None:
         """Send the chunk, or count why not. The caller holds the lock, so no stop can come in between."""
         shared, settings = self._shared, self._settings
         newest = shared.board.subgoal
@@ -128,8 +150,12 @@ class LowLevelWorker:
             return
         self._rejected.reset()
         chunk = splice(pace(reply.chunk, observation.t_ns, settings), now_ns, settings.send_lead_ns)
-        if chunk is None:
-            self._count("late chunks", now_ns)
+        # A chunk whose first d actions are past does not continue the playing one any more: that one goes on instead.
+        beyond = (
+            chunk is not None and playing is not None and settings.horizon - len(chunk.actions) > playing.delay_steps
+        )
+        if chunk is None or beyond:
+            self._count("chunks later than their prefix" if beyond else "late chunks", now_ns)
             if self._late.happened():
                 shared.ask_hold(f"{settings.late_before_hold} chunks in a row came too late to be played")
             return
@@ -138,12 +164,15 @@ class LowLevelWorker:
         self._robot.send(chunk)
         shared.record.sent(chunk)
         self._observer.sent(self._calls - 1, chunk, now_ns)
-        self._playing = PlayingChunk(observation.t_ns, chunk.end_ns, subgoal.revision)
+        seam = self._followed.take(chunk)
+        if seam is not None:
+            shared.record.seam(seam)
+        self._newest = SentChunk(observation.t_ns, chunk.end_ns, subgoal.revision)
 
     def _note_gap(self, chunk: ActionChunk, now_ns: int) -> None:
-        if self._playing is None or chunk.t0_ns - self._playing.end_ns <= chunk.dt_ns:
+        if self._newest is None or chunk.t0_ns - self._newest.end_ns <= chunk.dt_ns:
             return
-        gap_ns = chunk.t0_ns - self._playing.end_ns
+        gap_ns = chunk.t0_ns - self._newest.end_ns
         self._shared.record.starved_ns += gap_ns
         self._count("starved", now_ns, gap_ms=gap_ns / 1e6)
 

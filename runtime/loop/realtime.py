@@ -16,12 +16,14 @@ from typing import Any
 
 from memrt.runtime.clock import NS_PER_S, Clock, MonotonicClock
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.loop.following import Followed
 from memrt.runtime.loop.gates import camera_state, oldest_frame_ns
 from memrt.runtime.loop.high_level_worker import HighLevelWorker
 from memrt.runtime.loop.low_level_worker import LowLevelWorker
 from memrt.runtime.loop.observer import LoopObserver, NoObserver
 from memrt.runtime.loop.protocols import HighLevel, LowLevel, TaskRobot
 from memrt.runtime.loop.record import RunRecord, Status
+from memrt.runtime.loop.scheduler import pace
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
 from memrt.runtime.loop.worker import Worker
@@ -50,12 +52,17 @@ class LoopStatus:
 def warm_up(
     high_level: HighLevel | None, low_level: LowLevel, goal: str, observation: Observation, settings: LoopSettings
 ) -> None:
-    """Call both policies for nothing, so that no first call is slow in the run. Raises what a policy raises."""
-    subgoal = Subgoal(goal, 0, observation.t_ns)
+    """Call both policies for nothing, so that no first call is slow in the run. Raises what a policy raises.
+
+    None of these calls enters the delay estimate. The later ones continue the chunk before, as those of the run will.
+    """
+    subgoal, followed = Subgoal(goal, 0, observation.t_ns), Followed(settings)
     for call in range(WARM_UP_CALLS):
         if high_level is not None:
             high_level.call(goal, observation, high_level.initial())
-        low_level.act(observation, subgoal, goal, low_level.noise(settings.seed, call))
+        playing = None if settings.chunking == "none" else followed.playing(observation.t_ns, delay_steps=1)
+        reply = low_level.act(observation, subgoal, goal, low_level.noise(settings.seed, call), playing=playing)
+        followed.take(pace(reply.chunk, observation.t_ns, settings))
 
 
 class RealtimeLoop:

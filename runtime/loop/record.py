@@ -61,8 +61,9 @@ class LatencySeries:
 class RunRecord:
     """One run. `latencies` are keyed by stage ("high level", "high level: decode", "low level: step", ...).
 
-    `amounts` are what calls counted, keyed alike ("high level: new tokens"). `unmeasured_ns` of `duration_ns` had
-    passed when the measurement was restarted: rates, latencies, amounts, counts and starvation are of the time since.
+    `amounts` are what calls counted, keyed alike ("high level: new tokens"), and "seam [µrad]": the jumps from chunk to
+    chunk. `unmeasured_ns` of `duration_ns` had passed when the measurement was restarted: rates, latencies, amounts,
+    counts and starvation are of the time since.
     `actions_sha256` covers every chunk sent, times included relative to the first: two lock-step runs of one seed on
     one CPU must agree in it.
     """
@@ -95,7 +96,14 @@ class RunRecord:
         for name in AMOUNTS:
             value = getattr(reply, name, None)
             if value is not None:
-                self.amounts.setdefault(f"{prefix}: {name.replace('_', ' ')}", Distribution()).add(int(value))
+                self._amount(f"{prefix}: {name.replace('_', ' ')}", int(value))
+
+    def seam(self, jump_rad: float) -> None:
+        """Record how far a chunk's first action was from what the robot had been told for that time."""
+        self._amount("seam [µrad]", round(jump_rad * 1e6))
+
+    def _amount(self, name: str, value: int) -> None:
+        self.amounts.setdefault(name, Distribution()).add(value)
 
     def restart_measurement(self, duration_ns: int) -> None:
         """Forget what was measured in the run's first `duration_ns`, as a profile does after settling."""

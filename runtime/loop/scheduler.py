@@ -1,13 +1,12 @@
 """When to call the low level, which actions of its answer are still in time, and when a subgoal has grown too old.
 
-Every decision is a pure function of times handed in: no clock, no thread, no robot. The delay estimate and the
-feasibility rule are those of real-time chunking (SPECS 3): with horizon H, s actions executed per chunk and a delay of
-d = ceil(latency / dt) actions, chunks can follow each other without a gap iff d <= s <= H - d.
+Every decision is a pure function of times handed in: no clock, no thread, no robot. The delay estimate is that of
+real-time chunking (SPECS 3): with horizon H, s actions executed per chunk and a delay of d = ceil(latency / dt)
+actions, chunks can follow each other without a gap iff d <= s <= H - d.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,37 +14,47 @@ from typing import Literal
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.types import ActionChunk, Subgoal
 
-LATENCY_WINDOW = 16  # calls; at 2.5 calls/s a stall is forgotten after about 6 s
 POLL_NS = 10_000_000  # look again after 10 ms when waiting for something that has no known time
 
 
 class LatencyEstimate:
-    """The largest latency of the last `window` calls. It forgets, and its first `warm_up` calls never count."""
+    """The largest latency of the last `window` calls: it forgets, so that one stall does not slow a policy for ever.
 
-    def __init__(self, window: int = LATENCY_WINDOW, warm_up: int = 0) -> None:
+    The first `warm_up` calls count only as long as there are no others: a bad estimate is better than none.
+    """
+
+    def __init__(self, window: int, warm_up: int = 0) -> None:
         self._recent: deque[int] = deque(maxlen=window)
         self._warm_up_left = warm_up
+        self._stand_in_ns = 0
 
     def record(self, latency_ns: int) -> None:
         """Take in one call, from its observation's time to the time its chunk was ready."""
         if self._warm_up_left > 0:
             self._warm_up_left -= 1
+            self._stand_in_ns = latency_ns
         else:
             self._recent.append(latency_ns)
 
     @property
     def value_ns(self) -> int:
-        """The estimate, 0 before the first counted call."""
-        return max(self._recent, default=0)
+        """The estimate, 0 before the first call."""
+        return max(self._recent, default=self._stand_in_ns)
 
-    def delay_steps(self, dt_ns: int) -> int:
-        """d: how many of a new chunk's actions are past when it arrives."""
-        return math.ceil(self.value_ns / dt_ns)
+
+def delay_steps(latency_ns: int, settings: LoopSettings) -> int:
+    """d = ceil(latency / dt): how many of a new chunk's actions the robot passes while it is computed.
+
+    Action 0 is meant for one step after the observation, so d counts the one the robot is moving to when the chunk is
+    ready. One more where sending takes longer than a step.
+    """
+    dt_ns = settings.paced_dt_ns
+    return max(-(-latency_ns // dt_ns), -(-(latency_ns + settings.send_lead_ns) // dt_ns) - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class PlayingChunk:
-    """The times of the chunk the robot follows: its observation's, and that of its last action."""
+class SentChunk:
+    """The newest chunk the robot was sent: the times of its observation and of its last action."""
 
     t_obs_ns: int
     end_ns: int
@@ -66,22 +75,21 @@ def decide_low_level(
     settings: LoopSettings,
     *,
     subgoal: Subgoal | None,
-    playing: PlayingChunk | None,
+    playing: SentChunk | None,
     latency_ns: int,
     oldest_frame_ns: int | None,
 ) -> Decision:
     """Whether to compute a chunk now. `oldest_frame_ns` is the time of the least recent frame the policy needs.
 
-    Chunks are computed from observations `execute` steps apart, or closer where the delay would else leave a gap.
+    Chunks are computed from observations `steps_between_calls` apart, or closer where the delay would else leave a gap.
+    A call that is overdue is made once, with the newest observation: none is made up for.
     """
     if subgoal is None:
         return Decision("wait", now_ns + POLL_NS, "no subgoal yet")
     due_ns = now_ns
-    if playing is not None:
-        outdated = settings.on_new_subgoal == "discard" and playing.subgoal_revision != subgoal.revision
-        if not outdated:
-            delay = math.ceil(latency_ns / settings.paced_dt_ns)
-            due_ns = playing.t_obs_ns + min(settings.execute, settings.horizon - delay) * settings.paced_dt_ns
+    if playing is not None and keep_chunk(playing.subgoal_revision, subgoal.revision, settings.on_new_subgoal):
+        steps = min(settings.steps_between_calls, settings.horizon - delay_steps(latency_ns, settings))
+        due_ns = playing.t_obs_ns + steps * settings.paced_dt_ns
     if due_ns > now_ns:
         return Decision("wait", due_ns, "the playing chunk suffices")
     if oldest_frame_ns is None:

@@ -16,8 +16,7 @@ EPISODE_CAP_STEPS = 1300  # control steps per episode, RoboMME
 class LoopSettings:
     """Times in nanoseconds. `dt_ns` is one control step at full speed; `speed` stretches every chunk by 1 / speed.
 
-    `on_new_subgoal` decides what becomes of a chunk that was computed under an older subgoal: `finish` plays it,
-    `discard` drops it and asks for a new one at once.
+    `chunking`, `calls`, `on_new_subgoal`, `latency_window` and `warm_up_calls` are the policy's (`LowLevelConfig`).
     """
 
     dt_ns: int
@@ -29,11 +28,15 @@ class LoopSettings:
     speed: float = 1.0
     cap_steps: int = EPISODE_CAP_STEPS
     subgoal_time_to_live_ns: int = 3 * NS_PER_S
+    chunking: Literal["none", "prefix", "guided"] = "none"
+    calls: Literal["chunked", "every_tick"] = "chunked"
     on_new_subgoal: Literal["finish", "discard"] = "finish"
+    latency_window: int = 16
+    warm_up_calls: int = 2
     camera_stale_ns: int = 100 * NS_PER_MS  # older: no new inference, the running chunk ends
     camera_lost_ns: int = 500 * NS_PER_MS  # older: hold until an operator resumes
     rejected_before_hold: int = 3  # malformed chunks in a row
-    late_before_hold: int = 5  # chunks in a row of which no action was still in the future
+    late_before_hold: int = 5  # chunks in a row of which no action was in time, or the first came after its prefix
     send_lead_ns: int = 10 * NS_PER_MS  # an action nearer than this would reach the robot too late
 
     def __post_init__(self) -> None:
@@ -49,6 +52,11 @@ class LoopSettings:
         """The time between two actions on the robot: `dt_ns`, stretched when the robot is to move slower."""
         return round(self.dt_ns / self.speed)
 
+    @property
+    def steps_between_calls(self) -> int:
+        """Control steps from one low-level call's observation to the next one's, where the computer keeps up."""
+        return 1 if self.calls == "every_tick" else self.execute
+
     @classmethod
     def from_policy(cls, policy: PolicyConfig, *, seed: int = 0, speed: float = 1.0) -> LoopSettings:
         """The settings a policy's YAML implies."""
@@ -63,6 +71,11 @@ class LoopSettings:
             cameras=cameras,
             seed=seed,
             speed=speed,
+            chunking=low.chunking.kind,
+            calls=low.calls,
+            on_new_subgoal=low.on_new_subgoal,
+            latency_window=low.chunking.latency_window,
+            warm_up_calls=low.chunking.warm_up_calls,
             subgoal_time_to_live_ns=round(high.time_to_live_s * NS_PER_S),
         )
 

@@ -15,7 +15,7 @@ grid: observations are taken when the runtime needs one, not when an action is d
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,11 @@ from numpy.typing import NDArray
 from memrt.runtime.types import FloatArray, PlayingChunk
 
 Float32Array = NDArray[np.float32]
+
+
+def executed(calls: Literal["chunked", "every_tick"], execute: int, delay: int) -> int:
+    """s: how many actions of a chunk are executed before the next takes over. `execute`: the policy's setting."""
+    return execute if calls == "chunked" else max(1, delay)
 
 
 def feasible(delay: int, execute: int, horizon: int) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.config import LowLevelConfig
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.policy.chunking import Guidance, leftover, soft_mask
+from memrt.runtime.policy.chunking import Guidance, executed, leftover, soft_mask
 from memrt.runtime.policy.low_level_config import LowLevelModel
 from memrt.runtime.policy.low_level_session import Denoised, LowLevelSession
 from memrt.runtime.policy.noise import chunk_noise
@@ -121,7 +121,7 @@ class LowLevelInterface:
             clean = normalised[: min(playing.delay_steps, settings.horizon - 1)]
             # As in training, the dimensions that the robot does not have are zero.
             return np.pad(clean, ((0, 0), (0, self._action_dim - PROPRIOCEPTION_DIM))), None
-        execute = settings.execute if settings.calls == "chunked" else max(1, playing.delay_steps)
+        execute = executed(settings.calls, settings.execute, playing.delay_steps)
         weights = soft_mask(playing.delay_steps, execute, settings.horizon)
         return None, Guidance(normalised, weights, settings.chunking.beta)
 

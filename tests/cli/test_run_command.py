@@ -92,7 +92,7 @@ class Nod:
     def noise(self, seed, call_index):
         return np.full((16, 8), seed + call_index, np.float32)
 
-    def act(self, observation, subgoal, goal, noise):
+    def act(self, observation, subgoal, goal, noise, *, playing=None):
         assert set(observation.frames) == {"front", "wrist"}
         actions = np.tile(observation.proprioception, (16, 1))
         actions[:, 5] += 0.01 * np.sin(np.arange(1, 17) / 3 + noise[0, 0])

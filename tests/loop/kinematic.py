@@ -144,7 +144,9 @@ class SwingLowLevel:
         rng = np.random.Generator(np.random.Philox(key=[seed, call_index]))
         return rng.standard_normal((self.horizon, 8)).astype(np.float32)
 
-    def act(self, observation: Observation, subgoal: Subgoal, goal: str, noise: np.ndarray) -> ChunkReply:
+    def act(
+        self, observation: Observation, subgoal: Subgoal, goal: str, noise: np.ndarray, *, playing=None
+    ) -> ChunkReply:
         self.subgoals.append(subgoal)
         if self.clock is not None:
             self.clock.advance(self.delay_ns)

@@ -145,10 +145,10 @@ def test_no_chunk_thought_of_before_a_stop_leaves_after_it():
     bench.run(1)
     act = bench.low_level.act
 
-    def stopped_while_thinking(*arguments):
+    def stopped_while_thinking(*arguments, **more):
         bench.loop.stop()
         bench.loop.resume()  # even a resume does not bring the old chunk back
-        return act(*arguments)
+        return act(*arguments, **more)
 
     bench.low_level.act = stopped_while_thinking
     sent = len(bench.robot.sent)
@@ -181,8 +181,8 @@ def test_discard_drops_the_chunk_of_an_older_subgoal_and_asks_again():
         bench.run(0.5)
         act = bench.low_level.act
 
-        def overtaken(*arguments):
-            reply = act(*arguments)
+        def overtaken(*arguments, **more):
+            reply = act(*arguments, **more)
             board = bench.loop._shared.board
             board.answer(f"swing left {board.subgoal.revision}", bench.clock.now_ns(), bench.clock.now_ns())
             return reply
@@ -239,7 +239,7 @@ def test_threads_close_the_task_on_the_real_clock():
 def test_a_policy_that_raises_stops_the_robot_and_the_error_reaches_the_caller():
     robot, low_level = KinematicRobot(MonotonicClock(), swings=2), SwingLowLevel()
 
-    def broken(*arguments):
+    def broken(*arguments, **more):
         raise MemrtError("engine", expected="numbers", found="none", fix="export again")
 
     low_level.act = broken
