@@ -13,6 +13,7 @@ from memrt.runtime.cli import (
     eval_command,
     export_command,
     fidelity_command,
+    replay_command,
     run_command,
     train_command,
 )
@@ -33,6 +34,7 @@ def build_app() -> typer.Typer:
     )
     for command in (
         run_command,
+        replay_command,
         eval_command,
         train_command,
         export_command,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from memrt.runtime.cli.eval_command import EVALUATION_SEEDS_START, Precision
+
+
+class RecordedFrames(str, Enum):
+    """Which frames a recording holds. `used` is enough to replay the decisions."""
+
+    ALL = "all"
+    USED = "used"
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +53,12 @@ def run_policy(
     duration: Annotated[float | None, typer.Option(min=0.1, help="End after this many seconds.")] = None,
     video: Annotated[Path | None, typer.Option(help="Write an MP4 of the front camera.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Record everything to this new MCAP file, for `memrt replay` and Foxglove.")
+    ] = None,
+    record_frames: Annotated[
+        RecordedFrames, typer.Option(help="Record every frame, or only those that a policy used.")
+    ] = RecordedFrames.ALL,
     threads: Annotated[int, typer.Option(min=1, help="Computing threads of each policy.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
@@ -60,6 +74,8 @@ def run_policy(
         memrt run --robot sim
 
         memrt run --robot sim --seed 7 --video run.mp4 --trace run.json
+
+        memrt run --robot sim --record run.mcap && memrt replay run.mcap
 
         memrt run --robot sim --lockstep --json > run.json
 
@@ -82,6 +98,8 @@ def run_policy(
         duration=duration,
         video=video,
         trace=trace,
+        record=record,
+        record_frames=record_frames.value,
         threads=threads,
         as_json=as_json,
     )

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from memrt.runtime.bundle import Bundle
+from memrt.runtime.cli.run_recording import recording_line
 from memrt.runtime.device_engines import this_device
 from memrt.runtime.live_status import latency_table
 from memrt.runtime.loop.record import RunRecord
@@ -80,12 +81,20 @@ def report_plan(plan: Plan, as_json: bool) -> None:
 
 
 def report_run(
-    record: RunRecord, bundle: Bundle, robot: str, task: str, readiness: Readiness, *, as_json: bool
+    record: RunRecord,
+    bundle: Bundle,
+    robot: str,
+    task: str,
+    readiness: Readiness,
+    recording: Mapping[str, Any] | None = None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Print how a run ended."""
+    """Print how a run ended; `recording` is what the recorder says of itself."""
     about = _about(bundle, robot, readiness)
     if as_json:
-        print(json.dumps({**about, "task": task, **record.to_dict()}, allow_nan=False))
+        recorded = {} if recording is None else {"recording": dict(recording)}
+        print(json.dumps({**about, "task": task, **record.to_dict(), **recorded}, allow_nan=False))
         return
     console = Console()
     line = Text(record.status.replace("_", " "), style=_STYLES.get(record.status, "bold"))
@@ -96,6 +105,8 @@ def report_run(
     if record.mode == "realtime":
         console.print(_control_line(record), highlight=False, markup=False)
     console.print(_readiness_line(about), highlight=False, markup=False)
+    if recording is not None:
+        console.print(recording_line(recording), highlight=False, markup=False)
 
 
 def _readiness_line(about: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from memrt.runtime.cli.keys import Keys
 from memrt.runtime.cli.robot_start import start_robot
 from memrt.runtime.cli.run_display import Display, note
 from memrt.runtime.cli.run_policies import open_policies
+from memrt.runtime.cli.run_recording import RunRecording, check_record
 from memrt.runtime.cli.run_report import Plan, report_plan, report_run
 from memrt.runtime.cli.run_video import VideoThread, video_texts
 from memrt.runtime.clock import NS_PER_S, MonotonicClock
@@ -28,6 +29,7 @@ from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.settings import LoopSettings, check_speed
 from memrt.runtime.manifest import NOT_YET_PROVEN
 from memrt.runtime.readiness import Readiness
+from memrt.runtime.recording.recorder import Frames, McapRecorder
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import Observation, RobotMode, Subgoal
 from memrt.runtime.video import VideoWriter
@@ -57,6 +59,8 @@ class RunOptions:
     duration: float | None
     video: Path | None
     trace: Path | None
+    record: Path | None
+    record_frames: Frames
     threads: int
     as_json: bool
 
@@ -97,6 +101,8 @@ class _Session:
                 found=f"no folder {options.trace.absolute().parent}",
                 fix="create the folder, or correct --trace",
             )
+        check_record(options.record)
+        self._recording: RunRecording | None = None
 
     def run_lockstep(self) -> int:
         """The simulator in this process; its time waits for the policies."""
@@ -120,11 +126,15 @@ class _Session:
                 goal, view.subgoal, view.state, RobotMode.RUNNING, "", view.record.duration_ns / NS_PER_S, view.record
             )
             display.show(status, {})
+            self._alarm(display, view.observation.t_ns)
             if video is not None:
                 camera = policy.high_level.camera
                 video.add(env.observe().frames[camera].image, video_texts(status))
 
-        record = run_lockstep(env, high_level, low_level, goal, settings, on_step=on_step, trace=self._trace)
+        observer = self._open_recording("lockstep", goal)
+        record = run_lockstep(
+            env, high_level, low_level, goal, settings, on_step=on_step, trace=self._trace, observer=observer
+        )
         return self._finish(record, readiness)
 
     def run_realtime(self, robot_config: RobotConfig) -> int:
@@ -140,7 +150,14 @@ class _Session:
         video = self._open_video()
         keys = self._stack.enter_context(Keys())
         loop = RealtimeLoop(
-            robot, high_level, low_level, goal, settings, trace=self._trace, end_on_hold=not keys.available
+            robot,
+            high_level,
+            low_level,
+            goal,
+            settings,
+            trace=self._trace,
+            observer=self._open_recording("realtime", goal),
+            end_on_hold=not keys.available,
         )
         display = self._stack.enter_context(Display(options.as_json, keys.available))
         if video is not None:
@@ -153,6 +170,7 @@ class _Session:
         def on_tick(running: RealtimeLoop) -> None:
             _obey(running, keys.pressed(), display)
             display.show(running.status(), robot.statistics)
+            self._alarm(display, time.monotonic_ns())
 
         return self._finish(loop.run(options.duration, on_tick), readiness)
 
@@ -179,6 +197,18 @@ class _Session:
         self._video = self._stack.enter_context(VideoWriter(self._options.video, order))
         return self._video
 
+    def _open_recording(self, mode: str, goal: str) -> McapRecorder | None:
+        options = self._options
+        if options.record is None:
+            return None
+        run = {"mode": mode, "goal": goal, "robot": options.robot, "task": options.task, "threads": options.threads}
+        self._recording = RunRecording(options.record, options.record_frames, self._bundle, self._settings, run)
+        return self._stack.enter_context(self._recording.recorder)
+
+    def _alarm(self, display: Display, t_ns: int) -> None:
+        if self._recording is not None:
+            self._recording.alarm(display.note, self._trace, t_ns)
+
     def _dry_run(self, high_level: HighLevel | None, low_level: LowLevel, goal: str, observe: Any, robot: Any) -> int:
         clock = MonotonicClock()
         observation = observe()
@@ -201,6 +231,7 @@ class _Session:
         return RAN
 
     def _finish(self, record: RunRecord, readiness: Readiness) -> int:
+        recording = self._recording.finish(record) if self._recording else None
         self._stack.close()  # the display and the video are done before the report is printed
         if self._trace is not None and self._options.trace is not None:
             try:
@@ -210,7 +241,7 @@ class _Session:
         if self._video is not None and self._video.failure:
             note(self._video.failure)
         options = self._options
-        report_run(record, self._bundle, options.robot, options.task, readiness, as_json=options.as_json)
+        report_run(record, self._bundle, options.robot, options.task, readiness, recording, as_json=options.as_json)
         return BROKEN_OFF if record.status in ("fault", "held") else RAN
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from memrt.runtime.loop.protocols import HighLevelReply, LowLevelReply
-from memrt.runtime.types import ActionChunk, Observation, RobotMode, Subgoal
+from memrt.runtime.types import ActionChunk, Observation, PlayingChunk, RobotMode, Subgoal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,7 +47,7 @@ class LowLevelCall:
     goal: str
     observation: Observation
     subgoal: Subgoal
-    playing: Any
+    playing: PlayingChunk | None
     reply: LowLevelReply
     t_ns: int
     duration_ns: int

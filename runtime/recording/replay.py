@@ -1,0 +1,235 @@
+"""Computes a recorded run's decisions again, in their order, and finds the first that comes out differently.
+
+Each policy is given exactly what it was given then: goal, frames, proprioception, memory, the named noise. The high
+level's session starts empty, as it did at the start of the run, and repeats all calls, because reused K/V rows make the
+last bits of a call depend on the calls before it. Memory is carried from call to call; where a call is missing or came
+out differently, the recorded memory is taken up again, so that every decision is judged by itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from memrt.runtime.loop.protocols import HighLevel, LowLevel
+from memrt.runtime.recording.encoding import chunk_of, plain
+from memrt.runtime.recording.messages import (
+    FrameRef,
+    HighLevelAnswer,
+    HighLevelRequest,
+    LowLevelMessage,
+    Memory,
+    Playing,
+    RawImage,
+    Seen,
+)
+from memrt.runtime.recording.reader import Recording, is_frame
+from memrt.runtime.types import Frame, Observation, PlayingChunk, Subgoal
+
+Stage = Literal["high level", "low level"]
+FrameKey = tuple[str, int, int]  # camera, index, time
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One value that came out differently."""
+
+    stage: Stage
+    call: int
+    t_ns: int
+    field: str
+    recorded: Any
+    found: Any
+
+
+@dataclass(slots=True)
+class StageCounts:
+    """Decisions of one stage; `skipped` are those that could not be computed again, by reason."""
+
+    rerun: int = 0
+    different: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def equal(self) -> int:
+        """Those that came out as recorded."""
+        return self.rerun - self.different
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a replay found."""
+
+    stages: dict[Stage, StageCounts] = field(
+        default_factory=lambda: {"high level": StageCounts(), "low level": StageCounts()}
+    )
+    first: Difference | None = None
+    largest_action_difference: float = 0.0  # joint targets [rad] and gripper opening alike
+
+    @property
+    def decisions(self) -> int:
+        """How many were looked at."""
+        return sum(counts.rerun + counts.skipped.total() for counts in self.stages.values())
+
+    @property
+    def equal(self) -> bool:
+        """Whether every decision that was computed again came out as recorded."""
+        return self.first is None
+
+    def judge(self, stage: Stage, call: int, t_ns: int, pairs: Iterable[tuple[str, Any, Any]]) -> None:
+        """Count one decision by its values (field, recorded, found)."""
+        counts = self.stages[stage]
+        counts.rerun += 1
+        unequal = [pair for pair in pairs if pair[1] != pair[2]]
+        if unequal:
+            counts.different += 1
+            self.first = self.first or Difference(stage, call, t_ns, *unequal[0])
+
+
+def replay(
+    recording: Recording, high_level: HighLevel | None, low_level: LowLevel, *, until: int | None = None
+) -> Verdict:
+    """Compute the first `until` decisions again, by default all, and compare them with what was recorded.
+
+    Without a high level its calls are skipped and counted: an oracle's answers come from a simulator's state. Raises
+    what a policy raises, and MemrtError for messages of another version.
+    """
+    run = _Replay(recording, high_level, low_level)
+    for recorded in recording.messages(lambda topic: is_frame(topic) or topic in _DECISIONS):
+        if until is not None and run.verdict.decisions >= until:
+            break
+        run.take(recorded.message)
+    return run.verdict
+
+
+_DECISIONS = {"/high_level/request", "/high_level/answer", "/memory", "/low_level"}
+
+
+class _Replay:
+    def __init__(self, recording: Recording, high_level: HighLevel | None, low_level: LowLevel) -> None:
+        self._high_level, self._low_level = high_level, low_level
+        self._state = high_level.initial() if high_level is not None else None
+        self._state_type: type = type(self._state)
+        self._frames: dict[FrameKey, Frame] = {}
+        self._uses = _frame_uses(recording)
+        self._request: HighLevelRequest | None = None
+        self._answer: HighLevelAnswer | None = None
+        self.verdict = Verdict()
+
+    def take(self, message: msgspec.Struct) -> None:
+        """Read on; the last message of a decision makes it happen."""
+        if isinstance(message, RawImage):
+            frame = message.frame()
+            if self._uses[key := (frame.camera, frame.index, frame.t_ns)]:
+                self._frames[key] = frame
+        elif isinstance(message, HighLevelRequest):
+            self._request = message
+        elif isinstance(message, HighLevelAnswer):
+            self._answer = message
+            if message.cancelled:
+                self._skip("high level", "cancelled")
+        elif isinstance(message, Memory):
+            self._repeat_high_level(message)
+        elif isinstance(message, LowLevelMessage):
+            self._repeat_low_level(message)
+
+    def _repeat_high_level(self, memory: Memory) -> None:
+        request, answer = self._request, self._answer
+        assert request is not None, "a recorder writes request, answer and memory of a call in one go"
+        assert answer is not None
+        observation = self._observation(request.observation)
+        if self._high_level is None:
+            self._skip("high level", "the high level is an oracle")
+            return
+        if observation is None:
+            self._skip("high level", "a frame was dropped")
+            return
+        if plain(self._state) != request.before:
+            self._state = self._restored(request.before)
+        reply = self._high_level.call(request.goal, observation, self._state)
+        asked = getattr(reply, "request", None)
+        self._state = reply.state
+        self.verdict.judge(
+            "high level",
+            request.call,
+            request.t_ns,
+            [
+                ("system prompt", request.system, getattr(asked, "system", "")),
+                ("user prompt", request.user, getattr(asked, "user", "")),
+                ("reply", answer.reply, getattr(reply, "reply", "")),
+                ("subgoal", answer.subgoal, reply.subgoal),
+                ("held", answer.held, reply.held),
+                ("memory", memory.state, plain(reply.state)),
+            ],
+        )
+
+    def _repeat_low_level(self, call: LowLevelMessage) -> None:
+        observation = self._observation(call.observation)
+        if observation is None:
+            self._skip("low level", "a frame was dropped")
+            return
+        subgoal = Subgoal(call.subgoal.text, call.subgoal.revision, call.subgoal.t_obs_ns)
+        noise = self._low_level.noise(call.seed, call.call)
+        continued = {} if call.playing is None else {"playing": _playing(call.playing)}
+        found = chunk_of(self._low_level.act(observation, subgoal, call.goal, noise, **continued).chunk)
+        recorded = msgspec.structs.replace(call.chunk, actions=_finite(call.chunk.actions))
+        found = msgspec.structs.replace(found, actions=_finite(found.actions))
+        self.verdict.judge(
+            "low level",
+            call.call,
+            call.t_ns,
+            [(name, getattr(recorded, name), getattr(found, name)) for name in recorded.__struct_fields__],
+        )
+        before, after = (np.array(chunk.actions, np.float64) for chunk in (recorded, found))
+        if before.shape == after.shape and np.isfinite(gap := np.abs(before - after)).any():
+            verdict = self.verdict
+            verdict.largest_action_difference = max(verdict.largest_action_difference, float(np.nanmax(gap)))
+
+    def _observation(self, seen: Seen) -> Observation | None:
+        """What the policy saw, None where a frame of it was not recorded. Frames of no later use are let go."""
+        frames = {ref.camera: self._frame(ref) for ref in seen.frames}
+        if any(frame is None for frame in frames.values()):
+            return None
+        proprioception = np.array(seen.proprioception, np.float64)
+        return Observation(
+            seen.t_ns, proprioception, {name: frame for name, frame in frames.items() if frame is not None}
+        )
+
+    def _frame(self, ref: FrameRef) -> Frame | None:
+        key = (ref.camera, ref.index, ref.t_ns)
+        self._uses[key] -= 1
+        return self._frames.get(key) if self._uses[key] else self._frames.pop(key, None)
+
+    def _restored(self, before: Any) -> Any:
+        try:
+            return msgspec.convert(before, self._state_type)
+        except msgspec.ValidationError:  # a memory that JSON does not hold: carry on with our own
+            return self._state
+
+    def _skip(self, stage: Stage, reason: str) -> None:
+        self.verdict.stages[stage].skipped[reason] += 1
+
+
+def _frame_uses(recording: Recording) -> Counter[FrameKey]:
+    """How often each frame is asked for, so that it is kept from its arrival to its last use and no longer."""
+    uses: Counter[FrameKey] = Counter()
+    for recorded in recording.messages(lambda topic: topic in ("/high_level/request", "/low_level")):
+        message = recorded.message
+        if isinstance(message, HighLevelRequest | LowLevelMessage):
+            uses.update((ref.camera, ref.index, ref.t_ns) for ref in message.observation.frames)
+    return uses
+
+
+def _playing(playing: Playing) -> PlayingChunk:
+    times_ns, actions = np.array(playing.times_ns, np.int64), np.array(playing.actions, np.float64)
+    return PlayingChunk(times_ns, actions, playing.dt_ns, playing.delay_steps)
+
+
+def _finite(actions: list[list[float | None]]) -> list[list[float | None]]:
+    """Not finite is None on both sides: JSON has no word for NaN and infinity."""
+    return [[value if value is not None and np.isfinite(value) else None for value in row] for row in actions]

@@ -1,0 +1,9 @@
+"""The kinematic arm of the loop's tests drives the recorder too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))

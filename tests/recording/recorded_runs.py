@@ -1,0 +1,25 @@
+"""Runs of the kinematic arm with a recorder attached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kinematic import DT_NS, KinematicRobot, SwingHighLevel, SwingLowLevel
+
+from memrt.runtime.clock import VirtualClock
+from memrt.runtime.loop.lockstep import run_lockstep
+from memrt.runtime.loop.record import RunRecord
+from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.recording.recorder import McapRecorder
+
+SETTINGS = LoopSettings(dt_ns=DT_NS, horizon=16, execute=8, every_steps=16, cap_steps=200, cameras=("front",), seed=3)
+
+
+def record_lockstep(path: Path, low_level: SwingLowLevel | None = None, swings: int = 2, **options) -> RunRecord:
+    with McapRecorder(path, {"goal": "swing"}, **options) as recorder:
+        robot = KinematicRobot(VirtualClock(), swings, refusals_raise=True)
+        record = run_lockstep(
+            robot, SwingHighLevel(), low_level or SwingLowLevel(), "swing", SETTINGS, observer=recorder
+        )
+        recorder.close({"status": record.status})
+    return record
