@@ -32,6 +32,7 @@ def report_verdict(recording: Recording, bundle: Bundle, verdict: Verdict, as_js
             "recorded_bundle": same_bundle,
             "device": device,
             "recorded_on": run["device"],
+            "cut_off": verdict.cut_off,
             "equal": verdict.equal,
             "stages": {stage: {**asdict(counts), "equal": counts.equal} for stage, counts in verdict.stages.items()},
             "largest_action_difference": verdict.largest_action_difference,
@@ -44,6 +45,8 @@ def report_verdict(recording: Recording, bundle: Bundle, verdict: Verdict, as_js
         console.print(f"another bundle than the recorded one: {bundle.path} instead of {run['bundle']}", style="yellow")
     if device != run["device"]:
         console.print(f"another computer: {device} instead of {run['device']}; last bits may differ", style="yellow")
+    if verdict.cut_off:
+        console.print(verdict.cut_off, style="yellow")
     table = _table("decisions", "computed again", "equal", "different", "not computed")
     for stage, counts in verdict.stages.items():
         skipped = ", ".join(f"{count} ({reason})" for reason, count in counts.skipped.items())

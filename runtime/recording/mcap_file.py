@@ -33,7 +33,8 @@ class McapFile:
         """Create `path`, which must not exist: a recording is never written over."""
         self._stream = _WholeRecords(path)
         # The stream is all of IO[bytes] that the writer uses.
-        self._writer = Writer(cast("IO[Any]", self._stream), CHUNK_BYTES, CompressionType.ZSTD)
+        stream = cast("IO[Any]", self._stream)
+        self._writer = Writer(stream, CHUNK_BYTES, CompressionType.ZSTD, enable_data_crcs=True)
         self._channels: dict[str, int] = {}
         self._schemas: dict[str, int] = {}
         self._writer.start(PROFILE, library)

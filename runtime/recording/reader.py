@@ -136,7 +136,7 @@ def is_frame(topic: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, EndOfFile):
+    if isinstance(error, EndOfFile | struct.error):  # the latter in the middle of a number
         return "the file is cut off: its recorder was killed, or the disk was full"
     return f"the file is damaged: {error or type(error).__name__}"
 

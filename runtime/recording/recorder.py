@@ -190,7 +190,7 @@ class McapRecorder:
             self._file.finish()
         except Exception as error:  # whatever it is, a full disk above all, the run goes on
             reason = error.strerror if isinstance(error, OSError) else None
-            self._failure = f"the recording ends early: {reason or error!r}"
+            self._failure = f"the recording ends early: {reason or repr(error)}"
             while self._queue.get() is not None:
                 pass
         finally:

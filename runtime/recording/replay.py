@@ -28,7 +28,7 @@ from memrt.runtime.recording.messages import (
     RawImage,
     Seen,
 )
-from memrt.runtime.recording.reader import Recording, is_frame
+from memrt.runtime.recording.reader import Recording, Summary, is_frame
 from memrt.runtime.types import Frame, Observation, PlayingChunk, Subgoal
 
 Stage = Literal["high level", "low level"]
@@ -63,12 +63,13 @@ class StageCounts:
 
 @dataclass(slots=True)
 class Verdict:
-    """What a replay found."""
+    """What a replay found. `cut_off` says why the recording ends early, "" when it does not."""
 
     stages: dict[Stage, StageCounts] = field(
         default_factory=lambda: {"high level": StageCounts(), "low level": StageCounts()}
     )
     first: Difference | None = None
+    cut_off: str = ""
     largest_action_difference: float = 0.0  # joint targets [rad] and gripper opening alike
 
     @property
@@ -99,11 +100,12 @@ def replay(
     Without a high level its calls are skipped and counted: an oracle's answers come from a simulator's state. Raises
     what a policy raises, and MemrtError for messages of another version.
     """
-    run = _Replay(recording, high_level, low_level)
-    for recorded in recording.messages(lambda topic: is_frame(topic) or topic in _DECISIONS):
+    run, summary = _Replay(recording, high_level, low_level), Summary(recording.run)
+    for recorded in recording.messages(lambda topic: is_frame(topic) or topic in _DECISIONS, summary):
         if until is not None and run.verdict.decisions >= until:
             break
         run.take(recorded.message)
+    run.verdict.cut_off = summary.cut_off
     return run.verdict
 
 

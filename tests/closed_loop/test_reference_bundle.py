@@ -10,6 +10,9 @@ from memrt.runtime.loop.lockstep import run_lockstep
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.policy.high_level import HighLevelPolicy
 from memrt.runtime.policy.low_level import LowLevelPolicy
+from memrt.runtime.recording.reader import Recording
+from memrt.runtime.recording.recorder import McapRecorder
+from memrt.runtime.recording.replay import replay
 from memrt.sim.env import TabletopEnv
 from memrt.sim.evaluate import compare, evaluate
 
@@ -23,7 +26,7 @@ def bundle():
     return load_bundle(find_bundle(None, "am_grounded", "int8"))
 
 
-def drive(bundle, steps=STEPS):
+def drive(bundle, steps=STEPS, observer=None):
     views = []
     policies = HighLevelPolicy(bundle), LowLevelPolicy(bundle)
     settings = LoopSettings.from_policy(bundle.policy, seed=SEED)
@@ -31,7 +34,13 @@ def drive(bundle, steps=STEPS):
         start = env.proprioception()
         high_level, low_level = policies
         record = run_lockstep(
-            env, high_level, low_level, env.goal, replace(settings, cap_steps=steps), on_step=views.append
+            env,
+            high_level,
+            low_level,
+            env.goal,
+            replace(settings, cap_steps=steps),
+            on_step=views.append,
+            observer=observer,
         )
         return record, views, env.proprioception() - start, env.task.colour
 
@@ -58,6 +67,16 @@ def test_memory_is_carried_from_call_to_call(first_run):
 def test_the_same_seed_gives_the_same_actions_bit_for_bit(bundle, first_run):
     again, _, _, _ = drive(bundle)
     assert again.actions_sha256 == first_run[0].actions_sha256
+
+
+def test_a_recorded_run_is_computed_again_bit_for_bit(bundle, tmp_path):
+    """From the recording alone, through engines opened anew."""
+    with McapRecorder(tmp_path / "run.mcap", {}) as recorder:
+        record, _, _, _ = drive(bundle, steps=48, observer=recorder)
+    verdict = replay(Recording(tmp_path / "run.mcap"), HighLevelPolicy(bundle), LowLevelPolicy(bundle))
+    assert verdict.equal, verdict.first
+    assert verdict.stages["high level"].equal == 3
+    assert verdict.stages["low level"].equal == record.counts["chunks"] == 6
 
 
 def test_short_tasks_are_solved_from_pixels_and_memory(bundle):
