@@ -15,13 +15,15 @@ CORE   := $(wildcard runtime/core/*) CMakeLists.txt
 ARGS   ?= --task PickXtimes --policy am_grounded --seed 1000000
 TESTS  ?= tests
 
-.PHONY: run test check format clean
+.PHONY: run test peers check format clean
 
 run: $(VENV)/.runs
 	$(BIN)/memrt run --robot sim $(ARGS)
 
-test: $(VENV)/.develops
+test: $(VENV)/.develops peers
 	$(BIN)/python -m pytest $(TESTS)
+
+peers: $(VENV)/peers/.installed
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -41,8 +43,14 @@ $(VENV)/.runs: $(VENV)/.created $(CORE)
 # torch first and alone: any later request for it is then already satisfied by this build.
 $(VENV)/.develops: $(VENV)/.created $(CORE)
 	$(PINNED) torch
-	$(PINNED) --editable '.[cpu,sim,train,export,rtx,dev]'
+	$(PINNED) --editable '.[cpu,sim,serve,train,export,rtx,dev]'
 	touch $@ $(VENV)/.runs
+
+# The real clients that `memrt serve` is tested with: what they require does not go together with what we do.
+$(VENV)/peers/.installed: tests/serve/peers/requirements.txt $(VENV)/.created
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/pip install --quiet --requirement $<
+	touch $@
 
 $(VENV)/.created: pyproject.toml constraints.txt
 	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \

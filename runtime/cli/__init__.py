@@ -15,6 +15,7 @@ from memrt.runtime.cli import (
     fidelity_command,
     replay_command,
     run_command,
+    serve_command,
     train_command,
 )
 from memrt.runtime.errors import MemrtError
@@ -35,6 +36,7 @@ def build_app() -> typer.Typer:
     for command in (
         run_command,
         replay_command,
+        serve_command,
         eval_command,
         train_command,
         export_command,

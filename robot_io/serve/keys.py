@@ -1,0 +1,252 @@
+"""Which key of a protocol's messages holds what: data, from `configs/protocols/*.yaml`, read in both directions.
+
+A server turns requests into observations and chunks into replies with it, a client observations into requests.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from memrt.robot_io.serve.images import MAX_SIDE, decode_image, is_encoded
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.preprocess import resize_with_pad
+from memrt.runtime.strict_config import FieldError, convert, nearest, read_yaml
+from memrt.runtime.types import ARM_JOINTS, PROPRIOCEPTION_DIM, FloatArray, Frame, ImageArray, Observation, Subgoal
+
+ProtocolName = Literal["openpi", "robomme", "vla-eval"]
+Key = str | tuple[str, ...]  # a key of the message, or the keys of maps within maps, outermost first
+MAX_TEXT = 4096  # characters of a goal or subgoal
+MAX_VALUES = 256  # of one proprioception array
+
+
+class GripperRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the other side calls a closed and an open gripper. Ours is 0 and 1."""
+
+    closed: float = 0.0
+    open: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.closed == self.open:
+            raise FieldError("open", expected="another value than `closed`", found=self.open, fix="correct one of them")
+
+    def opening(self, value: FloatArray) -> FloatArray:
+        """Theirs → 0 (closed) … 1 (open); exact for their 0 … 1."""
+        opening: FloatArray = (value - self.closed) / (self.open - self.closed)
+        return opening
+
+    def theirs(self, opening: FloatArray) -> FloatArray:
+        """0 (closed) … 1 (open) → theirs; exact for their 0 … 1."""
+        value: FloatArray = self.closed + opening * (self.open - self.closed)
+        return value
+
+
+class GripperKey(GripperRange, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the measured gripper is: value `index` of the array at `key`."""
+
+    key: Key
+    index: Annotated[int, msgspec.Meta(ge=0, lt=MAX_VALUES)] = 0
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One YAML file. `cameras` go by the policy's names; `joints` is an array that begins with the seven joints [rad].
+
+    `subgoal`: where a client puts subgoals of its own, by style; one that comes replaces the high level's. `goal` is
+    the task in words. As a client we send `prompt` there: a template of `{goal}` and `{subgoal}`.
+    """
+
+    protocol: ProtocolName
+    cameras: dict[str, Key]
+    joints: Key
+    gripper: GripperKey
+    goal: Key = "prompt"
+    subgoal: dict[Literal["simple", "grounded"], Key] = {}
+    action_gripper: GripperRange = GripperRange()
+    # Control steps between two requests, by default the policy's `execute`. A vla-eval request is always one step.
+    steps_per_request: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    observation_params: dict[str, bool] = {}  # vla-eval: what the benchmark is asked to send
+    prompt: str = "{subgoal}"
+    send_image_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)] | None = None  # client: resized with padding
+
+    def __post_init__(self) -> None:
+        try:
+            self.prompt.format(goal="", subgoal="")
+        except (KeyError, IndexError, ValueError):
+            raise FieldError(
+                "prompt", expected="at most {goal} and {subgoal}", found=repr(self.prompt), fix="correct the template"
+            ) from None
+
+
+def load_keys(path_or_name: str | Path) -> Keys:
+    """The mapping of a YAML file, or a packaged one by its bare name, e.g. `openpi` or `robomme`.
+
+    Raises MemrtError for an unknown name (listing the known ones), an unreadable file, an unknown key, a wrong value.
+    """
+    path = Path(path_or_name).expanduser()
+    if len(path.parts) == 1 and path.suffix not in {".yaml", ".yml"}:
+        path = _packaged(str(path_or_name))
+    return convert(read_yaml(path), Keys, str(path))
+
+
+class KeyMap:
+    """A mapping bound to what one policy needs: its cameras, in whose order frames are read."""
+
+    def __init__(self, keys: Keys, cameras: Iterable[str]) -> None:
+        """Raises MemrtError when the mapping knows no key for a camera of the policy."""
+        self.keys, self.cameras = keys, tuple(cameras)
+        if missing := [camera for camera in self.cameras if camera not in keys.cameras]:
+            raise MemrtError(
+                f"keys of protocol {keys.protocol}",
+                expected=f"a key for each camera of the policy: {', '.join(self.cameras)}",
+                found=f"none for {', '.join(missing)}",
+                fix="copy configs/protocols/*.yaml, add the camera under `cameras`, and give it with --keys",
+            )
+
+    def observation(self, request: Mapping[str, Any], t_ns: int, index: int) -> Observation:
+        """What `request` shows, taken at `t_ns`; frames get the number `index`.
+
+        Raises MemrtError naming the key that is missing or does not hold what it must.
+        """
+        frames = {
+            camera: Frame(camera, index, t_ns, _image(_get(request, key := self.keys.cameras[camera], camera), key))
+            for camera in self.cameras
+        }
+        return Observation(t_ns, self.proprioception(request), frames)
+
+    def proprioception(self, request: Mapping[str, Any]) -> FloatArray:
+        """float64 [8]: seven joints [rad] and the gripper's opening."""
+        keys = self.keys
+        joints = _vector(request, keys.joints, "the joint angles", ARM_JOINTS)
+        measured = _vector(request, keys.gripper.key, "the gripper", keys.gripper.index + 1)
+        opening = keys.gripper.opening(measured[keys.gripper.index : keys.gripper.index + 1])
+        return np.concatenate([joints[:ARM_JOINTS], opening])
+
+    def goal(self, request: Mapping[str, Any]) -> str:
+        """The task in words."""
+        return _text(_get(request, self.keys.goal, "the task in words"), self.keys.goal)
+
+    def subgoal(self, request: Mapping[str, Any], style: Literal["simple", "grounded"]) -> str:
+        """The client's own subgoal, "" when it sends none."""
+        key = self.keys.subgoal.get(style)
+        if key is None or (value := _find(request, key)) is None:
+            return ""
+        return _text(value, key)
+
+    def theirs(self, actions: FloatArray) -> FloatArray:
+        """Our actions [..., 8] with the gripper in the other side's units."""
+        converted = actions.copy()
+        converted[..., -1] = self.keys.action_gripper.theirs(actions[..., -1])
+        return converted
+
+    def ours(self, actions: FloatArray) -> FloatArray:
+        """The inverse of `theirs`; of more columns than ours the first eight, the gripper last."""
+        own = np.array(actions[..., :PROPRIOCEPTION_DIM], np.float64)
+        own[..., -1] = self.keys.action_gripper.opening(own[..., -1])
+        return own
+
+    def request(self, observation: Observation, goal: str, subgoal: Subgoal) -> dict[str, Any]:
+        """The message that shows `observation` to another's server."""
+        keys = self.keys
+        message: dict[str, Any] = {}
+        for camera in self.cameras:
+            image = observation.frames[camera].image
+            size = keys.send_image_size
+            _put(message, keys.cameras[camera], image if size is None else resize_with_pad(image, size))
+        state = observation.proprioception
+        gripper = keys.gripper.theirs(state[ARM_JOINTS:])
+        if keys.gripper.key == keys.joints:
+            _put(message, keys.joints, np.concatenate([state[:ARM_JOINTS], gripper]))
+        else:
+            _put(message, keys.joints, state[:ARM_JOINTS].copy())
+            _put(message, keys.gripper.key, gripper)
+        _put(message, keys.goal, keys.prompt.format(goal=goal, subgoal=subgoal.text))
+        for key in keys.subgoal.values():
+            _put(message, key, subgoal.text)
+        return message
+
+
+def _path(key: Key) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key
+
+
+def _find(request: Mapping[str, Any], key: Key) -> Any:
+    value: Any = request
+    for part in _path(key):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _get(request: Mapping[str, Any], key: Key, what: str) -> Any:
+    value = _find(request, key)
+    if value is None:
+        found = ", ".join(f"`{str(name)[:64]}`" for name in list(request)[:16]) or "an empty message"
+        raise MemrtError(
+            "request",
+            expected=f"`{'.'.join(_path(key))}` ({what})",
+            found=found,
+            fix="send it, or name your own key in a copy of configs/protocols/*.yaml and give that with --keys",
+        )
+    return value
+
+
+def _put(message: dict[str, Any], key: Key, value: Any) -> None:
+    *outer, last = _path(key)
+    for part in outer:
+        message = message.setdefault(part, {})
+    message[last] = value
+
+
+def _image(value: Any, key: Key) -> ImageArray:
+    image = decode_image(value) if is_encoded(value) else value
+    is_rgb = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if is_rgb and all(1 <= side <= MAX_SIDE for side in image.shape[:2]):
+        return np.ascontiguousarray(image)
+    raise _wrong(key, f"a uint8 RGB image [height, width, 3] of at most {MAX_SIDE} pixels a side", image)
+
+
+def _vector(request: Mapping[str, Any], key: Key, what: str, least: int) -> FloatArray:
+    value = _get(request, key, what)
+    expected = f"{least} or more finite numbers ({what})"
+    if isinstance(value, list) and not all(type(item) in (int, float) for item in value[: MAX_VALUES + 1]):
+        raise _wrong(key, expected, value)
+    if not isinstance(value, np.ndarray | list | int | float):
+        raise _wrong(key, expected, value)
+    try:
+        numbers = np.atleast_1d(np.asarray(value, np.float64))
+    except (OverflowError, ValueError, TypeError):  # an integer beyond what a float holds
+        raise _wrong(key, expected, value) from None
+    if numbers.ndim != 1 or not least <= len(numbers) <= MAX_VALUES or not np.isfinite(numbers).all():
+        raise _wrong(key, expected, value)
+    return numbers
+
+
+def _text(value: Any, key: Key) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+        raise _wrong(key, f"a text of 1 to {MAX_TEXT} characters", value)
+    return value
+
+
+def _wrong(key: Key, expected: str, value: Any) -> MemrtError:
+    found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else f"{value!r:.80}"
+    return MemrtError(f"request, `{'.'.join(_path(key))}`", expected=expected, found=found, fix="correct the client")
+
+
+def _packaged(name: str) -> Path:
+    folder = Path(str(importlib.resources.files("memrt.configs") / "protocols"))
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        close = nearest(name, known)
+        raise MemrtError(
+            f"unknown keys `{name}`",
+            expected=f"one of {', '.join(known)}, or the path of a YAML file",
+            found=f"`{name}`",
+            fix=f"did you mean `{close}`?" if close else "choose one of the names, or give a path ending in .yaml",
+        )
+    return folder / f"{name}.yaml"
