@@ -41,13 +41,14 @@ QUEUE_ITEMS = 8_192  # 90 s of the 50 states and 40 frames per second of a run w
 QUEUE_BYTES = 64 << 20  # 340 frames of 256x256
 USED_FRAME_SHARE, OTHER_FRAME_SHARE = 0.75, 0.25  # of the queue, before frames are dropped
 MESSAGE_BYTES = 4_096  # what anything but a frame is counted as: a memory of 60 subgoals, a chunk of 16 actions
-FRAMES_KNOWN = 4_096  # newest frames per camera of which it is known that they are recorded already
+FRAMES_KNOWN = 4_096  # newest frames per camera of which it is known whether they are recorded already
 FLUSH_S = 1.0  # what a crash may cost
 POLL_S = 0.05
 NICE = 15  # below both policies
 CLOSE_S = 30.0  # how long closing waits for the disk to take what is still queued
 
 Frames = Literal["all", "used"]
+OTHER_FRAMES = "frames that no policy used"
 RUN, END = "memrt.run", "memrt.end"  # the metadata records at the beginning and the end
 
 
@@ -64,7 +65,9 @@ class McapRecorder:
         """
         self._path, self._all_frames = path, frames == "all"
         self._queue: BoundedQueue[Callable[[], None]] = BoundedQueue(QUEUE_ITEMS, QUEUE_BYTES)
-        self._known: dict[str, dict[int, None]] = {}
+        self._known: dict[
+            str, dict[int, str]
+        ] = {}  # by camera and index: "" when recorded, else what it was dropped as
         self._known_lock = threading.Lock()
         self._failure = ""
         self._messages = 0
@@ -95,7 +98,7 @@ class McapRecorder:
     @property
     def dropped(self) -> Counter[str]:
         """What did not fit into the queue, by kind."""
-        return Counter(self._queue.dropped)
+        return +self._queue.dropped
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values for the run's report."""
@@ -132,7 +135,7 @@ class McapRecorder:
     def state(self, mode: RobotMode, observation: Observation, t_ns: int) -> None:
         """Record where the robot is, and the frames that are new."""
         if self._all_frames:
-            self._offer(observation.frames.values(), "frames that no policy used", OTHER_FRAME_SHARE)
+            self._offer(observation.frames.values(), OTHER_FRAMES, OTHER_FRAME_SHARE)
         named = seen(observation)
         self._put("states", lambda: self._write("/state", t_ns, state_of(mode, named, t_ns)))
 
@@ -158,18 +161,21 @@ class McapRecorder:
             self._queue.put(write, MESSAGE_BYTES, kind)
 
     def _offer(self, frames: Iterable[Frame], kind: str, share: float) -> None:
-        """Queue those frames that are not recorded yet."""
+        """Queue the frames that are not recorded yet; one that was dropped has another chance when a policy uses it."""
         if self._failure:
             return
         for frame in frames:
             with self._known_lock:
                 known = self._known.setdefault(frame.camera, {})
-                if frame.index in known:
+                dropped_as = known.get(frame.index)
+                if dropped_as == "" or (dropped_as is not None and kind == OTHER_FRAMES):
                     continue
-                if self._queue.put(partial(self._write_frame, frame), frame.image.nbytes, kind, share):
-                    known[frame.index] = None
-                    if len(known) > FRAMES_KNOWN:
-                        del known[next(iter(known))]
+                if dropped_as:
+                    self._queue.dropped[dropped_as] -= 1
+                fits = self._queue.put(partial(self._write_frame, frame), frame.image.nbytes, kind, share)
+                known[frame.index] = "" if fits else kind
+                if len(known) > FRAMES_KNOWN:
+                    del known[next(iter(known))]
 
     def _work(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)  # Linux: of this thread only

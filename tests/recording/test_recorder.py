@@ -14,6 +14,7 @@ from mcap.reader import make_reader
 from recorded_runs import record_lockstep, run_observed
 
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.loop.observer import HighLevelCall
 from memrt.runtime.recording import recorder as recorder_module
 from memrt.runtime.recording.messages import CHANNELS, Log, json_schema
 from memrt.runtime.recording.reader import Recording
@@ -115,6 +116,22 @@ def test_a_slow_disk_costs_frames_before_decisions_and_every_loss_is_counted(tmp
     assert [(event.event, event.arguments) for event in said if isinstance(event, Log)] == [
         ("dropped", dict(recorder.dropped))
     ]
+
+
+def test_a_dropped_frame_that_a_policy_uses_after_all_is_recorded_and_no_longer_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder_module, "OTHER_FRAME_SHARE", 0.0)
+    with McapRecorder(tmp_path / "run.mcap", {}) as recorder:
+        frames = [noisy("front", index) for index in range(3)]
+        for frame in (*frames, *frames):
+            recorder.state(RobotMode.RUNNING, observation(frame), frame.t_ns)
+        assert recorder.dropped == {"frames that no policy used": 3}
+        recorder.high_level(call_with(observation(frames[1])))
+        assert recorder.dropped == {"frames that no policy used": 2}
+    assert [frame.index for frame in frames_of(Recording(tmp_path / "run.mcap"))] == [1]
+
+
+def call_with(seen: Observation) -> HighLevelCall:
+    return HighLevelCall(index=0, goal="", observation=seen, before=None, reply=None, t_ns=seen.t_ns, duration_ns=1)
 
 
 def waiting_for(disk: threading.Event, get):
