@@ -7,7 +7,6 @@ or writes a log. The C++ thread does not know Python's lock.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from memrt.runtime._core import ControlLoop, Seam, SeamLimits
-from memrt.runtime.bench.hardware import hardware, versions
+from memrt.runtime.bench.hardware import hardware, take_realtime, versions
 from memrt.runtime.statistics import median, percentile
 
 Progress = Callable[[str], None]
 HOME = np.array([0.0, -np.pi / 4, 0.0, -3 * np.pi / 4, 0.0, np.pi / 2, np.pi / 4])  # the FR3's start posture
-PRIORITY = 80  # as control_loop.cpp
 NS_PER_MS = 1e6
 OURS, PYTHON = "ours", "python"
 
@@ -71,7 +69,7 @@ def _python_loop(rate_hz: float, seconds: float) -> tuple[dict[str, float], bool
     realtime: list[bool] = []
 
     def run() -> None:
-        realtime.append(_ask_for_realtime())
+        realtime.append(take_realtime())
         seam, period = Seam(SeamLimits.fr3()), round(1e9 / rate_hz)
         start = time.monotonic_ns()
         seam.reset(HOME, 1.0, start)
@@ -89,15 +87,6 @@ def _python_loop(rate_hz: float, seconds: float) -> tuple[dict[str, float], bool
     thread.start()
     thread.join()
     return {"median": median(late), "p99": percentile(late, 99.0), "max": max(late)}, realtime[0]
-
-
-def _ask_for_realtime() -> bool:
-    """SCHED_FIFO for the calling thread, where permitted."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from memrt.runtime.errors import MemrtError
 
 GIB = 1 << 30
+CONTROL_PRIORITY = 80  # as control_loop.cpp
 # What decides how fast products of 8-bit, 4-bit and 16-bit numbers can be, by the kernel's names (x86, then ARM).
 _INSTRUCTION_SETS = (
     *("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
@@ -85,6 +86,15 @@ def check_memory(needed: int, what: str, fix: str) -> None:
             found=f"{available / GIB:.1f} GiB",
             fix=fix,
         )
+
+
+def take_realtime() -> bool:
+    """Give the calling thread the control thread's priority, SCHED_FIFO, where that is permitted; whether it was."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(CONTROL_PRIORITY))
+    except OSError:
+        return False
+    return True
 
 
 def _status_bytes(field: str) -> int:

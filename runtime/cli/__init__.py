@@ -13,6 +13,7 @@ from memrt.runtime.cli import (
     eval_command,
     export_command,
     fidelity_command,
+    profile_command,
     replay_command,
     run_command,
     serve_command,
@@ -44,6 +45,7 @@ def build_app() -> typer.Typer:
         calib_command,
         build_command,
         bench_command,
+        profile_command,
     ):
         command.register(app)
     return app

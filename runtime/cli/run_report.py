@@ -46,7 +46,7 @@ class Plan:
         delay = -(-int(latency_ms * 1e6) // settings.paced_dt_ns)
         return {
             "dry_run": True,
-            **_about(self.bundle, self.robot, self.readiness),
+            **about_run(self.bundle, self.robot, self.readiness),
             "goal": self.goal,
             "first_subgoal": self.first_subgoal,
             "cameras": list(settings.cameras),
@@ -91,7 +91,7 @@ def report_run(
     as_json: bool,
 ) -> None:
     """Print how a run ended; `recording` is what the recorder says of itself."""
-    about = _about(bundle, robot, readiness)
+    about = about_run(bundle, robot, readiness)
     if as_json:
         recorded = {} if recording is None else {"recording": dict(recording)}
         print(json.dumps({**about, "task": task, **record.to_dict(), **recorded}, allow_nan=False))
@@ -130,7 +130,8 @@ def _control_line(record: RunRecord) -> str:
     return ", ".join(parts)
 
 
-def _about(bundle: Bundle, robot: str, readiness: Readiness) -> dict[str, Any]:
+def about_run(bundle: Bundle, robot: str, readiness: Readiness) -> dict[str, Any]:
+    """What ran where, as plain JSON values."""
     device = this_device(bundle)
     return {
         "robot": robot,

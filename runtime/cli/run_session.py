@@ -11,23 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from memrt.runtime.bundle import Bundle, load_bundle, require_halves
 from memrt.runtime.cli.default_bundle import find_bundle
-from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.keys import Keys
 from memrt.runtime.cli.robot_start import start_robot
+from memrt.runtime.cli.run_checks import check_policy, check_proof, check_robot
 from memrt.runtime.cli.run_display import Display, note
 from memrt.runtime.cli.run_policies import open_policies
 from memrt.runtime.cli.run_recording import RunRecording, check_record
 from memrt.runtime.cli.run_report import Plan, report_plan, report_run
 from memrt.runtime.cli.run_video import VideoThread, video_texts
 from memrt.runtime.clock import NS_PER_S, MonotonicClock
-from memrt.runtime.device_engines import proven, require_proven
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.lockstep import StepView, run_lockstep
 from memrt.runtime.loop.protocols import HighLevel, LowLevel
 from memrt.runtime.loop.realtime import LoopStatus, RealtimeLoop, warm_up
 from memrt.runtime.loop.record import RunRecord
-from memrt.runtime.loop.settings import LoopSettings, check_speed
-from memrt.runtime.manifest import NOT_YET_PROVEN
+from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.readiness import Readiness
 from memrt.runtime.recording.recorder import Frames, McapRecorder
 from memrt.runtime.trace import Trace
@@ -68,15 +66,15 @@ class RunOptions:
 def run(options: RunOptions) -> int:
     """Run as asked; the exit status. Raises MemrtError for everything that can be refused before the robot moves."""
     began_ns = time.monotonic_ns()
-    robot_config = _check_robot(options)
+    robot_config = check_robot(options.robot, options.task, options.seed, options.speed)
     bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
     require_halves(bundle)
     settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
     if options.duration is not None:
         steps = max(1, round(options.duration * NS_PER_S / settings.dt_ns))
         settings = replace(settings, cap_steps=min(settings.cap_steps, steps))
-    _check_policy(options, bundle, robot_config, settings)
-    _check_proof(options, bundle, robot_config)
+    check_policy(bundle, robot_config, settings, lockstep=options.lockstep)
+    check_proof(bundle, robot_config, moves=not options.dry_run, cache=options.cache)
     with ExitStack() as stack:
         session = _Session(options, bundle, settings, stack, began_ns)
         if options.lockstep:
@@ -257,41 +255,3 @@ def _obey(loop: RealtimeLoop, key: str, display: Display) -> None:
             loop.quit()
     except MemrtError as error:  # a refused key is the operator's to read, not the end of the run
         display.note(str(error))
-
-
-def _check_robot(options: RunOptions) -> RobotConfig:
-    from memrt.robot_io.config import load_robot
-
-    check_speed(options.speed)
-    robot_config = load_robot(options.robot)
-    with needs_extra("sim"):
-        from memrt.sim.tasks import make_task
-
-    make_task(options.task, options.seed)
-    return robot_config
-
-
-def _check_policy(options: RunOptions, bundle: Bundle, robot: RobotConfig, settings: LoopSettings) -> None:
-    missing = set(settings.cameras) - set(robot.cameras)
-    if missing:
-        raise MemrtError(
-            f"policy `{bundle.policy.name}` on robot `{robot.name}`",
-            expected=f"the cameras {', '.join(settings.cameras)}",
-            found=f"the robot has {', '.join(robot.cameras)}",
-            fix="choose a policy for these cameras, or add them to the robot's YAML",
-        )
-    if bundle.policy.high_level.source == "oracle" and not options.lockstep:
-        raise MemrtError(
-            f"policy `{bundle.policy.name}`",
-            expected="a high level that sees pixels",
-            found="the simulator's oracle, which only lock-step can ask",
-            fix="add --lockstep, or choose another policy",
-        )
-
-
-def _check_proof(options: RunOptions, bundle: Bundle, robot: RobotConfig) -> None:
-    """Only a simulated arm, and a dry run, which arms none, may run engines that were never proven here."""
-    if robot.kind != "sim" and not options.dry_run:
-        require_proven(bundle, cache=options.cache)
-    elif proven(bundle, cache=options.cache) is None:
-        note(f"{NOT_YET_PROVEN}: a physical robot would be refused until `memrt build {bundle.path}`")

@@ -22,7 +22,7 @@ from memrt.runtime.loop.high_level_worker import HighLevelWorker
 from memrt.runtime.loop.low_level_worker import LowLevelWorker
 from memrt.runtime.loop.observer import LoopObserver, NoObserver
 from memrt.runtime.loop.protocols import HighLevel, LowLevel, TaskRobot
-from memrt.runtime.loop.record import RunRecord, Status
+from memrt.runtime.loop.record import Measured, RunRecord, Status
 from memrt.runtime.loop.scheduler import pace
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
@@ -50,14 +50,19 @@ class LoopStatus:
 
 
 def warm_up(
-    high_level: HighLevel | None, low_level: LowLevel, goal: str, observation: Observation, settings: LoopSettings
+    high_level: HighLevel | None,
+    low_level: LowLevel,
+    goal: str,
+    observation: Observation,
+    settings: LoopSettings,
+    calls: int = WARM_UP_CALLS,
 ) -> None:
     """Call both policies for nothing, so that no first call is slow in the run. Raises what a policy raises.
 
     None of these calls enters the delay estimate. The later ones continue the chunk before, as those of the run will.
     """
     subgoal, followed = Subgoal(goal, 0, observation.t_ns), Followed(settings)
-    for call in range(WARM_UP_CALLS):
+    for call in range(calls):
         if high_level is not None:
             high_level.call(goal, observation, high_level.initial())
         playing = None if settings.chunking == "none" else followed.playing(observation.t_ns, delay_steps=1)
@@ -165,10 +170,10 @@ class RealtimeLoop:
             if reason:
                 self._hold(reason)
 
-    def restart_measurement(self) -> None:
-        """Forget what was measured so far; the run itself goes on."""
+    def restart_measurement(self) -> Measured:
+        """Measure afresh from now on, while the run goes on; what had been measured until now."""
         with self._shared.lock:
-            self._shared.record.restart_measurement(self._clock.now_ns() - self._started_ns)
+            return self._shared.record.restart_measurement(self._clock.now_ns() - self._started_ns)
 
     def stop(self, reason: str = "stopped by the operator") -> None:
         """Stop the robot. From the first instruction on no chunk leaves; returns when the robot says it is at rest.

@@ -57,6 +57,17 @@ class LatencySeries:
         return LatencySummary(found.count, p50, p90, p99, found.max / NS_PER_MS)
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured during `duration_ns` of a run, keyed as in `RunRecord`; latencies in nanoseconds."""
+
+    duration_ns: int
+    latencies: Mapping[str, Distribution]
+    amounts: Mapping[str, Distribution]
+    counts: Counter[str]
+    starved_ns: int
+
+
 @dataclass(slots=True)
 class RunRecord:
     """One run. `latencies` are keyed by stage ("high level", "high level: decode", "low level: step", ...).
@@ -105,13 +116,21 @@ class RunRecord:
     def _amount(self, name: str, value: int) -> None:
         self.amounts.setdefault(name, Distribution()).add(value)
 
-    def restart_measurement(self, duration_ns: int) -> None:
-        """Forget what was measured in the run's first `duration_ns`, as a profile does after settling."""
+    def restart_measurement(self, duration_ns: int) -> Measured:
+        """Measure afresh, `duration_ns` into the run; what had been measured until then.
+
+        A profile forgets what it measured while the run settled, and takes what it measured since before the run ends.
+        """
+        found = Measured(
+            duration_ns - self.unmeasured_ns,
+            {stage: series.distribution for stage, series in self.latencies.items()},
+            self.amounts,
+            self.counts,
+            self.starved_ns,
+        )
         self.duration_ns = self.unmeasured_ns = duration_ns
-        self.latencies.clear()
-        self.amounts.clear()
-        self.counts.clear()
-        self.starved_ns = 0
+        self.latencies, self.amounts, self.counts, self.starved_ns = {}, {}, Counter(), 0
+        return found
 
     def sent(self, chunk: ActionChunk) -> None:
         """Count a chunk and add it to the digest."""

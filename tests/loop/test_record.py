@@ -40,13 +40,16 @@ def test_stages_and_amounts_are_kept_by_the_call_they_belong_to():
 def test_what_came_before_a_restart_is_not_measured():
     record = recorded(calls=50, latency_ms=900)
     record.counts["late chunks"], record.starved_ns = 7, NS_PER_S
-    record.restart_measurement(10 * NS_PER_S)
-    record.duration_ns = 12 * NS_PER_S
+    before = record.restart_measurement(10 * NS_PER_S)
+    assert (before.duration_ns, before.latencies["high level"].count) == (10 * NS_PER_S, 50)
+    assert (before.counts["late chunks"], before.starved_ns) == (7, NS_PER_S)
     assert (record.counts["late chunks"], record.starved_ns, record.amounts) == (0, 0, {})
+    record.duration_ns = 12 * NS_PER_S
     for _ in range(4):
         record.latency("high level", 90 * NS_PER_MS)
     assert record.rate_hz("high level") == 2.0
-    assert record.to_dict()["latency_ms"]["high level"]["max"] == 90
+    after = record.restart_measurement(14 * NS_PER_S)
+    assert (after.duration_ns, after.latencies["high level"].max) == (4 * NS_PER_S, 90 * NS_PER_MS)
 
 
 def test_a_traced_call_holds_its_stages_end_to_end():

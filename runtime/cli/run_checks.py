@@ -1,0 +1,63 @@
+"""What is refused before a robot is connected: a policy that does not fit it, engines that were never proven here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memrt.runtime.bundle import Bundle
+from memrt.runtime.cli.extras import needs_extra
+from memrt.runtime.cli.run_display import note
+from memrt.runtime.device_engines import proven, require_proven
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.loop.settings import LoopSettings, check_speed
+from memrt.runtime.manifest import NOT_YET_PROVEN
+
+if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
+    from memrt.robot_io.config import RobotConfig
+
+
+def check_robot(robot: str, task: str, seed: int, speed: float) -> RobotConfig:
+    """The robot's settings. Raises MemrtError for an unknown robot or task, and for a speed that no robot may have."""
+    from memrt.robot_io.config import load_robot
+
+    check_speed(speed)
+    robot_config = load_robot(robot)
+    with needs_extra("sim"):
+        from memrt.sim.tasks import make_task
+
+    make_task(task, seed)
+    return robot_config
+
+
+def check_policy(bundle: Bundle, robot: RobotConfig, settings: LoopSettings, *, lockstep: bool) -> None:
+    """Raises MemrtError when the robot lacks a camera, or when only lock-step could ask the high level."""
+    missing = set(settings.cameras) - set(robot.cameras)
+    if missing:
+        raise MemrtError(
+            f"policy `{bundle.policy.name}` on robot `{robot.name}`",
+            expected=f"the cameras {', '.join(settings.cameras)}",
+            found=f"the robot has {', '.join(robot.cameras)}",
+            fix="choose a policy for these cameras, or add them to the robot's YAML",
+        )
+    if not lockstep:
+        check_sees(bundle, "add --lockstep, or choose another policy")
+
+
+def check_sees(bundle: Bundle, fix: str) -> None:
+    """Raises MemrtError when the high level is the simulator's oracle, which only lock-step can ask."""
+    if bundle.policy.high_level.source == "oracle":
+        raise MemrtError(
+            f"policy `{bundle.policy.name}`",
+            expected="a high level that sees pixels",
+            found="the simulator's oracle, which only lock-step can ask",
+            fix=fix,
+        )
+
+
+def check_proof(bundle: Bundle, robot: RobotConfig, *, moves: bool, cache: Path | None) -> None:
+    """Only a simulated arm, and whoever moves none, may run engines that were never proven here: raises MemrtError."""
+    if robot.kind != "sim" and moves:
+        require_proven(bundle, cache=cache)
+    elif proven(bundle, cache=cache) is None:
+        note(f"{NOT_YET_PROVEN}: a physical robot would be refused until `memrt build {bundle.path}`")
