@@ -75,7 +75,7 @@ def _rates(name: str, found: Mapping[str, Any]) -> str:
     if misses["control_ticks"] is not None:
         parts.append(f"control ticks missed {misses['control_ticks_missed']} of {misses['control_ticks']}")
     parts.append(f"late chunks {misses['late_chunks']}, starved {misses['starved_ms']:.0f} ms")
-    parts += [f"{what} per call {amount['p50']:.0f} (p50)" for what, amount in found["tokens"].items()]
+    parts += [f"{what} {amount['p50']:.0f} (p50)" for what, amount in found["amounts"].items()]
     return f"{name}: {', '.join(parts)}"
 
 

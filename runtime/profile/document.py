@@ -52,7 +52,7 @@ def _condition(windows: Sequence[Window], condition: str) -> dict[str, Any]:
             "chunks": sum(window.counts["chunks"] for window in own) / seconds,
         },
         "stages": _stages(latencies),
-        "tokens": {name.partition(": ")[2]: _amount(found) for name, found in amounts.items()},
+        "amounts": {name: _amount(found) for name, found in amounts.items()},
         "misses": _misses(own, Control.of([part for window in own for part in window.controls])),
     }
 

@@ -30,7 +30,7 @@ def page(document: Mapping[str, Any]) -> str:
             section("High level on against off", _comparison(document["comparison"])),
             section("Distributions", _distributions(document["windows"])),
             section("Timeline", _timeline(document["windows"])),
-            section("Rates, misses, tokens", _rates(document["conditions"])),
+            section("Rates, misses, amounts", _rates(document["conditions"])),
             section("Windows", _windows(document["windows"])),
             section("Protocol", pairs(document["protocol"])),
             section("Computer", pairs({**document["hardware"], "versions": document["versions"]})),
@@ -138,7 +138,7 @@ def _timeline(windows: Sequence[Mapping[str, Any]]) -> str:
 def _rates(conditions: Mapping[str, Any]) -> str:
     return "".join(
         f"<h3>{escape(name)}</h3>"
-        + pairs({"rates per s": found["rates_hz"], "misses": found["misses"], "tokens per call": found["tokens"]})
+        + pairs({"rates per s": found["rates_hz"], "misses": found["misses"], "amounts per call": found["amounts"]})
         for name, found in conditions.items()
     )
 

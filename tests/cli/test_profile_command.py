@@ -78,7 +78,7 @@ def test_a_profile_without_a_robot_measures_both_policies(short, tmp_path):
     on, off = document["conditions"].values()
     assert {"high level: decode", "low level: step", "observation to chunk"} <= set(on["stages"])
     assert set(off["stages"]) == {stage for stage in on["stages"] if not stage.startswith("high level")}
-    assert on["tokens"]["new tokens"]["p50"] > 0
+    assert on["amounts"]["high level: new tokens"]["p50"] > 0
     assert on["misses"]["control_ticks"] is None
 
     assert document["hardware"]["cores"] > 0

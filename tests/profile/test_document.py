@@ -88,7 +88,7 @@ def test_both_repetitions_are_one_condition(document):
     assert on["stages"]["high level"]["count"] == 6
     assert on["rates_hz"] == {"high level calls": 0.3, "chunks": 2.5}
     assert on["misses"]["control_ticks"] == 20_000
-    assert on["tokens"]["new tokens"]["p50"] == 40
+    assert on["amounts"]["high level: new tokens"]["p50"] == 40
     assert "high level" not in document["conditions"][OFF]["stages"]
     assert document["verdict"]["met"]
 
