@@ -143,7 +143,9 @@ class LinkRobot:
             raise _gone(self._link_fault() or "no state was received yet")
         clock = self._clock() or SAME_CLOCK
         t_node_ns = min((frame.t_ns for frame in frames.values()), default=state.t_ns)
-        return Observation(clock.to_local(t_node_ns), self._state_feed.proprioception_at(t_node_ns), frames)
+        # Frames come from this computer only, so their times are its own.
+        history = self._frames if self._same_computer else None
+        return Observation(clock.to_local(t_node_ns), self._state_feed.proprioception_at(t_node_ns), frames, history)
 
     def send(self, chunk: ActionChunk) -> None:
         """Hand a chunk to the socket, without waiting. One that does not fit is counted: its successor is better."""

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from memrt.runtime._core import FrameRing
+from memrt.runtime._core import BorrowedFrame, FrameRing
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import Frame
 
 
 class FrameReader:
-    """Keeps the newest frame of each camera. A frame is copied once (0.2 MB), so that it outlives its slot.
+    """The newest frame of each camera, copied once (0.2 MB) so that it outlives its slot, and those before, in place.
 
-    Every method may be called from any thread.
+    Implements `FrameHistory`; it reaches back as far as the node's rings do. Every method may be called from any
+    thread.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,12 @@ class FrameReader:
                         image = np.array(borrowed.image)
                         self._newest[camera] = Frame(camera, borrowed.index, borrowed.t_ns, image)
             return dict(self._newest)
+
+    def at(self, camera: str, t_ns: int) -> BorrowedFrame | None:
+        """The newest frame not younger than `t_ns`, pinned in its slot until released."""
+        with self._lock:
+            ring = self._rings.get(camera)
+            return ring.borrow(t_ns) if ring is not None else None
 
     def close(self) -> None:
         """Let the rings go."""

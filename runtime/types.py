@@ -31,13 +31,48 @@ class Frame:
     image: ImageArray
 
 
+class BorrowedFrame(Protocol):
+    """A frame looked at where it lies: `image` uint8 [height, width, 3] must not be used after `release`."""
+
+    @property
+    def image(self) -> ImageArray:
+        """The pixels, RGB; a view."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """The camera's count of the frame."""
+        ...
+
+    @property
+    def t_ns(self) -> int:
+        """When it was taken."""
+        ...
+
+    def release(self) -> None:
+        """Let the pixels go; a second call does nothing."""
+        ...
+
+
+class FrameHistory(Protocol):
+    """The recent past of a robot's cameras: bounded, so the oldest frames are gone."""
+
+    def at(self, camera: str, t_ns: int) -> BorrowedFrame | None:
+        """What `camera` showed at `t_ns`: its newest frame not younger than that. None when it is gone, or none was."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """What the robot knew at `t_ns`: the newest frame of every camera, and proprioception float64 [8]."""
+    """What the robot knew at `t_ns`: the newest frame of every camera, and proprioception float64 [8].
+
+    `history` leads to the frames before them, for policies that look at frames over time; None where none are kept.
+    """
 
     t_ns: int
     proprioception: FloatArray
     frames: Mapping[str, Frame] = field(default_factory=dict)
+    history: FrameHistory | None = None
 
 
 @dataclass(frozen=True, slots=True)

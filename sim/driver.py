@@ -21,7 +21,9 @@ from memrt.sim.scene import IMAGE_SIZE, PHYSICS_DT_NS
 
 CONTROL_HZ = 1000.0  # as an FR3's own control interface
 FRAME_PERIOD_NS = 50 * NS_PER_MS  # both cameras at 20 Hz
-RING_SLOTS = 4  # one newest, one being written, two under a reader's eyes
+# MemER looks back over 36 raw ticks of 15 Hz while its answer may take 3 s (SPECS 1.2): 5.4 s of 20 Hz. Beside them one
+# slot is being written and a few are under readers' eyes. 22 MB per camera.
+RING_SLOTS = 112
 CATCH_UP_NS = 50 * NS_PER_MS  # physics that falls further behind than this lets time slip, and counts it
 RANGE_TOLERANCE = 0.1  # [rad] beyond the datasheet: the simulated joints yield that much under contact, no more
 HOME_DT_NS = 50 * NS_PER_MS

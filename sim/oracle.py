@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ class OracleHighLevel:
     def initial(self) -> None:
         """There is nothing to remember."""
 
-    def call(self, goal: str, observation: Observation, state: Any) -> OracleReply:
+    def call(
+        self, goal: str, observation: Observation, state: Any, *, cancelled: Callable[[], bool] | None = None
+    ) -> OracleReply:
         """The subgoal that is due now."""
         return OracleReply(self._env.oracle_subgoal(self._style))

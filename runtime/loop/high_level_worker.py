@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from memrt.runtime.clock import NS_PER_S, Clock
 from memrt.runtime.loop.gates import camera_state, oldest_frame_ns
-from memrt.runtime.loop.observer import HighLevelCall, LoopObserver, NoObserver
-from memrt.runtime.loop.protocols import HighLevel, TaskRobot
+from memrt.runtime.loop.high_level_calls import HighLevelCalls
+from memrt.runtime.loop.observer import LoopObserver, NoObserver
+from memrt.runtime.loop.protocols import HighLevel, LooksBack, TaskRobot
 from memrt.runtime.loop.scheduler import POLL_NS
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
-from memrt.runtime.loop.stages import trace_call
 from memrt.runtime.loop.worker import IDLE_NS
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import Observation
@@ -18,7 +18,9 @@ from memrt.runtime.types import Observation
 class HighLevelWorker:
     """Asks the high level every `every_steps` control steps, or as fast as it answers where that is slower.
 
-    Without a high level the goal is the subgoal, and it never grows old.
+    A high level that looks at frames over time is asked on its sampling grid: with the first observation at or after a
+    moment of it. A new goal, a hold, a resume and the end cancel the call that is running, and after a new goal or a
+    resume the next one is due at once. Without a high level the goal is the subgoal, and it never grows old.
     """
 
     def __init__(
@@ -32,10 +34,16 @@ class HighLevelWorker:
         trace: Trace,
         observer: LoopObserver | None = None,
     ) -> None:
-        self._robot, self._high_level, self._settings = robot, high_level, settings
+        self._robot, self._settings = robot, settings
         self._shared, self._clock, self._trace = shared, clock, trace
         self._observer = observer or NoObserver()
-        self._calls = 0
+        self._looks_back = high_level if isinstance(high_level, LooksBack) else None
+        self._calls: HighLevelCalls | None = None
+        if high_level is not None:
+            self._calls = HighLevelCalls(
+                high_level, shared.record, clock=clock, trace=trace, observer=self._observer, lock=shared.lock
+            )
+        self._asked_for = shared.wanted  # what the last call was, or the first will be, about
         self._due_ns = 0
         self._start_ns = clock.now_ns()
 
@@ -44,42 +52,38 @@ class HighLevelWorker:
         shared, settings = self._shared, self._settings
         now_ns = self._clock.now_ns()
         with shared.lock:
-            following, state = shared.following, shared.memory
+            following, state, goal, wanted = shared.following, shared.memory, shared.record.goal, shared.wanted
         if not following:
             return now_ns + IDLE_NS
+        if wanted != self._asked_for:
+            self._asked_for, self._due_ns = wanted, now_ns
         if now_ns < self._due_ns:
             return self._due_ns
         observation = self._robot.observe()
-        if self._high_level is None:
-            self._answer(shared.record.goal, observation)
+        if self._calls is None:
             self._due_ns = now_ns + settings.every_steps * settings.paced_dt_ns
+            self._answer(goal, observation)
             return self._due_ns
         oldest_ns = oldest_frame_ns(observation, settings.cameras)
         if oldest_ns is None or camera_state(now_ns, oldest_ns, settings) != "fresh":
+            self._due_ns = now_ns
             return now_ns + POLL_NS
-        self._due_ns = now_ns + settings.every_steps * settings.paced_dt_ns
-        reply = self._high_level.call(shared.record.goal, observation, state)
+        moment_ns = now_ns
+        if self._looks_back is not None and self._looks_back.looks_at_ns(state, now_ns):
+            moment_ns = self._looks_back.next_call_ns(state, self._due_ns)
+            if observation.t_ns < moment_ns:
+                return max(moment_ns, now_ns + POLL_NS)
+        reply = self._calls.ask(goal, observation, state, t_ns=now_ns, cancelled=lambda: shared.superseded(wanted))
         end_ns = self._clock.now_ns()
+        self._due_ns = max(moment_ns + settings.every_steps * settings.paced_dt_ns, end_ns)
         with shared.lock:
-            shared.memory = reply.state
-            shared.record.latency("high level", end_ns - now_ns)
-            shared.record.stages("high level", reply)
-            shared.record.counts["held replies"] += reply.held
-        trace_call(self._trace, "high level", now_ns, end_ns, reply, subgoal=reply.subgoal, held=reply.held)
-        self._observer.high_level(
-            HighLevelCall(
-                index=self._calls,
-                goal=shared.record.goal,
-                observation=observation,
-                before=state,
-                reply=reply,
-                t_ns=now_ns,
-                duration_ns=end_ns - now_ns,
-            )
-        )
-        self._calls += 1
-        self._answer(reply.subgoal, observation)
-        return max(self._due_ns, end_ns)
+            shared.record.counts["calls past their deadline"] += end_ns - now_ns > settings.subgoal_time_to_live_ns
+            if reply is not None:
+                shared.memory = reply.state
+            superseded = shared.superseded(wanted)
+        if reply is not None and not superseded:  # else it answers a question that is no longer asked
+            self._answer(reply.subgoal, observation)
+        return end_ns if superseded else self._due_ns
 
     def _answer(self, text: str, observation: Observation) -> None:
         shared, now_ns = self._shared, self._clock.now_ns()

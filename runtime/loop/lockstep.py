@@ -1,26 +1,29 @@
 """The loop in lock-step: the robot's time stands still while the policies think. Deterministic for a seed.
 
 This is the reference's synchronous loop (SPECS 1.1): the high level is called inline every `every_steps` control
-steps, the low level every `execute` steps (or at every one, `calls: every_tick`), both with the observation of that
-step. No action is past when its chunk arrives: real-time chunking has a delay of 0 here, so `guided` only fades from
-the old chunk to the new one, and `prefix` has nothing to begin with.
+steps, or as many more as it wants for its sampling grid, the low level every `execute` steps (or at every one, `calls:
+every_tick`), both with the observation of that step. Cameras are drawn at those steps, and at the steps that a later
+high-level call looks back at. No action is past when its chunk arrives: real-time chunking has a delay of 0 here, so
+`guided` only fades from the old chunk to the new one, and `prefix` has nothing to begin with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memrt.runtime.clock import NS_PER_S, Clock, MonotonicClock
 from memrt.runtime.loop.following import Followed
 from memrt.runtime.loop.gates import refuse_chunk
-from memrt.runtime.loop.observer import HighLevelCall, LoopObserver, LowLevelCall, NoObserver
-from memrt.runtime.loop.protocols import HighLevel, LowLevel, SteppedTaskRobot
+from memrt.runtime.loop.high_level_calls import HighLevelCalls
+from memrt.runtime.loop.observer import LoopObserver, LowLevelCall, NoObserver
+from memrt.runtime.loop.protocols import HighLevel, LooksBack, LowLevel, SteppedTaskRobot
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.scheduler import InARow, SubgoalBoard, keep_chunk, pace
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.stages import trace_call
+from memrt.runtime.loop.step_frames import StepFrames
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import Observation, RobotMode, Subgoal
 
@@ -55,6 +58,8 @@ def run_lockstep(
     """
     run = _LockstepRun(robot, high_level, low_level, RunRecord("lockstep", goal, settings.seed), settings)
     run.clock, run.trace, run.observer = clock or MonotonicClock(), trace, observer or NoObserver()
+    if high_level is not None:
+        run.asking = HighLevelCalls(high_level, run.record, clock=run.clock, trace=trace, observer=run.observer)
     robot.arm()
     while run.record.status == "running":
         run.step()
@@ -68,6 +73,8 @@ class _LockstepRun:
     clock: Clock
     trace: Trace | None
     observer: LoopObserver
+    asking: HighLevelCalls | None = None
+    _t_ns: int  # of the present control step, once the first one was observed
 
     def __init__(
         self,
@@ -77,13 +84,17 @@ class _LockstepRun:
         record: RunRecord,
         settings: LoopSettings,
     ) -> None:
-        self._robot, self._high_level, self._low_level = robot, high_level, low_level
+        self._robot, self._low_level = robot, low_level
         self._settings = settings
         self._board = SubgoalBoard()
         self._rejected = InARow(settings.rejected_before_hold)
-        self._calls = self._high_level_calls = 0
+        self._calls = 0
         self._followed = Followed(settings)
         self._revision = 0  # of the newest chunk's subgoal
+        self._next_high = 0  # control step
+        self._past: StepFrames | None = None
+        if isinstance(high_level, LooksBack):
+            self._past = StepFrames(high_level, settings.dt_ns, settings.every_steps)
         self.state: Any = high_level.initial() if high_level else None
         self.observation: Observation | None = None
         self.record = record
@@ -106,19 +117,26 @@ class _LockstepRun:
     def step(self) -> None:
         """One control step, with the calls that are due before it."""
         step, settings, record = self.record.steps, self._settings, self.record
-        high_due = step % settings.every_steps == 0
+        high_due = step == self._next_high
         low_due = step % settings.steps_between_calls == 0
         if high_due or low_due:
-            self.observation = self._robot.observe()
+            self.observation = replace(self._robot.observe(), history=self._past)
+            self._t_ns = self.observation.t_ns
             self.observer.state(RobotMode.RUNNING, self.observation, self.now_ns)
+        self._keep_frames()
         if high_due:
             self._call_high_level()
+            self._next_high += settings.every_steps
+            if self._past is not None:
+                wait_ns = self._past.next_call_ns(self.state, self._t_ns) - self._t_ns
+                self._next_high = step + wait_ns // settings.dt_ns
         if low_due or self._outdated:
             self._call_low_level()
         if record.status != "running":
             self._robot.stop()
             return
         self._robot.advance(1)
+        self._t_ns += settings.dt_ns
         record.steps += 1
         record.duration_ns += settings.dt_ns
         outcome = self._robot.outcome
@@ -127,33 +145,22 @@ class _LockstepRun:
         elif record.steps >= settings.cap_steps:
             record.status, record.reason = "time_over", f"not done after {settings.cap_steps} control steps"
 
+    def _keep_frames(self) -> None:
+        """Keep this step's frames where a high-level call looks at them, now or later."""
+        if self._past is None:
+            return
+        call_ns = self._t_ns + (self._next_high - self.record.steps) * self._settings.dt_ns
+        if self._past.wants(self.state, self._t_ns, call_ns):
+            fresh = self.observation is not None and self.observation.t_ns == self._t_ns
+            self._past.add(self._observed() if fresh else self._robot.observe(), self.state, call_ns)
+
     def _call_high_level(self) -> None:
         observation, record = self._observed(), self.record
-        if self._high_level is None:
-            text = self.record.goal
-        else:
-            start_ns = self.clock.now_ns()
-            before = self.state
-            reply = self._high_level.call(self.record.goal, observation, before)
-            end_ns = self.clock.now_ns()
+        text = record.goal
+        if self.asking is not None:
+            reply = self.asking.ask(record.goal, observation, self.state, t_ns=observation.t_ns, step=record.steps)
+            assert reply is not None, "in lock-step nobody cancels a call"
             self.state, text = reply.state, reply.subgoal
-            self.observer.high_level(
-                HighLevelCall(
-                    index=self._high_level_calls,
-                    goal=self.record.goal,
-                    observation=observation,
-                    before=before,
-                    reply=reply,
-                    t_ns=observation.t_ns,
-                    duration_ns=end_ns - start_ns,
-                )
-            )
-            self._high_level_calls += 1
-            record.latency("high level", end_ns - start_ns)
-            record.stages("high level", reply)
-            record.counts["held replies"] += reply.held
-            if self.trace is not None:
-                trace_call(self.trace, "high level", start_ns, end_ns, reply, subgoal=text, step=record.steps)
         if self._board.answer(text, observation.t_ns, observation.t_ns) and self.subgoal is not None:
             record.new_subgoal(self.subgoal, record.duration_ns / NS_PER_S)
             self.observer.event("subgoal", "high level", self.now_ns, text=text, revision=self.subgoal.revision)

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,27 @@ class HighLevel(Protocol):
 
     def initial(self) -> Any: ...
 
-    def call(self, goal: str, observation: Observation, state: Any) -> HighLevelReply: ...
+    def call(
+        self, goal: str, observation: Observation, state: Any, *, cancelled: Callable[[], bool] | None = None
+    ) -> HighLevelReply:
+        """One question. `cancelled` is asked while the answer is written; when true, the call raises Cancelled.
+
+        A cancelled call has changed nothing that `state` leads to.
+        """
+        ...
+
+
+@runtime_checkable
+class LooksBack(HighLevel, Protocol):
+    """A high level that may look at frames over time, and wants to be called when it has looked before."""
+
+    def next_call_ns(self, state: Any, t_ns: int) -> int:
+        """The first time at or after `t_ns` at which its observation should have been taken."""
+        ...
+
+    def looks_at_ns(self, state: Any, t_ns: int) -> tuple[int, ...]:
+        """The times whose frames a call with an observation of `t_ns` asks for, oldest first; none for most."""
+        ...
 
 
 class LowLevelReply(Protocol):

@@ -71,7 +71,7 @@ def warm_up(
 
 
 class RealtimeLoop:
-    """One run. `run` blocks; `stop`, `resume`, `home` and `quit` may be called from any thread."""
+    """One run. `run` blocks; `stop`, `resume`, `home`, `set_goal` and `quit` may be called from any thread."""
 
     def __init__(
         self,
@@ -206,6 +206,17 @@ class RealtimeLoop:
             self.stop("going home")
         self._robot.home()
         self._event("home")
+
+    def set_goal(self, goal: str) -> None:
+        """Give the robot another goal. The high level is asked anew at once, and a call that is running is cancelled.
+
+        Until it has answered, the last subgoal is followed; hold the robot first where that must not be. What becomes
+        of the memory is the policy's `memory.on_new_goal`. Raises MemrtError for an empty goal.
+        """
+        if not goal.strip():
+            raise MemrtError("goal", expected="what the robot shall do", found="nothing", fix="give a sentence")
+        if self._shared.set_goal(goal):
+            self._event("goal", text=goal)
 
     def quit(self) -> None:
         """End the run at the next tick."""

@@ -17,7 +17,7 @@ class Shared:
     """The blackboard of one run.
 
     `epoch` grows with every hold and every resume: a chunk computed in another epoch than the present one is never
-    sent, so that nothing thought of before a stop moves the robot after it.
+    sent, so that nothing thought of before a stop moves the robot after it. `goal_changes` grows with every new goal.
     """
 
     def __init__(self, record: RunRecord, memory: Any) -> None:
@@ -29,6 +29,7 @@ class Shared:
         self.memory = memory
         self.following = False
         self.epoch = 0
+        self.goal_changes = 0
         self.hold_reason = ""
         self._hold_asked = ""
         self._error: BaseException | None = None
@@ -61,6 +62,26 @@ class Shared:
         with self.lock:
             reason, self._hold_asked = self._hold_asked, ""
             return reason
+
+    @property
+    def wanted(self) -> tuple[int, int]:
+        """Names the question that the high level should be answering; another one supersedes it."""
+        with self.lock:
+            return self.epoch, self.goal_changes
+
+    def superseded(self, wanted: tuple[int, int]) -> bool:
+        """Whether the answer to the question `wanted` is of no use any more."""
+        return self.quit.is_set() or self.wanted != wanted
+
+    def set_goal(self, goal: str) -> bool:
+        """From now on the high level is asked about `goal`; False when it was already."""
+        with self.lock:
+            if goal == self.record.goal:
+                return False
+            self.record.goal = goal
+            self.goal_changes += 1
+        self.wake_workers()
+        return True
 
     @property
     def error(self) -> BaseException | None:

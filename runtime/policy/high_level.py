@@ -1,18 +1,23 @@
 """The high-level policy: memory asks, the VLM answers, memory takes the answer in.
 
-Holds no state of the episode but what was computed already: vision features and K/V rows.
+Of the episode it holds what was computed already, vision features and K/V rows, and the frames that a keyframe memory's
+votes name. A call that is cancelled changes nothing of the memory or of those frames.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.config import PolicyConfig
-from memrt.runtime.errors import MemrtError
-from memrt.runtime.memory import HighLevelRequest, MemoryState, build_memory
-from memrt.runtime.policy.vlm_session import VlmSession
+from memrt.runtime.memory import HighLevelRequest, MemoryState, MemoryUpdate, begin_call, build_memory
+from memrt.runtime.memory.sampling import Sampling
+from memrt.runtime.policy.cancellation import Cancel
+from memrt.runtime.policy.frame_features import Picture
+from memrt.runtime.policy.keyframe_images import KeyframeImages, current_image
+from memrt.runtime.policy.vlm_session import Generation, VlmSession
 from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Observation
 
@@ -21,7 +26,8 @@ from memrt.runtime.types import Observation
 class HighLevelResult:
     """One call's outcome. `held`: the reply named no subgoal, so `subgoal` is the last one. Times are durations.
 
-    `request` is what the VLM was asked, `reply` its words: with both, a call can be repeated and compared.
+    `request` is what the VLM was asked, `reply` its words: with both, a call can be repeated and compared. `counts` are
+    the things that a reader of the run should know of, by name; zeros are left out.
     """
 
     state: MemoryState
@@ -34,6 +40,7 @@ class HighLevelResult:
     vision_ns: int
     new_tokens: int
     reused_tokens: int
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class HighLevelPolicy:
@@ -48,16 +55,24 @@ class HighLevelPolicy:
         self._use(bundle.policy, VlmSession.open(bundle, threads, engines=engines))
 
     @classmethod
-    def from_folder(cls, policy: PolicyConfig, folder: Path, threads: int = 1) -> HighLevelPolicy:
-        """The same from an `hl` folder that is not in a bundle yet."""
+    def of(cls, policy: PolicyConfig, session: VlmSession) -> HighLevelPolicy:
+        """The same from a session that is open already."""
         self = cls.__new__(cls)
-        self._use(policy, VlmSession.from_folder(folder, threads))
+        self._use(policy, session)
         return self
 
+    @classmethod
+    def from_folder(cls, policy: PolicyConfig, folder: Path, threads: int = 1) -> HighLevelPolicy:
+        """The same from an `hl` folder that is not in a bundle yet."""
+        return cls.of(policy, VlmSession.from_folder(folder, threads))
+
     def _use(self, policy: PolicyConfig, session: VlmSession) -> None:
-        self._settings = policy.high_level
+        self._settings, self._on_new_goal = policy.high_level, policy.memory.on_new_goal
         self.memory = build_memory(policy.memory)
         self._session = session
+        keyframes = policy.memory.keyframes
+        self._sampling = Sampling.of(keyframes) if keyframes is not None else None
+        self._images = KeyframeImages(keyframes, self._settings.frame_size, session) if keyframes is not None else None
 
     def initial(self) -> MemoryState:
         """The memory at the start of an episode; what an earlier episode left in the K/V cache is forgotten.
@@ -65,34 +80,83 @@ class HighLevelPolicy:
         An episode's bits then depend on nothing that ran before. Vision features are kept: they come back bit for bit.
         """
         self._session.forget_prefix()
+        if self._images is not None:
+            self._images.clear()
         return self.memory.initial()
 
-    def call(self, goal: str, observation: Observation, state: MemoryState) -> HighLevelResult:
-        """The next subgoal and memory, from the goal, the newest frame of the policy's camera and the last memory."""
-        frame = observation.frames.get(self._settings.camera)
-        if frame is None:
-            raise MemrtError(
-                "high-level observation",
-                expected=f"a frame of camera `{self._settings.camera}`",
-                found=", ".join(sorted(observation.frames)) or "no frames",
-                fix="attach the camera, or name another in the policy's high_level.camera",
-            )
-        request = self.memory.request(state, goal)
-        reply = self._session.generate(request.system, request.user, [frame.image], self._settings.max_new_tokens)
-        update = self.memory.update(state, reply.text, goal)
-        return HighLevelResult(
-            state=update.state,
-            subgoal=update.subgoal,
-            held=update.held,
-            request=request,
-            reply=reply.text,
-            prefill_ns=reply.prefill_ns,
-            decode_ns=reply.decode_ns,
-            vision_ns=reply.vision_ns,
-            new_tokens=reply.new_tokens,
-            reused_tokens=reply.reused_tokens,
-        )
+    def next_call_ns(self, state: MemoryState, t_ns: int) -> int:
+        """The first time at or after `t_ns` that lies on the memory's sampling grid, where it has one."""
+        if self._sampling is None or state.start_ns is None:
+            return t_ns
+        return self._sampling.next_call_ns(state.start_ns, t_ns)
+
+    def looks_at_ns(self, state: MemoryState, t_ns: int) -> tuple[int, ...]:
+        """The times of the recent frames that a call with an observation of `t_ns` asks for; none for text memories."""
+        if self._sampling is None:
+            return ()
+        start_ns = t_ns if state.start_ns is None else state.start_ns
+        return tuple(self._sampling.t_ns(start_ns, tick) for tick in self._sampling.recent_ticks(start_ns, t_ns))
+
+    def call(
+        self, goal: str, observation: Observation, state: MemoryState, *, cancelled: Cancel | None = None
+    ) -> HighLevelResult:
+        """The next subgoal and memory, from the goal, what the cameras see or saw lately, and the last memory.
+
+        Raises Cancelled when `cancelled` says so before the answer is complete, MemrtError when a camera is missing.
+        """
+        state = begin_call(self.memory, state, goal, self._on_new_goal)
+        if self._images is None:
+            image = current_image(observation, self._settings.camera)
+            request = self.memory.request(state, goal)
+            reply = self._ask(request, [image], cancelled)
+            return _result(request, reply, self.memory.update(state, reply.text, goal))
+        try:
+            return self._call_with_keyframes(self._images, goal, observation, state, cancelled)
+        finally:
+            self._images.release()
+
+    def _call_with_keyframes(
+        self,
+        images: KeyframeImages,
+        goal: str,
+        observation: Observation,
+        state: MemoryState,
+        cancelled: Cancel | None,
+    ) -> HighLevelResult:
+        before, start_ns = state, observation.t_ns if state.start_ns is None else state.start_ns
+        state = replace(state, start_ns=start_ns, votes=state.votes.only(images.store))
+        recent = images.look(observation, start_ns)
+        request = self.memory.request(state, goal, recent)
+        pictures = [images.picture(tick) for tick in (*request.keyframes, *request.recent)]
+        reply = self._ask(request, pictures, cancelled)
+        update = self.memory.update(state, reply.text, goal, recent)
+        votes = images.follow(update.state.votes)
+        result = _result(request, reply, replace(update, state=replace(update.state, votes=votes)))
+        counts = {
+            "keyframes given up": votes.thinned - before.votes.thinned,
+            "recent frames missing": len(self.looks_at_ns(state, observation.t_ns)) - len(recent),
+        }
+        return replace(result, counts={name: count for name, count in counts.items() if count})
+
+    def _ask(self, request: HighLevelRequest, images: Sequence[Picture], cancelled: Cancel | None) -> Generation:
+        budget = self._settings.max_new_tokens
+        return self._session.generate(request.system, request.user, images, budget, cancelled=cancelled)
 
     def close(self) -> None:
         """Release the engines."""
         self._session.close()
+
+
+def _result(request: HighLevelRequest, reply: Generation, update: MemoryUpdate) -> HighLevelResult:
+    return HighLevelResult(
+        state=update.state,
+        subgoal=update.subgoal,
+        held=update.held,
+        request=request,
+        reply=reply.text,
+        prefill_ns=reply.prefill_ns,
+        decode_ns=reply.decode_ns,
+        vision_ns=reply.vision_ns,
+        new_tokens=reply.new_tokens,
+        reused_tokens=reply.reused_tokens,
+    )

@@ -82,7 +82,7 @@ class Counter:
     def initial(self):
         return Reply("", "nothing yet")
 
-    def call(self, goal, observation, state):
+    def call(self, goal, observation, state, *, cancelled=None):
         return Reply(state, "nod <100, 120>")
 
 

@@ -249,7 +249,7 @@ def test_memer_has_the_authors_settings():
     keyframes = load_policy("memer").memory.keyframes
     assert (keyframes.stride, keyframes.recent, keyframes.keyframes, keyframes.merge_distance) == (5, 8, 8, 25)
     assert (keyframes.median, keyframes.destructive_merge, keyframes.views) == ("lower", False, ("wrist", "front"))
-    assert load_policy("memer").high_level.frame_size == (360, 320)
+    assert load_policy("memer").high_level.frame_size == (352, 320)
     assert load_policy("memer").high_level_cameras == ("wrist", "front")
     assert load_policy("am_grounded").high_level_cameras == ("front",)
 

@@ -1,6 +1,7 @@
 """The high-level policy: memory asks, the VLM answers, memory takes the answer in."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def _observation(camera: str = "front", seed: int = 0) -> Observation:
 def test_a_call_asks_what_memory_asks_and_returns_what_memory_makes_of_it(
     policy: HighLevelPolicy, exported: Path
 ) -> None:
-    state = policy.initial()
-    result = policy.call(GOAL, _observation(), state)
+    state = replace(policy.initial(), goal=GOAL)
+    result = policy.call(GOAL, _observation(), policy.initial())
     request = policy.memory.request(state, GOAL)
     alone = VlmSession.from_folder(exported).generate(request.system, request.user, [tiny.image(0)], 128)
     assert result.reply == alone.text

@@ -114,7 +114,7 @@ class SwingHighLevel:
     def initial(self) -> Memory:
         return Memory()
 
-    def call(self, goal: str, observation: Observation, state: Memory) -> Reply:
+    def call(self, goal: str, observation: Observation, state: Memory, *, cancelled=None) -> Reply:
         self.calls += 1
         if self.clock is not None:
             self.clock.advance(self.delay_ns)
