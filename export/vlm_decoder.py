@@ -38,9 +38,9 @@ class DecoderLayer(nn.Module):
         self.gate_up, self.down = Affine(mlp.gate_proj, mlp.up_proj), Affine(mlp.down_proj)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self, x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`x` [tokens, width]; `keys`, `values` [kv_heads, capacity, head_dim]; `mask` bool [group · tokens, all rows].
+        """`x` [tokens, width]; `keys`, `values` [kv_heads, capacity, head_dim]; `bias` [group · tokens, all rows].
 
         Returns `x` and the new tokens' keys and values [kv_heads, tokens, head_dim].
         """
@@ -56,7 +56,7 @@ class DecoderLayer(nn.Module):
         query = query.view(tokens, heads, -1, self._head_dim).permute(1, 2, 0, 3).flatten(1, 2)
         # The cache is never joined with the new rows: that would copy all of it for every token.
         scores = torch.cat((query @ keys.transpose(1, 2), query @ key.transpose(1, 2)), dim=-1)
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        weights = (scores + bias).softmax(-1)
         past, new = weights.split((keys.shape[1], tokens), dim=-1)
         mixed = past @ values + new @ value
         mixed = mixed.view(heads, -1, tokens, self._head_dim).permute(2, 0, 1, 3).reshape(tokens, -1)
@@ -65,14 +65,16 @@ class DecoderLayer(nn.Module):
         return x + self.down(F.silu(gate) * up), key, value
 
 
-def attention_mask(tokens: int, capacity: int, past_length: Tensor, group: int) -> Tensor:
-    """Which cached rows and new tokens a new token may see: bool [group · tokens, capacity + tokens].
+def attention_bias(tokens: int, capacity: int, past_length: Tensor, group: int) -> Tensor:
+    """Which cached rows and new tokens a new token may see: 0, else -inf, [group · tokens, capacity + tokens].
 
-    The same for each of the `group` query heads that share a key head.
+    The same for each of the `group` query heads that share a key head. Added to the scores: ONNX Runtime selects by a
+    mask at a third of the speed.
     """
     past = (torch.arange(capacity) < past_length).expand(tokens, capacity)
     index = torch.arange(tokens)
-    return torch.cat((past, index[None, :] <= index[:, None]), dim=1).repeat(group, 1)
+    seen = torch.cat((past, index[None, :] <= index[:, None]), dim=1)
+    return torch.where(seen, 0.0, float("-inf")).repeat(group, 1)
 
 
 class DecoderGraph(nn.Module):
@@ -120,13 +122,13 @@ class DecoderGraph(nn.Module):
         deepstack: Tensor | None = None,
     ) -> Stages:
         """`forward`, halting before every unit; logits of the last `answered` tokens."""
-        mask = attention_mask(embeddings.shape[0], keys.shape[2], past_length, self._group)
+        bias = attention_bias(embeddings.shape[0], keys.shape[2], past_length, self._group)
         added = 0 if deepstack is None else deepstack.shape[0]
         x = embeddings
         new_keys, new_values = [], []
         for number in range(len(self.layers)):
             yield f"layers.{number}", x
-            x, key, value = self.layers[number](x, cos, sin, keys[number], values[number], mask)
+            x, key, value = self.layers[number](x, cos, sin, keys[number], values[number], bias)
             # A view would keep the whole joined projection alive, three times as much.
             new_keys.append(key.contiguous())
             new_values.append(value.contiguous())
