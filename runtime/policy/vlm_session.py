@@ -23,7 +23,7 @@ from memrt.runtime.bundle import Bundle, require_halves
 from memrt.runtime.engine import TensorRtEngine, open_engine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.cancellation import Cancel, check
-from memrt.runtime.policy.chat import render_chat
+from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER, TURN_END, render_chat
 from memrt.runtime.policy.frame_features import FrameEncoder, FrameFeatures, Picture
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
 from memrt.runtime.policy.prefix_cache import KEY_COLUMNS, DeviceRows, HostRows, PrefixCache, Rows, grid_key, row_keys
@@ -143,20 +143,15 @@ class VlmSession:
         if not self.reuse:
             self.forget()
         started = time.monotonic_ns()
-        features = []
-        for image in images:
-            check(cancelled)
-            features.append(self._encoder.features(image))
+        features = self._see(images, cancelled)
         seen = time.monotonic_ns()
-        prompt = render_chat(system, user, [frame.size.tokens for frame in features])
-        ids = np.asarray(self._tokenizer.encode(prompt, add_special_tokens=False).ids, dtype=np.int64)
+        ids = self._ids(render_chat(system, user, [frame.size.tokens for frame in features]))
         self._check_room(len(ids), max_new_tokens)
-        positions = mrope_positions(ids.tolist(), self._image_token, [frame.size.grid for frame in features])
-        identity, embeddings, deepstack = self._embed(ids, positions, features)
+        identity, embeddings, deepstack = self._embed(ids, features)
         reused = self._cache.keep_common_prefix(identity)
         token = self._prefill(identity, embeddings, deepstack, cancelled)
         prefilled = time.monotonic_ns()
-        reply, stopped = self._continue(token, len(ids), rope_delta(positions), max_new_tokens, cancelled)
+        reply, stopped = self._continue(token, len(ids), rope_delta(identity[:, 3:].T), max_new_tokens, cancelled)
         return Generation(
             text=self._tokenizer.decode(reply, skip_special_tokens=False),
             new_tokens=len(reply) + stopped,
@@ -167,6 +162,22 @@ class VlmSession:
             prefill_ns=prefilled - seen,
             decode_ns=time.monotonic_ns() - prefilled,
         )
+
+    def read_ahead(self, system: str, user: str, images: Sequence[Picture], *, cancelled: Cancel | None = None) -> int:
+        """Compute what is known of a coming prompt: K/V rows up to the first image that is not in `images` yet.
+
+        `generate` then has only the rest to read. Rows that do not fit the prompt when it comes are dropped, so that a
+        wrong guess costs time and nothing else. Returns how many rows are ready. Ends and raises as `generate` does.
+        """
+        features = self._see(images, cancelled)
+        known = IMAGE_PLACEHOLDER.join(user.split(IMAGE_PLACEHOLDER)[: len(images) + 1])
+        prompt = render_chat(system, known, [frame.size.tokens for frame in features])
+        ids = self._ids(prompt[: prompt.rindex(TURN_END)])
+        self._check_room(len(ids), 0)
+        identity, embeddings, deepstack = self._embed(ids, features)
+        self._cache.keep_common_prefix(identity)
+        self._prefill(identity, embeddings, deepstack, cancelled)
+        return self._cache.length
 
     def features(self, image: Picture) -> FrameFeatures:
         """Vision features of one frame, computed if the cache has them not. Raises MemrtError as `generate` does."""
@@ -185,6 +196,16 @@ class VlmSession:
         """Release the engines."""
         self._encoder.close()
         self._decoder.close()
+
+    def _see(self, images: Sequence[Picture], cancelled: Cancel | None) -> list[FrameFeatures]:
+        features = []
+        for image in images:
+            check(cancelled)
+            features.append(self._encoder.features(image))
+        return features
+
+    def _ids(self, prompt: str) -> NDArray[np.int64]:
+        return np.asarray(self._tokenizer.encode(prompt, add_special_tokens=False).ids, dtype=np.int64)
 
     def _prefill(
         self,
@@ -243,9 +264,10 @@ class VlmSession:
         return int(outputs["logits"][0].argmax())
 
     def _embed(
-        self, ids: NDArray[np.int64], positions: NDArray[np.int64], features: Sequence[FrameFeatures]
+        self, ids: NDArray[np.int64], features: Sequence[FrameFeatures]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         """Identity [tokens, 6], embeddings [tokens, width] and dense deepstack [layers, tokens, width] of a prompt."""
+        positions = mrope_positions(ids.tolist(), self._image_token, [frame.size.grid for frame in features])
         embeddings = np.asarray(self._embedding[ids], dtype=np.float32)
         deepstack = np.zeros((self.config.deepstack_layers, len(ids), self.config.width), np.float32)
         frames, grids = np.zeros((2, len(ids)), dtype=np.int64)

@@ -245,6 +245,24 @@ def test_a_call_ends_before_the_next_run_of_an_engine(model: Model) -> None:
     assert answer.text == model.fresh(ask(0, 4), (0, 1, 2, 3))[0].text
 
 
+def test_a_prompt_read_ahead_is_not_read_again(model: Model) -> None:
+    session, decoder, vision = model.session(prefill_chunk=16)
+    for call in episode(6):
+        images = [frame(seed) for seed in call.shown]
+        known = len(images) - 1
+        ready = session.read_ahead(SYSTEM, call.user, images[:known])
+        assert ready == image_starts(call.user, len(images))[known] - 1  # up to the tag before the next image
+        seen = len(vision["vision_64x64"].seen)
+        decoder.logits.clear()
+        answer = session.generate(SYSTEM, call.user, images, BUDGET)
+        assert answer.reused_tokens == ready
+        assert len(vision["vision_64x64"].seen) <= seen + 1
+        fresh, logits = model.fresh(call.user, call.shown)
+        del decoder.logits[: -len(logits)]
+        same(decoder, logits)
+        assert answer.text == fresh.text
+
+
 REQUESTS = st.builds(
     lambda goal, seeds, keyframes: (
         ask(min(keyframes, len(seeds)), len(seeds) - min(keyframes, len(seeds)), goal),
@@ -258,21 +276,22 @@ REQUESTS = st.builds(
 
 @settings(max_examples=25)
 @given(
-    calls=st.lists(st.tuples(REQUESTS, st.none() | st.integers(1, 24)), min_size=1, max_size=6),
+    calls=st.lists(st.tuples(REQUESTS, st.none() | st.integers(1, 24), st.booleans()), min_size=1, max_size=6),
     chunk=st.sampled_from([None, 1, 7, 32]),
 )
 def test_answers_are_those_of_a_fresh_session_whatever_was_cancelled_before(
-    model: Model, calls: Sequence[tuple[tuple[str, tuple[int, ...]], int | None]], chunk: int | None
+    model: Model, calls: Sequence[tuple[tuple[str, tuple[int, ...]], int | None, bool]], chunk: int | None
 ) -> None:
     session, decoder, _ = model.session(prefill_chunk=chunk)
-    for (user, seeds), cancel_at in calls:
+    for (user, seeds), cancel_at, ahead in calls:
         decoder.logits.clear()
         images = [frame(seed) for seed in seeds]
         expected, logits = model.fresh(user, seeds)
+        cancelled = None if cancel_at is None else after(cancel_at)
         try:
-            answer = session.generate(
-                SYSTEM, user, images, BUDGET, cancelled=None if cancel_at is None else after(cancel_at)
-            )
+            if ahead:
+                session.read_ahead(SYSTEM, user, images[:-1], cancelled=cancelled)
+            answer = session.generate(SYSTEM, user, images, BUDGET, cancelled=cancelled)
         except Cancelled:
             assert cancel_at is not None
             continue
