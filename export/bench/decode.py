@@ -6,7 +6,6 @@ without bf16 products that is fp32.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from memrt.export.bench.race import Contestant, Measured, Progress, Race, Settings, relative_l2
-from memrt.export.bench.vlm import SYSTEM, USER, BenchVlm, filled_model, vlm_engines
+from memrt.export.bench.transformers_vlm import PEERS, PeerAnswer, TransformersVlm
+from memrt.export.bench.vlm import SYSTEM, USER, BenchVlm, vlm_engines
 from memrt.export.checkpoints.disk import check_disk
 from memrt.export.plan import Scheme
-from memrt.export.vlm_families import family_of
 from memrt.runtime.bench.hardware import GIB, available_bytes, check_memory, hardware, versions
 
 OURS = "ours"
-PEERS: dict[str, torch.dtype] = {"transformers_bf16": torch.bfloat16, "transformers_fp32": torch.float32}
 NS_PER_MS = 1e6
 RESERVE = GIB * 5 // 4  # libraries, activations, the embedding read while it is copied
 
@@ -142,66 +140,22 @@ class _OurDecode:
         self._session.close()
 
 
-class _Clock:
-    """Called by `generate` with the logits of every new token: when, and which."""
-
-    def __init__(self) -> None:
-        self.times: list[int] = []
-        self.first: NDArray[np.float32] | None = None
-
-    def __call__(self, _ids: Any, scores: torch.Tensor) -> torch.Tensor:
-        self.times.append(time.perf_counter_ns())
-        if self.first is None:
-            self.first = scores[0].float().numpy().copy()
-        return scores
-
-
 class _TransformersDecode:
     def __init__(self, model: BenchVlm, dtype: torch.dtype, tokens: int) -> None:
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+        self._peer = TransformersVlm(model, dtype, tokens)
+        self._inputs = self._peer.prepare(model.prompt_ids(), [model.image()])
+        self._answer: PeerAnswer | None = None
 
-        config: Any = model.checkpoint.config
-        family, vision = family_of(config), config.vision_config
-        processor: Any = Qwen2VLImageProcessorPil(
-            patch_size=vision.patch_size,
-            merge_size=vision.spatial_merge_size,
-            temporal_patch_size=vision.temporal_patch_size,
-            image_mean=list(family.mean),
-            image_std=list(family.deviation),
-            size={"shortest_edge": family.min_pixels, "longest_edge": family.max_pixels},
-        )
-        features = processor(images=[model.image()], return_tensors="pt")
-        ids = torch.tensor([model.prompt_ids()])
-        self._model = filled_model(model, dtype)
-        self._model.generation_config.eos_token_id = None  # every run writes as many tokens as it was asked for
-        self._inputs = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "mm_token_type_ids": (ids == config.image_token_id).int(),
-            "pixel_values": features["pixel_values"].to(dtype),
-            "image_grid_thw": features["image_grid_thw"],
-        }
-        self._tokens, self._prompt = tokens, ids.shape[1]
-        self._clock = _Clock()
-        self._answer: NDArray[np.int64] = np.zeros(0, np.int64)
-
-    @torch.inference_mode()
     def run(self) -> dict[str, float]:
-        self._clock = clock = _Clock()
-        start = time.perf_counter_ns()
-        found = self._model.generate(
-            **self._inputs, max_new_tokens=self._tokens, do_sample=False, pad_token_id=0, logits_processor=[clock]
-        )
-        self._answer = found[0, self._prompt :].numpy()
-        times = clock.times
+        self._answer = found = self._peer.answer(self._inputs)
         return {
-            "prefill": (times[0] - start) / NS_PER_MS,
-            "per_token": (times[-1] - times[0]) / NS_PER_MS / (len(times) - 1),
+            "prefill": (found.vision_ns + found.prefill_ns) / NS_PER_MS,
+            "per_token": found.decode_ns / NS_PER_MS / (len(found.tokens) - 1),
         }
 
     def outputs(self) -> dict[str, NDArray[Any]]:
-        assert self._clock.first is not None
-        return {"logits": self._clock.first, "tokens": self._answer}
+        assert self._answer is not None
+        return {"logits": self._answer.logits, "tokens": self._answer.tokens}
 
     def close(self) -> None:
-        self._model = None
+        self._peer.close()

@@ -1,9 +1,14 @@
-"""A VLM of random weights as the bench needs it: one question about one image, engines, and transformers' model."""
+"""A VLM as the bench needs it: questions about images, engines, and transformers' model.
+
+The weights are random at a real model's sizes, with fewer decoder layers where asked, or those of the reference policy.
+"""
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +22,10 @@ from torch import Tensor
 
 from memrt.export.bench.engines import Progress, kept, make_engine
 from memrt.export.checkpoints.random_vlm import VLMS
+from memrt.export.checkpoints.renamed import RenamedSource
 from memrt.export.checkpoints.vlm import VlmCheckpoint, open_vlm
 from memrt.export.checkpoints.vlm_family import EMBEDDING, MODELS, is_tied
+from memrt.export.pipeline import reference_weights
 from memrt.export.plan import EnginePlan, Scheme
 from memrt.export.streaming.job import Feed, Job, plain_feed, streamed_unit
 from memrt.export.streaming.skeleton import DynamicShapes, fake_mode
@@ -37,6 +44,7 @@ from memrt.export.vlm_graphs import (
 )
 from memrt.export.vlm_processor import read_resize
 from memrt.export.vlm_units import streaming_units
+from memrt.runtime.bench.memer_calls import synthetic_frame
 from memrt.runtime.engine import open_engine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.chat import render_chat
@@ -56,25 +64,54 @@ USER = (
 BLOCK = 32  # weights that share an int4 scale: what ONNX Runtime's CPU kernels are fastest and most exact with
 
 
+REFERENCE = "reference"  # the size's name of the reference policy's VLM
+_LAYER = re.compile(r"^model\.language_model\.layers\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt and the seeds of its images (`BenchVlm.image`)."""
+
+    system: str
+    user: str
+    seeds: tuple[int, ...]
+
+
+ONE_IMAGE = Question(SYSTEM, USER, (SEED,))
+
+
 @dataclass(frozen=True)
 class BenchVlm:
-    """`size` is a name of `random:` checkpoints."""
+    """`size` is a name of `random:` checkpoints, or `reference`; `example` is like the questions that will be asked.
+
+    Engines are calibrated on `example`, with images that are not asked about.
+    """
 
     size: str
     checkpoint: VlmCheckpoint
     settings: VlmConfig
+    example: Question = ONE_IMAGE
 
     @classmethod
-    def open(cls, size: str) -> BenchVlm:
-        """Raises MemrtError for an unknown size."""
-        if size not in VLMS:
-            raise MemrtError("size of the VLM", expected=f"one of {', '.join(VLMS)}", found=size, fix="choose one")
-        checkpoint = open_vlm(f"random:{size}")
+    def open(
+        cls, size: str, *, layers: int | None = None, capacity: int = CAPACITY, example: Question = ONE_IMAGE
+    ) -> BenchVlm:
+        """The model with its first `layers` decoder layers, or all. Raises MemrtError for an unknown size."""
+        if size not in VLMS and size != REFERENCE:
+            known = ", ".join((*VLMS, REFERENCE))
+            raise MemrtError("size of the VLM", expected=f"one of {known}", found=size, fix="choose one")
+        if size == REFERENCE:
+            weights = reference_weights()
+            checkpoint = open_vlm(weights / "high_level_base", weights / "am_grounded")
+        else:
+            checkpoint = open_vlm(f"random:{size}")
+        if layers is not None:
+            checkpoint = _with_layers(checkpoint, layers)
         config: Any = checkpoint.config
         resize = read_resize(Path(size), family_of(config), config.vision_config)
-        settings = vlm_config(config, CAPACITY, engine_sizes([IMAGE_SIZE], resize), resize=resize)
+        settings = vlm_config(config, capacity, engine_sizes([IMAGE_SIZE], resize), resize=resize)
         # A random model may end its answer at any token: every run shall write as many as it was asked for.
-        return cls(size, checkpoint, msgspec.structs.replace(settings, stop_tokens=()))
+        return cls(size, checkpoint, msgspec.structs.replace(settings, stop_tokens=()), example)
 
     @cached_property
     def elements(self) -> int:
@@ -89,14 +126,12 @@ class BenchVlm:
 
     def image(self, seed: int = SEED) -> NDArray[np.uint8]:
         """A frame uint8 [256, 256, 3]: coarse blocks and fine noise."""
-        rng = np.random.default_rng(seed)
-        blocks = rng.integers(0, 200, (IMAGE_SIZE[0] // 16, IMAGE_SIZE[1] // 16, 3))
-        coarse = blocks.repeat(16, axis=0).repeat(16, axis=1)
-        return (coarse + rng.integers(0, 56, (*IMAGE_SIZE, 3))).astype(np.uint8)
+        return synthetic_frame(seed, *IMAGE_SIZE)
 
-    def prompt_ids(self) -> list[int]:
-        """The question as token ids, a placeholder per visual token."""
-        text = render_chat(SYSTEM, USER, [self.settings.image_sizes[0].tokens])
+    def prompt_ids(self, question: Question = ONE_IMAGE) -> list[int]:
+        """A question as token ids, a placeholder per visual token."""
+        visual = [self.settings.image_sizes[0].tokens] * len(question.seeds)
+        text = render_chat(question.system, question.user, visual)
         ids: list[int] = self.tokenizer().encode(text, add_special_tokens=False).ids
         return ids
 
@@ -107,16 +142,20 @@ class BenchVlm:
     def session(self, folder: Path, threads: int) -> tuple[VlmSession, LastLogits]:
         """The runtime's session over the engines in `folder`, and what its decoder said."""
         heard = LastLogits(open_engine(folder / "decoder.onnx", threads=threads))
-        return self._session(folder, heard, threads), heard
+        return self.session_over(folder, self.vision_engines(folder, threads), heard), heard
 
-    def _session(self, folder: Path, decoder: Any, threads: int) -> VlmSession:
+    def vision_engines(self, folder: Path, threads: int) -> dict[str, Any]:
+        """The vision engine in `folder`, by its name."""
         graph = self.settings.vision_graph(self.settings.image_sizes[0])
-        vision = {graph: open_engine(folder / f"{graph}.onnx", threads=threads)}
+        return {graph: open_engine(folder / f"{graph}.onnx", threads=threads)}
+
+    def session_over(self, folder: Path, vision: Mapping[str, Any], decoder: Any, **options: Any) -> VlmSession:
+        """A session over open engines, with the embedding table in `folder`; `options` are those of `VlmSession`."""
         embedding = np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False)
-        return VlmSession(self.settings, self.tokenizer(), embedding, vision, decoder)
+        return VlmSession(self.settings, self.tokenizer(), embedding, vision, decoder, **options)
 
     def decoder_sample(self, folder: Path) -> tuple[Tensor, ...]:
-        """The decoder's inputs for a question about another image, with features of the vision engine in `folder`."""
+        """The decoder's inputs for `example`, about other images, with features of the vision engine in `folder`."""
         config, inputs = self.settings, decoder_inputs(self.checkpoint.config)
 
         def silent(feeds: Mapping[str, NDArray[Any]]) -> Feed:
@@ -124,12 +163,30 @@ class BenchVlm:
             return {"logits": np.zeros((1, config.vocabulary), np.float32), "new_keys": rows, "new_values": rows}
 
         decoder = Listening(silent, inputs)
-        session = self._session(folder, decoder, torch.get_num_threads())
-        session.generate(SYSTEM, USER, [self.image(SEED + 100)], 1)
+        session = self.session_over(folder, self.vision_engines(folder, torch.get_num_threads()), decoder)
+        images = [self.image(seed + 100) for seed in self.example.seeds]
+        session.generate(self.example.system, self.example.user, images, 1)
         session.close()
         empty = np.zeros((config.layers, config.kv_heads, 1, config.head_dim), np.float32)
         known = {**decoder.heard[0], "keys": empty, "values": empty}
         return tuple(torch.from_numpy(np.ascontiguousarray(known[name])) for name in inputs)
+
+
+def _with_layers(checkpoint: VlmCheckpoint, layers: int) -> VlmCheckpoint:
+    """The checkpoint cut off after `layers` decoder layers; the vision tower and the head stay."""
+    config: Any = copy.deepcopy(checkpoint.config)
+    found, fewest = config.text_config.num_hidden_layers, max(1, family_of(config).deepstack_layers(config))
+    if not fewest <= layers <= found:
+        raise MemrtError(
+            "layers of the decoder", expected=f"{fewest} to {found}", found=layers, fix="leave --layers out for all"
+        )
+    config.text_config.num_hidden_layers = layers
+    if getattr(config.text_config, "layer_types", None):
+        config.text_config.layer_types = config.text_config.layer_types[:layers]
+    kept = [
+        name for name in checkpoint.source.names() if (match := _LAYER.match(name)) is None or int(match[1]) < layers
+    ]
+    return replace(checkpoint, config=config, source=RenamedSource(checkpoint.source, {name: name for name in kept}))
 
 
 class LastLogits:
@@ -180,7 +237,7 @@ def vlm_engines(model: BenchVlm, scheme: Scheme, work: Path, progress: Progress)
             "decoder",
             DecoderGraph(traced),
             (decoder_inputs(checkpoint.config), DECODER_OUTPUTS),
-            (decoder_example(model.settings), decoder_shapes(checkpoint.config, CAPACITY)),
+            (decoder_example(model.settings), decoder_shapes(checkpoint.config, model.settings.capacity)),
             [model.decoder_sample(folder)],
             (EnginePlan(scheme=scheme, compute="fp32", block=BLOCK), ()),
             folder,
@@ -193,9 +250,10 @@ def vlm_engines(model: BenchVlm, scheme: Scheme, work: Path, progress: Progress)
         "settings": msgspec.to_builtins(model.settings),
         "scheme": scheme,
         "block": BLOCK,
-        "prompt": [SYSTEM, USER, SEED],
+        "prompt": [model.example.system, model.example.user, *model.example.seeds],
     }
-    return kept(work, f"{model.size}-{scheme}", key, make)
+    name = f"{model.size}-{model.settings.layers}-layers-{model.settings.capacity}-rows-{scheme}"
+    return kept(work, name, key, make)
 
 
 def _make(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
     )
     bench.command("step")(step)
     bench.command("decode")(decode)
+    bench.command("high-level")(high_level)
     bench_core_command.register(bench)
     app.add_typer(bench, name="bench")
 
@@ -132,6 +134,64 @@ def decode(
         Console().print(decode_table(report))
 
 
+def high_level(
+    *,
+    size: Annotated[
+        str,
+        typer.Option(
+            help="reference (the reference policy's VLM), or with random weights qwen3-vl-4b, qwen2.5-vl-7b, "
+            "qwen3-vl-tiny or qwen2.5-vl-tiny."
+        ),
+    ] = "reference",
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Decoder layers; the vision tower stays whole.", show_default="all")
+    ] = None,
+    calls: Annotated[int, typer.Option(min=1, help="Calls that count, one after the other.")] = 20,
+    tokens: Annotated[int, typer.Option(min=2, max=128, help="New tokens per answer.")] = 32,
+    precision: Annotated[Precision, typer.Option(help="The decoder's weights.")] = Precision.INT8,
+    minutes: Annotated[
+        int | None,
+        typer.Option(min=2, help="Instead: the cost of a call after one minute of an episode and after so many."),
+    ] = None,
+    threads: Threads = None,
+    work: Work = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a keyframe policy's calls, 8 keyframes and 8 recent frames: ours, and transformers' `generate`.
+
+    Calls follow each other as MemER's do, once per second on the sampling grid. Ours keeps what it computed; it is also
+    measured over the same engines with nothing kept. transformers encodes everything at every call, in bf16 and fp32.
+
+    Examples:
+
+        memrt bench high-level --json
+
+        memrt bench high-level --size qwen3-vl-4b --layers 8 --calls 5
+
+        memrt bench high-level --minutes 60
+    """
+    with needs_extra("export", "train", "cpu"):
+        from memrt.export.bench.engines import default_work_folder
+        from memrt.export.bench.high_level import bench_high_level
+        from memrt.export.bench.long_episode import bench_long_episode
+
+    measure = bench_high_level if minutes is None else partial(bench_long_episode, minutes=minutes)
+    report = measure(
+        size,
+        layers=layers,
+        calls=calls,
+        tokens=tokens,
+        threads=threads or usable_cores(),
+        precision=precision.value,
+        work=work or default_work_folder(),
+        progress=tell,
+    )
+    if as_json:
+        typer.echo(json.dumps(report, allow_nan=False))
+    else:
+        Console().print(high_level_table(report) if minutes is None else episode_table(report))
+
+
 def step_table(report: dict[str, Any], title: str) -> Table:
     """One row per implementation: medians, and how much faster ours is."""
     parts = report.get("parts_ms", {})
@@ -163,4 +223,43 @@ def decode_table(report: dict[str, Any]) -> Table:
         f"{report['how']}; relative L2 of the prompt's logits against {report['compared_with']} "
         f"{report['relative_l2']:.2e}{left_out}"
     )
+    return table
+
+
+def high_level_table(report: dict[str, Any]) -> Table:
+    """One row per implementation, ours without reuse among them."""
+    title = (
+        f"{report['size']}, {report['decoder_layers']} of {report['decoder_layers_of_the_full_model']} decoder layers, "
+        f"{report['precision']}: {report['tokens']} tokens after {max(report['prompt_tokens'])}"
+    )
+    parts = report["parts_ms"]
+    columns = list(parts["ours"])
+    table = Table("implementation", "ms per call", *columns, "ours is faster by", title=title)
+    for name in parts:
+        speedup = report["speedup"].get(name)
+        by_part = [f"{parts[name][column]:.0f}" for column in columns]
+        label = {"without_reuse": "ours, nothing kept", "read_ahead": "ours, prompt read ahead"}.get(name, name)
+        table.add_row(label, f"{report[f'{name}_ms']:.0f}", *by_part, "" if speedup is None else f"{speedup:.2f}x")
+    left_out = "".join(f"; {name} not run: {why}" for name, why in report["not_run"].items())
+    table.caption = (
+        f"{report['how']}; medians of {report['runs']} calls; tokens as {report['compared_with']}'s "
+        f"{report['identical_tokens']:.0%}{left_out}"
+    )
+    return table
+
+
+def episode_table(report: dict[str, Any]) -> Table:
+    """A young and an old episode side by side."""
+    title = f"{report['size']}, {report['precision']}: an episode of {report['minutes']} minutes"
+    table = Table("", "after 1 minute", f"after {report['minutes']} minutes", "ratio", title=title)
+    rows = (("ms per call", "call_ms", "call"), ("of it memory and store", "memory_ms", None))
+    for label, key, ratio in (
+        *rows,
+        ("resident MiB", "resident_mib", "resident"),
+        ("frames kept", "kept_frames", None),
+    ):
+        found = report[key]
+        cells = [f"{found[age]:.2f}" if isinstance(found[age], float) else str(found[age]) for age in ("young", "old")]
+        table.add_row(label, *cells, "" if ratio is None else f"{report['ratio'][ratio]:.3f}")
+    table.caption = f"{report['how']}; medians of {report['runs']} calls"
     return table
