@@ -32,6 +32,19 @@ class LinkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
 
 
+class PolicyServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An openpi policy server that is asked for action chunks in place of the bundle's own action expert.
+
+    `keys`: which key of its messages holds what, a name or file as `configs/protocols/*.yaml`. A chunk that takes
+    longer than `timeout_ms` is given up; only the first may take `connect_ms`, since servers compile then.
+    """
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^ws://[^/]+(:[0-9]+)?/?$")]
+    keys: str = "openpi"
+    timeout_ms: Milliseconds = 500.0
+    connect_ms: Milliseconds = 60_000.0
+
+
 class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One robot YAML. `kind` names the program that drives it."""
 
@@ -39,6 +52,7 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     kind: Literal["sim"]
     cameras: tuple[str, ...]
     link: LinkConfig = LinkConfig()
+    policy_server: PolicyServerConfig | None = None
 
 
 def load_robot(path_or_name: str | Path) -> RobotConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memrt.runtime.bundle import Bundle
+from memrt.runtime.bundle import Bundle, require_halves
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.run_display import note
 from memrt.runtime.device_engines import proven, require_proven
@@ -53,6 +53,14 @@ def check_sees(bundle: Bundle, fix: str) -> None:
             found="the simulator's oracle, which only lock-step can ask",
             fix=fix,
         )
+
+
+def check_halves(bundle: Bundle, robot: RobotConfig) -> None:
+    """The bundle holds what runs here; a robot with a policy server needs no low level in it."""
+    if robot.policy_server is None:
+        require_halves(bundle)
+    elif bundle.policy.high_level.source == "vlm":
+        require_halves(bundle, "hl")
 
 
 def check_proof(bundle: Bundle, robot: RobotConfig, *, moves: bool, cache: Path | None) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memrt.runtime.bundle import Bundle, load_bundle, require_halves
+from memrt.runtime.bundle import Bundle, load_bundle
 from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.keys import Keys
 from memrt.runtime.cli.robot_start import start_robot
-from memrt.runtime.cli.run_checks import check_policy, check_proof, check_robot
+from memrt.runtime.cli.run_checks import check_halves, check_policy, check_proof, check_robot
 from memrt.runtime.cli.run_display import Display, note
 from memrt.runtime.cli.run_policies import open_policies
 from memrt.runtime.cli.run_recording import RunRecording, check_record
@@ -33,7 +33,7 @@ from memrt.runtime.types import Observation, RobotMode, Subgoal
 from memrt.runtime.video import VideoWriter
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
-    from memrt.robot_io.config import RobotConfig
+    from memrt.robot_io.config import PolicyServerConfig, RobotConfig
     from memrt.robot_io.link import LinkRobot
 
 RAN, BROKEN_OFF = 0, 1  # exit statuses; a refusal is 2, see the CLI's main
@@ -68,7 +68,7 @@ def run(options: RunOptions) -> int:
     began_ns = time.monotonic_ns()
     robot_config = check_robot(options.robot, options.task, options.seed, options.speed)
     bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
-    require_halves(bundle)
+    check_halves(bundle, robot_config)
     settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
     if options.duration is not None:
         steps = max(1, round(options.duration * NS_PER_S / settings.dt_ns))
@@ -76,7 +76,7 @@ def run(options: RunOptions) -> int:
     check_policy(bundle, robot_config, settings, lockstep=options.lockstep)
     check_proof(bundle, robot_config, moves=not options.dry_run, cache=options.cache)
     with ExitStack() as stack:
-        session = _Session(options, bundle, settings, stack, began_ns)
+        session = _Session(options, bundle, settings, stack, began_ns, robot_config.policy_server)
         if options.lockstep:
             return session.run_lockstep()
         return session.run_realtime(robot_config)
@@ -86,10 +86,16 @@ class _Session:
     """What both modes share: policies, display, video, trace; everything is closed by `stack`."""
 
     def __init__(
-        self, options: RunOptions, bundle: Bundle, settings: LoopSettings, stack: ExitStack, began_ns: int
+        self,
+        options: RunOptions,
+        bundle: Bundle,
+        settings: LoopSettings,
+        stack: ExitStack,
+        began_ns: int,
+        policy_server: PolicyServerConfig | None,
     ) -> None:
         self._options, self._bundle, self._settings, self._stack = options, bundle, settings, stack
-        self._began_ns = began_ns
+        self._began_ns, self._policy_server = began_ns, policy_server
         self._trace = Trace() if options.trace else None
         self._video: VideoWriter | None = None
         if options.trace and not options.trace.absolute().parent.is_dir():
@@ -173,7 +179,10 @@ class _Session:
         return self._finish(loop.run(options.duration, on_tick), readiness)
 
     def _open_policies(self) -> tuple[HighLevel | None, LowLevel]:
-        return open_policies(self._bundle, self._options.threads, self._stack, cache=self._options.cache)
+        options = self._options
+        return open_policies(
+            self._bundle, options.threads, self._stack, cache=options.cache, policy_server=self._policy_server
+        )
 
     def _connect(self, config: RobotConfig) -> tuple[LinkRobot, tuple[HighLevel | None, LowLevel]]:
         """Start the node, load the policies while it starts, then connect: loading would starve the heartbeat."""

@@ -6,7 +6,7 @@ from memrt.runtime.clock import NS_PER_S, Clock
 from memrt.runtime.loop.following import Followed
 from memrt.runtime.loop.gates import FrozenImageDetector, camera_state, oldest_frame_ns, refuse_chunk
 from memrt.runtime.loop.observer import LoopObserver, LowLevelCall, NoObserver
-from memrt.runtime.loop.protocols import LowLevel, LowLevelReply, TaskRobot
+from memrt.runtime.loop.protocols import LateChunkError, LowLevel, LowLevelReply, TaskRobot
 from memrt.runtime.loop.scheduler import (
     InARow,
     LatencyEstimate,
@@ -82,7 +82,10 @@ class LowLevelWorker:
         noise = self._low_level.noise(settings.seed, self._calls)
         self._calls += 1
         playing = self._continued(observation, subgoal)
-        reply = self._low_level.act(observation, subgoal, shared.record.goal, noise, playing=playing)
+        try:
+            reply = self._low_level.act(observation, subgoal, shared.record.goal, noise, playing=playing)
+        except LateChunkError as missed:
+            return self._missed(observation, missed)
         ready_ns = self._clock.now_ns()
         trace_call(self._trace, "low level", now_ns, ready_ns, reply, revision=subgoal.revision)
         self._latency.record(ready_ns - observation.t_ns)
@@ -108,6 +111,17 @@ class LowLevelWorker:
                 shared.record.counts["calls too slow for the horizon"] += 1
             self._hand_over(reply, observation, subgoal, playing, ready_ns)
         return ready_ns
+
+    def _missed(self, observation: Observation, missed: LateChunkError) -> int:
+        """What plays goes on, and the robot stops at its end; so many in a row are a hold."""
+        now_ns = self._clock.now_ns()
+        self._latency.record(now_ns - observation.t_ns)
+        with self._shared.lock:
+            self._count("late chunks", now_ns, reason=str(missed))
+            if self._late.happened():
+                times = self._settings.late_before_hold
+                self._shared.ask_hold(f"{times} chunks in a row came too late to be played: {missed}")
+        return now_ns
 
     def _oldest_ns(self, observation: Observation) -> int | None:
         oldest_ns = oldest_frame_ns(observation, self._settings.cameras)

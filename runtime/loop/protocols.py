@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, Observation, PlayingChunk, Robot, SteppedRobot, Subgoal
 
 NoiseArray = NDArray[np.float32]
@@ -91,6 +92,10 @@ class LooksBack(HighLevel, Protocol):
     def looks_at_ns(self, state: Any, t_ns: int) -> tuple[int, ...]:
         """The times whose frames a call with an observation of `t_ns` asks for, oldest first; none for most."""
         ...
+
+
+class LateChunkError(MemrtError):
+    """Raised by a low level that is not in this process: no chunk came in time. The loop counts it as a late one."""
 
 
 class LowLevelReply(Protocol):

@@ -103,7 +103,7 @@ class Nod:
 def nodding(monkeypatch):
     """Stands in for the engines, which have their own tests and take minutes to build."""
 
-    def open_policies(bundle, threads: int, stack: ExitStack, *, cache: Path | None):
+    def open_policies(bundle, threads: int, stack: ExitStack, *, cache: Path | None, policy_server: object):
         return Counter(), Nod()
 
     monkeypatch.setattr(run_session, "open_policies", open_policies)

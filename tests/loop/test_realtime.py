@@ -6,6 +6,7 @@ from kinematic import DT_NS, KinematicRobot, SwingHighLevel, SwingLowLevel
 
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S, MonotonicClock, VirtualClock
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.loop.protocols import LateChunkError
 from memrt.runtime.loop.realtime import RealtimeLoop, warm_up
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.types import RobotMode
@@ -128,6 +129,28 @@ def test_three_bad_chunks_in_a_row_hold(spoil, words, rejected):
     bench.run(3)
     assert words in bench.hold
     assert bench.counts["rejected chunks"] == rejected
+
+
+def test_a_low_level_elsewhere_that_gives_no_chunk_in_time_is_late_and_the_robot_stops_before_its_last_action():
+    bench = Bench()
+    bench.run(1)
+    bench.low_level.act = out_of_reach
+    sent, end_ns = len(bench.robot.sent), bench.robot.sent[-1].end_ns
+    bench.run(2)
+    assert "5 chunks in a row came too late to be played: policy server" in bench.hold
+    assert bench.counts["late chunks"] == 5
+    assert len(bench.robot.sent) == sent
+    assert bench.clock.now_ns() > end_ns
+    assert np.abs(bench.robot.seam.step(bench.clock.now_ns())[1]).max() < 1e-6  # at rest
+    del bench.low_level.act
+    assert bench.loop.resume()
+    bench.run(1)
+    assert bench.hold == ""
+    assert len(bench.robot.sent) > sent
+
+
+def out_of_reach(*_: object, **__: object):
+    raise LateChunkError("policy server", expected="a chunk within 300 ms", found="no connection", fix="wait")
 
 
 def test_five_chunks_that_came_too_late_hold():

@@ -97,7 +97,7 @@ class Served:
 
 
 @contextmanager
-def served(protocol: str, *, high_level: bool = True, **limits: object) -> Iterator[Served]:
+def served(protocol: str, *, high_level: bool = True, port: int = 0, **limits: object) -> Iterator[Served]:
     """A server of `protocol` on a free port of the loopback."""
     high, low = CountingHighLevel(), EchoingLowLevel()
     keys = load_keys(protocol)
@@ -107,7 +107,7 @@ def served(protocol: str, *, high_level: bool = True, **limits: object) -> Itera
     async def run() -> None:
         stop = asyncio.Event()
         ends.append((asyncio.get_running_loop(), stop))
-        await server.run("127.0.0.1", 0, stop, lambda port: (ports.append(port), ready.set()))
+        await server.run("127.0.0.1", port, stop, lambda port: (ports.append(port), ready.set()))
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
