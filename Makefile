@@ -1,12 +1,12 @@
 # Two commands do everything, set-up included:
 #   make run    the simulator demo: a trained policy that remembers moves a Franka FR3 in real time
 #   make test   the tests
-# Both create .venv, install the missing Debian packages (software rendering, compiler) and build the C++ core.
+# Both create .venv, install the missing Debian packages (software rendering, USB, compiler) and build the C++ core.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-DEBIAN := g++ python3-dev python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2
+DEBIAN := g++ python3-dev python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libusb-1.0-0
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PINNED := $(BIN)/pip install --quiet --constraint constraints.txt
 PACKAGES := runtime export calib robot_io sim train
@@ -43,7 +43,7 @@ $(VENV)/.runs: $(VENV)/.created $(CORE)
 # torch first and alone: any later request for it is then already satisfied by this build.
 $(VENV)/.develops: $(VENV)/.created $(CORE)
 	$(PINNED) torch
-	$(PINNED) --editable '.[cpu,sim,serve,train,export,rtx,dev]'
+	$(PINNED) --editable '.[cpu,sim,serve,train,export,rtx,realsense,v4l2,dev]'
 	touch $@ $(VENV)/.runs
 
 # The real clients that `memrt serve` is tested with: what they require does not go together with what we do.

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from memrt.robot_io.cameras.settings import CameraConfig
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.strict_config import FieldError, convert, nearest, read_yaml
 
@@ -46,13 +47,33 @@ class PolicyServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One robot YAML. `kind` names the program that drives it."""
+    """One robot YAML. `kind` names the program that drives it: ours, or `node` for one of your own at `link.endpoint`.
+
+    `cameras` are the names that policies know them by. The simulator draws its own; of a node of your own each name may
+    have settings, which `memrt cameras` and the node's `CameraRig` open.
+    """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
-    kind: Literal["sim"]
-    cameras: tuple[str, ...]
+    kind: Literal["sim", "node"]
+    cameras: tuple[str, ...] | dict[str, CameraConfig]
     link: LinkConfig = LinkConfig()
     policy_server: PolicyServerConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "sim" and isinstance(self.cameras, dict):
+            raise FieldError(
+                "cameras",
+                expected="a list of names: the simulator draws its own pictures",
+                found="settings",
+                fix="write `cameras: [front, wrist]`",
+            )
+        if self.kind == "node" and self.link.endpoint is None:
+            raise FieldError(
+                "link.endpoint",
+                expected="where your node listens",
+                found="no such key",
+                fix="add `endpoint: ipc:///...` or `tcp://host:port` under `link`",
+            )
 
 
 def load_robot(path_or_name: str | Path) -> RobotConfig:

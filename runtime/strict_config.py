@@ -115,8 +115,7 @@ def _braced(names: set[str]) -> str:
 def _refuse_unknown_keys(value: Any, kind: msgspec.inspect.Type, path: tuple[str, ...], source: str) -> None:
     if isinstance(kind, msgspec.inspect.UnionType):
         for option in kind.types:
-            if isinstance(option, msgspec.inspect.StructType):
-                _refuse_unknown_keys(value, option, path, source)
+            _refuse_unknown_keys(value, option, path, source)
     elif isinstance(kind, msgspec.inspect.DictType) and isinstance(value, Mapping):
         for key, item in value.items():
             _refuse_unknown_keys(item, kind.value_type, (*path, str(key)), source)

@@ -10,6 +10,7 @@ from memrt.runtime.cli import (
     bench_command,
     build_command,
     calib_command,
+    cameras_command,
     eval_command,
     export_command,
     fidelity_command,
@@ -46,6 +47,7 @@ def build_app() -> typer.Typer:
         build_command,
         bench_command,
         profile_command,
+        cameras_command,
     ):
         command.register(app)
     return app

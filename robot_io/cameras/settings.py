@@ -1,0 +1,56 @@
+"""A camera's settings, as the robot's YAML states them under the name that policies know the camera by."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from memrt.runtime.strict_config import FieldError
+
+Side = Annotated[int, msgspec.Meta(ge=1, le=16_384)]  # the frame ring's bound
+
+
+class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One camera. `realsense` takes a `serial` or a recording's `path`, `v4l2` a device's and `replay` a folder's.
+
+    `latency_ms` is how much older a picture is than its time stamp says, measured by the lab: subtracted from it.
+    `repeat` plays recordings and folders again from the start, `pixels` is the format a V4L2 device sends.
+    """
+
+    kind: Literal["realsense", "v4l2", "replay"]
+    serial: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    width: Side = 640
+    height: Side = 480
+    fps: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 30
+    latency_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    repeat: bool = False
+    pixels: Literal["MJPG", "YUYV"] = "MJPG"
+
+    def __post_init__(self) -> None:
+        if self.kind == "realsense":
+            if (self.serial is None) == (self.path is None):
+                raise FieldError(
+                    "serial",
+                    expected="the serial number of a device, or the `path` of a recording",
+                    found="both" if self.serial else "neither",
+                    fix="give one; `memrt cameras list` shows the serial numbers",
+                )
+        elif self.path is None:
+            what = "a device such as /dev/v4l/by-id/...-video-index0" if self.kind == "v4l2" else "a folder of images"
+            raise FieldError("path", expected=what, found="no such key", fix="add `path`")
+        if self.kind != "realsense" and self.serial is not None:
+            raise FieldError(
+                "serial",
+                expected="no serial number for this kind",
+                found=self.serial,
+                fix="remove it; a V4L2 device's serial number is in its path below /dev/v4l/by-id",
+            )
+        if self.repeat and (self.kind == "v4l2" or self.serial is not None):
+            raise FieldError(
+                "repeat",
+                expected="a recording or a folder",
+                found="a device",
+                fix="remove `repeat`, a device never ends",
+            )
