@@ -50,9 +50,17 @@ class HighLevelCalls:
         `arguments` go into the trace. Raises whatever the high level raises.
         """
         start_ns = self._clock.now_ns()
+        observation = self._observer.watched(observation)
+        questions = 0
+
+        def is_cancelled() -> bool:
+            nonlocal questions
+            questions += 1
+            return cancelled is not None and cancelled()
+
         reply: HighLevelReply | None = None
         with suppress(Cancelled):
-            reply = self._high_level.call(goal, observation, state, cancelled=cancelled)
+            reply = self._high_level.call(goal, observation, state, cancelled=is_cancelled)
         end_ns = self._clock.now_ns()
         counts = {"cancelled calls": 1} if reply is None else dict(getattr(reply, "counts", {}))
         with self._lock:
@@ -75,6 +83,7 @@ class HighLevelCalls:
                 observation=observation,
                 before=state,
                 reply=reply,
+                questions=questions,
                 t_ns=t_ns,
                 duration_ns=end_ns - start_ns,
             )

@@ -22,8 +22,8 @@ from memrt.runtime.types import ActionChunk, Observation, PlayingChunk, RobotMod
 class HighLevelCall:
     """One question to the high level. `before` is the memory it was asked with, the memory after is the reply's.
 
-    `index` counts the calls of a run from 0. `reply` is None for a call that was cancelled: it left no trace but K/V
-    rows.
+    `index` counts the calls of a run from 0. `reply` is None for a call that was cancelled, the `questions`-th time
+    that it asked whether it was: it left no trace but K/V rows.
     """
 
     index: int
@@ -31,6 +31,7 @@ class HighLevelCall:
     observation: Observation
     before: Any
     reply: HighLevelReply | None
+    questions: int = 0
     t_ns: int
     duration_ns: int
 
@@ -56,10 +57,14 @@ class LowLevelCall:
 class LoopObserver(Protocol):
     """One method per thing that happens.
 
+    `watched`: the observation to call the high level with, the same but for its history, which an observer may look
+    through, to learn which past frames the policy asks for.
     `sent`: of low-level call `call`, `chunk` went to the robot: its actions are the last ones of that call's chunk, in
     time and paced. A chunk that did not go is an event of track "low level" that says why, with the argument `call`.
     `state`: where the robot is, at most once per look of the supervisor (50 Hz) or per control step.
     """
+
+    def watched(self, observation: Observation) -> Observation: ...
 
     def high_level(self, call: HighLevelCall) -> None: ...
 
@@ -74,6 +79,10 @@ class LoopObserver(Protocol):
 
 class NoObserver:
     """Takes everything and does nothing with it."""
+
+    def watched(self, observation: Observation) -> Observation:
+        """The observation itself."""
+        return observation
 
     def high_level(self, call: HighLevelCall) -> None:
         """Nobody records it."""

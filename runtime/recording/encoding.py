@@ -16,6 +16,7 @@ from memrt.runtime.recording.messages import (
     FrameRef,
     HighLevelAnswer,
     HighLevelRequest,
+    Look,
     LowLevelMessage,
     Memory,
     Playing,
@@ -26,15 +27,17 @@ from memrt.runtime.recording.messages import (
 from memrt.runtime.types import ActionChunk, Observation, PlayingChunk, RobotMode
 
 
-def seen(observation: Observation) -> Seen:
-    """The observation with its frames by name."""
+def seen(observation: Observation, history: list[Look] | None = None) -> Seen:
+    """The observation with its frames by name, and what was looked at in its history."""
     frames = [FrameRef(frame.camera, frame.index, frame.t_ns) for frame in observation.frames.values()]
-    return Seen(t_ns=observation.t_ns, proprioception=observation.proprioception.tolist(), frames=frames)
+    return Seen(
+        t_ns=observation.t_ns, proprioception=observation.proprioception.tolist(), frames=frames, history=history
+    )
 
 
 def without_pixels(observation: Observation) -> Observation:
     """The observation without its frames, so that a queued call keeps none of them alive."""
-    return replace(observation, frames={})
+    return replace(observation, frames={}, history=None)
 
 
 def plain(value: Any) -> Any:
@@ -63,11 +66,14 @@ def answer_of(call: HighLevelCall) -> HighLevelAnswer:
     """What became of it."""
     reply, t_ns = call.reply, call.t_ns + call.duration_ns
     if reply is None:
-        return HighLevelAnswer(call=call.index, t_ns=t_ns, duration_ns=call.duration_ns, cancelled=True)
+        return HighLevelAnswer(
+            call=call.index, t_ns=t_ns, duration_ns=call.duration_ns, cancelled=True, questions=call.questions
+        )
     return HighLevelAnswer(
         call=call.index,
         t_ns=t_ns,
         duration_ns=call.duration_ns,
+        questions=call.questions,
         reply=getattr(reply, "reply", ""),
         subgoal=reply.subgoal,
         held=reply.held,

@@ -19,7 +19,7 @@ from memrt.runtime.types import Frame, ImageArray
 
 FRAMES = "/frames/"  # and the camera's name: one channel per camera
 _LEVELS = {"info": 2, "warning": 3, "error": 4}  # foxglove.Log
-_HARMLESS = frozenset({"subgoal", "resume", "home"})  # every other event is at least a warning
+_HARMLESS = frozenset({"subgoal", "goal", "resume", "home"})  # every other event is at least a warning
 
 Numbers = list[float | None]  # None: not finite
 
@@ -77,12 +77,21 @@ class FrameRef(msgspec.Struct, frozen=True):
     t_ns: int
 
 
+class Look(msgspec.Struct, frozen=True):
+    """A past frame that was asked for: the newest of `camera` not younger than `t_ns`, None where it was gone."""
+
+    camera: str
+    t_ns: int
+    frame: FrameRef | None
+
+
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """An observation: float64 [8] joint angles [rad] and gripper opening, and the frames by name."""
+    """An observation: float64 [8] joint angles [rad] and gripper opening, frames by name, past ones asked for."""
 
     t_ns: int
     proprioception: Numbers
     frames: list[FrameRef]
+    history: list[Look] | None = None
 
 
 class HighLevelRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +107,8 @@ class HighLevelRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HighLevelAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of it. `cancelled`: there is no answer, and memory stayed as it was.
+    """What became of it. `cancelled`: there is no answer, and memory stayed as it was. `questions`: how often it asked
+    whether it was.
 
     `stages` are durations [ns], `amounts` numbers of tokens.
     """
@@ -107,6 +117,7 @@ class HighLevelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     t_ns: int
     duration_ns: int
     cancelled: bool = False
+    questions: int = 0
     reply: str = ""
     subgoal: str = ""
     held: bool = False

@@ -33,9 +33,10 @@ from memrt.runtime.recording.encoding import (
     state_of,
     without_pixels,
 )
+from memrt.runtime.recording.history import WatchedHistory
 from memrt.runtime.recording.mcap_file import McapFile
 from memrt.runtime.recording.messages import FRAMES, Log, RawImage, Seen
-from memrt.runtime.types import ActionChunk, Frame, Observation, RobotMode
+from memrt.runtime.types import ActionChunk, BorrowedFrame, Frame, Observation, RobotMode
 
 QUEUE_ITEMS = 8_192  # 90 s of the 50 states and 40 frames per second of a run with two cameras
 QUEUE_BYTES = 64 << 20  # 340 frames of 256x256
@@ -110,10 +111,18 @@ class McapRecorder:
             "failure": self._failure,
         }
 
+    def watched(self, observation: Observation) -> Observation:
+        """Look through its history: the past frames that the policy asks for are recorded too."""
+        if observation.history is None:
+            return observation
+        return replace(observation, history=WatchedHistory(observation.history, self._offer_lent))
+
     def high_level(self, call: HighLevelCall) -> None:
         """Record a call: its frames, the question, the answer, the memory after."""
         self._offer(call.observation.frames.values(), "frames", USED_FRAME_SHARE)
-        observation, kept = seen(call.observation), replace(call, observation=without_pixels(call.observation))
+        history = call.observation.history
+        observation = seen(call.observation, history.looks if isinstance(history, WatchedHistory) else None)
+        kept = replace(call, observation=without_pixels(call.observation))
         self._put("high-level calls", lambda: self._write_high_level(kept, observation))
 
     def low_level(self, call: LowLevelCall) -> None:
@@ -159,6 +168,13 @@ class McapRecorder:
     def _put(self, kind: str, write: Callable[[], None]) -> None:
         if not self._failure:
             self._queue.put(write, MESSAGE_BYTES, kind)
+
+    def _offer_lent(self, camera: str, lent: BorrowedFrame) -> None:
+        """Queue a copy of a frame that will be overwritten, unless it is recorded already."""
+        with self._known_lock:
+            recorded = self._known.get(camera, {}).get(lent.index) == ""
+        if not recorded:
+            self._offer([Frame(camera, lent.index, lent.t_ns, lent.image.copy())], "frames", USED_FRAME_SHARE)
 
     def _offer(self, frames: Iterable[Frame], kind: str, share: float) -> None:
         """Queue the frames that are not recorded yet; one that was dropped has another chance when a policy uses it."""

@@ -8,16 +8,20 @@ out differently, the recorded memory is taken up again, so that every decision i
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from memrt.runtime.loop.protocols import HighLevel, LowLevel
+from memrt.runtime.loop.protocols import HighLevel, HighLevelReply, LowLevel
+from memrt.runtime.policy.cancellation import Cancelled
 from memrt.runtime.recording.encoding import chunk_of, plain
+from memrt.runtime.recording.history import RecordedHistory
 from memrt.runtime.recording.messages import (
     FrameRef,
     HighLevelAnswer,
@@ -32,7 +36,7 @@ from memrt.runtime.recording.reader import Recording, Summary, is_frame
 from memrt.runtime.types import Frame, Observation, PlayingChunk, Subgoal
 
 Stage = Literal["high level", "low level"]
-FrameKey = tuple[str, int, int]  # camera, index, time
+FrameKey = tuple[str, int]  # camera, index
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +131,35 @@ class _Replay:
         """Read on; the last message of a decision makes it happen."""
         if isinstance(message, RawImage):
             frame = message.frame()
-            if self._uses[key := (frame.camera, frame.index, frame.t_ns)]:
+            if self._uses[key := (frame.camera, frame.index)]:
                 self._frames[key] = frame
         elif isinstance(message, HighLevelRequest):
             self._request = message
         elif isinstance(message, HighLevelAnswer):
             self._answer = message
             if message.cancelled:
-                self._skip("high level", "cancelled")
+                self._repeat_cancelled(message)
         elif isinstance(message, Memory):
             self._repeat_high_level(message)
         elif isinstance(message, LowLevelMessage):
             self._repeat_low_level(message)
 
+    def _repeat_cancelled(self, answer: HighLevelAnswer) -> None:
+        """A cancelled call has no outcome to compare, but the K/V rows it left are those that the next one finds."""
+        with suppress(Cancelled):
+            self._ask(answer)
+        self._skip("high level", "cancelled")
+
     def _repeat_high_level(self, memory: Memory) -> None:
         request, answer = self._request, self._answer
         assert request is not None, "a recorder writes request, answer and memory of a call in one go"
         assert answer is not None
-        observation = self._observation(request.observation)
-        if self._high_level is None:
-            self._skip("high level", "the high level is an oracle")
+        reply = self._ask(answer)
+        if reply is None:
+            self._skip(
+                "high level", "the high level is an oracle" if self._high_level is None else "a frame was dropped"
+            )
             return
-        if observation is None:
-            self._skip("high level", "a frame was dropped")
-            return
-        if plain(self._state) != request.before:
-            self._state = self._restored(request.before)
-        reply = self._high_level.call(request.goal, observation, self._state)
         asked = getattr(reply, "request", None)
         self._state = reply.state
         self.verdict.judge(
@@ -170,6 +176,23 @@ class _Replay:
             ],
         )
 
+    def _ask(self, answer: HighLevelAnswer) -> HighLevelReply | None:
+        """Repeat the last request, None where that cannot be done. Raises Cancelled where it was cancelled then."""
+        request = self._request
+        assert request is not None, "a recorder writes request and answer of a call in one go"
+        observation = self._observation(request.observation)
+        if self._high_level is None or observation is None:
+            return None
+        if plain(self._state) != request.before:
+            self._state = self._restored(request.before)
+        questions = itertools.count(1)
+        return self._high_level.call(
+            request.goal,
+            observation,
+            self._state,
+            cancelled=lambda: answer.cancelled and next(questions) >= answer.questions,
+        )
+
     def _repeat_low_level(self, call: LowLevelMessage) -> None:
         observation = self._observation(call.observation)
         if observation is None:
@@ -177,8 +200,8 @@ class _Replay:
             return
         subgoal = Subgoal(call.subgoal.text, call.subgoal.revision, call.subgoal.t_obs_ns)
         noise = self._low_level.noise(call.seed, call.call)
-        continued = {} if call.playing is None else {"playing": _playing(call.playing)}
-        found = chunk_of(self._low_level.act(observation, subgoal, call.goal, noise, **continued).chunk)
+        playing = None if call.playing is None else _playing(call.playing)
+        found = chunk_of(self._low_level.act(observation, subgoal, call.goal, noise, playing=playing).chunk)
         recorded = msgspec.structs.replace(call.chunk, actions=_finite(call.chunk.actions))
         found = msgspec.structs.replace(found, actions=_finite(found.actions))
         self.verdict.judge(
@@ -194,16 +217,18 @@ class _Replay:
 
     def _observation(self, seen: Seen) -> Observation | None:
         """What the policy saw, None where a frame of it was not recorded. Frames of no later use are let go."""
-        frames = {ref.camera: self._frame(ref) for ref in seen.frames}
-        if any(frame is None for frame in frames.values()):
+        found = [self._frame(ref) for ref in _refs(seen)]
+        frames = [frame for frame in found if frame is not None]
+        if len(frames) < len(found):
             return None
-        proprioception = np.array(seen.proprioception, np.float64)
-        return Observation(
-            seen.t_ns, proprioception, {name: frame for name, frame in frames.items() if frame is not None}
-        )
+        newest = {frame.camera: frame for frame in frames[: len(seen.frames)]}
+        looks = [look for look in seen.history or () if look.frame is not None]
+        past = {(look.camera, look.t_ns): frame for look, frame in zip(looks, frames[len(newest) :], strict=True)}
+        history = None if seen.history is None else RecordedHistory(past)
+        return Observation(seen.t_ns, np.array(seen.proprioception, np.float64), newest, history)
 
     def _frame(self, ref: FrameRef) -> Frame | None:
-        key = (ref.camera, ref.index, ref.t_ns)
+        key = (ref.camera, ref.index)
         self._uses[key] -= 1
         return self._frames.get(key) if self._uses[key] else self._frames.pop(key, None)
 
@@ -217,13 +242,18 @@ class _Replay:
         self.verdict.stages[stage].skipped[reason] += 1
 
 
+def _refs(seen: Seen) -> list[FrameRef]:
+    """All frames of an observation: the newest ones, then the past ones that were asked for."""
+    return seen.frames + [look.frame for look in seen.history or () if look.frame is not None]
+
+
 def _frame_uses(recording: Recording) -> Counter[FrameKey]:
     """How often each frame is asked for, so that it is kept from its arrival to its last use and no longer."""
     uses: Counter[FrameKey] = Counter()
     for recorded in recording.messages(lambda topic: topic in ("/high_level/request", "/low_level")):
         message = recorded.message
         if isinstance(message, HighLevelRequest | LowLevelMessage):
-            uses.update((ref.camera, ref.index, ref.t_ns) for ref in message.observation.frames)
+            uses.update((ref.camera, ref.index) for ref in _refs(message.observation))
     return uses
 
 

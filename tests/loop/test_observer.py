@@ -23,6 +23,9 @@ class Notes:
         self.events: list[tuple[str, dict]] = []
         self.modes: list[str] = []
 
+    def watched(self, observation):
+        return observation
+
     def high_level(self, call):
         self.high.append(call)
 

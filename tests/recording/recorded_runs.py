@@ -15,14 +15,15 @@ from memrt.runtime.recording.recorder import McapRecorder
 SETTINGS = LoopSettings(dt_ns=DT_NS, horizon=16, execute=8, every_steps=16, cap_steps=200, cameras=("front",), seed=3)
 
 
-def record_lockstep(path: Path, low_level: SwingLowLevel | None = None, **options) -> RunRecord:
+def record_lockstep(path: Path, low_level=None, high_level=None, **options) -> RunRecord:
     """A run of two swings."""
     with McapRecorder(path, {"goal": "swing"}, **options) as recorder:
-        record = run_observed(recorder, low_level)
+        record = run_observed(recorder, low_level, high_level)
         recorder.close({"status": record.status})
     return record
 
 
-def run_observed(recorder: McapRecorder, low_level: SwingLowLevel | None = None) -> RunRecord:
+def run_observed(recorder: McapRecorder, low_level=None, high_level=None) -> RunRecord:
     robot = KinematicRobot(VirtualClock(), 2, refusals_raise=True)
-    return run_lockstep(robot, SwingHighLevel(), low_level or SwingLowLevel(), "swing", SETTINGS, observer=recorder)
+    policies = high_level or SwingHighLevel(), low_level or SwingLowLevel()
+    return run_lockstep(robot, *policies, "swing", SETTINGS, observer=recorder)
