@@ -27,7 +27,10 @@ _encoder = msgspec.json.Encoder()
 
 
 class McapFile:
-    """Writes memrt's channels. Every method may raise OSError; then the file must only be closed."""
+    """Writes memrt's channels. Every method may raise OSError; then the file must only be closed.
+
+    Its index stays in memory until `finish`: about 1.5 kB per flush, 5 MB per hour.
+    """
 
     def __init__(self, path: Path, library: str) -> None:
         """Create `path`, which must not exist: a recording is never written over."""

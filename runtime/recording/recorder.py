@@ -71,7 +71,7 @@ class McapRecorder:
         ] = {}  # by camera and index: "" when recorded, else what it was dropped as
         self._known_lock = threading.Lock()
         self._failure = ""
-        self._messages = 0
+        self._messages = self._synced_messages = 0
         self._reported_drops = 0
         self._newest_ns = 0
         self._end: Mapping[str, object] = {}
@@ -105,7 +105,7 @@ class McapRecorder:
         """Plain JSON values for the run's report."""
         return {
             "path": str(self._path),
-            "messages": self._messages,
+            "messages": self._synced_messages,
             "bytes": self._file.bytes_written,
             "dropped": dict(self.dropped),
             "failure": self._failure,
@@ -203,11 +203,9 @@ class McapRecorder:
                     if time.monotonic() - flushed_s >= FLUSH_S:
                         break
                 if time.monotonic() - flushed_s >= FLUSH_S:
-                    self._note_drops()
-                    self._file.flush()
+                    self._flush()
                     flushed_s = time.monotonic()
-            self._note_drops()
-            self._file.flush()
+            self._flush()
             self._file.metadata(END, {**self._end, "dropped": dict(self.dropped)})
             self._file.finish()
         except Exception as error:  # whatever it is, a full disk above all, the run goes on
@@ -217,6 +215,11 @@ class McapRecorder:
                 pass
         finally:
             self._file.close()
+
+    def _flush(self) -> None:
+        self._note_drops()
+        self._file.flush()
+        self._synced_messages = self._messages
 
     def _note_drops(self) -> None:
         dropped = self.dropped
