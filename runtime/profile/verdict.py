@@ -9,9 +9,13 @@ from typing import Any
 
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.distribution import Distribution
+from memrt.runtime.loop.scheduler import delay_steps
 from memrt.runtime.loop.settings import LoopSettings
-from memrt.runtime.policy.chunking import feasible
+from memrt.runtime.policy.chunking import executed, feasible
 from memrt.runtime.profile.window import Control, Window
+
+NO_CALL = "let the window last longer than a call (--seconds)"
+FASTER = "fewer denoise_steps, smaller images, more --threads, a faster device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Found:
 
     high_level_p99_ns: float | None
     silence_ns: int
+    low_level_p99_ns: float | None
     chunk_p99_ns: float | None
     late_chunks: int
     starved_ns: int
@@ -46,6 +51,7 @@ class Found:
         return cls(
             high_level_p99_ns=_p99(windows, "high level"),
             silence_ns=max(window.silence_ns for window in windows),
+            low_level_p99_ns=_p99(windows, "low level"),
             chunk_p99_ns=_p99(windows, "observation to chunk"),
             late_chunks=sum(window.counts["late chunks"] for window in windows),
             starved_ns=sum(window.starved_ns for window in windows),
@@ -55,10 +61,12 @@ class Found:
 
 def budget(settings: LoopSettings, found: Found) -> list[Line]:
     """Every demand that the policy's YAML makes, in the order in which a reader asks."""
+    every_tick = [_every_tick(settings, found.low_level_p99_ns)] if settings.calls == "every_tick" else []
     return [
         _period(settings, found.high_level_p99_ns),
         _time_to_live(settings, found.silence_ns),
         _chunks(settings, found.chunk_p99_ns),
+        *every_tick,
         _gaps(found.late_chunks, found.starved_ns),
         _control(found.control),
     ]
@@ -74,7 +82,7 @@ def _period(settings: LoopSettings, p99_ns: float | None) -> Line:
     dt_ns, steps = settings.paced_dt_ns, settings.every_steps
     what, asked = "high level: period", f"p99 <= {_ms(steps * dt_ns)} ({steps} steps at {NS_PER_S / dt_ns:g} Hz)"
     if p99_ns is None:
-        return Line(what, asked, "no call ended", False, "let the window last longer than a call (--seconds)")
+        return Line(what, asked, "no call ended", False, NO_CALL)
     if p99_ns <= steps * dt_ns:
         return Line(what, asked, f"p99 {_ms(p99_ns)}", True)
     advice = (
@@ -95,24 +103,34 @@ def _time_to_live(settings: LoopSettings, silence_ns: int) -> Line:
 
 def _chunks(settings: LoopSettings, p99_ns: float | None) -> Line:
     """Chunks follow each other without a gap iff d <= s <= H - d, d the delay in actions (SPECS 3)."""
-    dt_ns, executed, horizon = settings.paced_dt_ns, settings.execute, settings.horizon
-    longest = min(executed, horizon - executed)  # the largest d that satisfies both
-    what = "low level: observation to chunk"
-    asked = f"p99 <= {_ms(longest * dt_ns)} (d <= {executed} <= {horizon} - d, {_ms(dt_ns)} each)"
+    dt_ns, execute, horizon = settings.paced_dt_ns, settings.execute, settings.horizon
+    chunked = settings.calls == "chunked"
+    longest = min(execute, horizon - execute) if chunked else horizon // 2  # the largest d that fits
+    limit_ns = min(longest * dt_ns, (longest + 1) * dt_ns - settings.send_lead_ns)
+    rule = f"d <= {execute} <= {horizon} - d" if chunked else f"d <= {horizon} - d"
+    what, asked = "low level: observation to chunk", f"p99 <= {_ms(limit_ns)} ({rule}, {_ms(dt_ns)} each)"
     if p99_ns is None:
-        return Line(what, asked, "no call ended", False, "let the window last longer than a call (--seconds)")
-    delay = math.ceil(p99_ns / dt_ns)
+        return Line(what, asked, "no call ended", False, NO_CALL)
+    delay = delay_steps(math.ceil(p99_ns), settings)
     said = f"p99 {_ms(p99_ns)}, d = {delay}"
-    if feasible(delay, executed, horizon):
+    if feasible(delay, executed(settings.calls, execute, delay), horizon):
         return Line(what, asked, said, True)
-    if delay <= horizon // 2:  # some s satisfies d <= s <= H - d
+    if chunked and delay <= horizon // 2:  # some s satisfies d <= s <= H - d
         advice = f"set low_level.execute between {delay} and {horizon - delay}"
     else:
-        advice = (
-            f"no `execute` helps a delay above {horizon // 2} of {horizon} actions: fewer denoise_steps, smaller "
-            "images, more --threads, a faster device, or a longer horizon"
-        )
+        advice = f"nothing helps a delay above {horizon // 2} of {horizon} actions but a longer horizon, or: {FASTER}"
     return Line(what, asked, said, False, advice)
+
+
+def _every_tick(settings: LoopSettings, p99_ns: float | None) -> Line:
+    """A new chunk each control step needs a call that is no longer than one."""
+    dt_ns = settings.paced_dt_ns
+    what, asked = "low level: every tick", f"a call's p99 <= {_ms(dt_ns)}"
+    if p99_ns is None:
+        return Line(what, asked, "no call ended", False, NO_CALL)
+    fits = p99_ns <= dt_ns
+    advice = "" if fits else f"set low_level.calls to `chunked`, or: {FASTER}"
+    return Line(what, asked, f"p99 {_ms(p99_ns)}", fits, advice)
 
 
 def _gaps(late_chunks: int, starved_ns: int) -> Line:

@@ -1,5 +1,6 @@
 """The budget's demands at and around their limits."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
+from memrt.runtime.loop.scheduler import delay_steps
 from memrt.runtime.loop.settings import LoopSettings
-from memrt.runtime.policy.chunking import feasible
+from memrt.runtime.policy.chunking import executed, feasible
 from memrt.runtime.profile.verdict import Found, budget, met
 from memrt.runtime.profile.window import Control
 
@@ -17,6 +19,7 @@ SETTINGS = LoopSettings(dt_ns=DT_NS, horizon=16, execute=8, every_steps=16)
 FINE = Found(
     high_level_p99_ns=100 * NS_PER_MS,
     silence_ns=NS_PER_S,
+    low_level_p99_ns=20 * NS_PER_MS,
     chunk_p99_ns=60 * NS_PER_MS,
     late_chunks=0,
     starved_ns=0,
@@ -56,13 +59,19 @@ def test_the_robot_holds_after_the_time_to_live(silence_ns, kept):
 
 
 @given(
-    horizon=st.integers(1, 64), execute=st.integers(1, 64), p99_ns=st.floats(1, 80 * DT_NS), speed=st.floats(0.1, 1.0)
+    horizon=st.integers(1, 64),
+    execute=st.integers(1, 64),
+    p99_ns=st.floats(1, 80 * DT_NS),
+    speed=st.floats(0.1, 1.0),
+    calls=st.sampled_from(["chunked", "every_tick"]),
 )
-def test_chunks_are_judged_as_the_scheduler_does_and_the_advice_helps(horizon, execute, p99_ns, speed):
-    settings = LoopSettings(dt_ns=DT_NS, horizon=horizon, execute=min(execute, horizon), every_steps=16, speed=speed)
+def test_chunks_are_judged_as_the_scheduler_does_and_the_advice_helps(horizon, execute, p99_ns, speed, calls):
+    settings = LoopSettings(
+        dt_ns=DT_NS, horizon=horizon, execute=min(execute, horizon), every_steps=16, speed=speed, calls=calls
+    )
     found = line(settings, replace(FINE, chunk_p99_ns=p99_ns), "low level: observation to chunk")
-    delay = -(-p99_ns // settings.paced_dt_ns)
-    assert found.met is feasible(delay, settings.execute, horizon)
+    delay = delay_steps(math.ceil(p99_ns), settings)
+    assert found.met is feasible(delay, executed(calls, settings.execute, delay), horizon)
     if found.advice.startswith("set low_level.execute between"):
         low, high = (int(word) for word in found.advice.split() if word.isdigit())
         assert low <= high
@@ -70,6 +79,23 @@ def test_chunks_are_judged_as_the_scheduler_does_and_the_advice_helps(horizon, e
         assert feasible(delay, high, horizon)
     elif found.advice:
         assert not any(feasible(delay, s, horizon) for s in range(1, horizon + 1))
+
+
+@pytest.mark.parametrize(("execute", "lead_ms"), [(8, 10), (12, 10), (8, 80)])
+def test_the_latency_that_is_asked_for_is_the_largest_that_fits(execute, lead_ms):
+    settings = replace(SETTINGS, execute=execute, send_lead_ns=lead_ms * NS_PER_MS)
+    what = "low level: observation to chunk"
+    limit_ns = float(line(settings, FINE, what).asked.split()[2]) * NS_PER_MS
+    assert line(settings, replace(FINE, chunk_p99_ns=limit_ns), what).met
+    assert not line(settings, replace(FINE, chunk_p99_ns=limit_ns + 1), what).met
+
+
+@pytest.mark.parametrize(("p99_ms", "kept"), [(50, True), (51, False)])
+def test_a_chunk_at_every_tick_needs_a_call_within_one(p99_ms, kept):
+    settings = replace(SETTINGS, calls="every_tick")
+    found = line(settings, replace(FINE, low_level_p99_ns=p99_ms * NS_PER_MS), "low level: every tick")
+    assert found.met is kept
+    assert ("chunked" in found.advice) is not kept
 
 
 @pytest.mark.parametrize("stage", ["high_level_p99_ns", "chunk_p99_ns"])
