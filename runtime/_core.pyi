@@ -76,7 +76,9 @@ class ChunkBuffer:
 class DurationStats(TypedDict):
     count: int
     median: int
+    p90: int
     p99: int
+    p999: int
     max: int
 
 class ControlStats(TypedDict):

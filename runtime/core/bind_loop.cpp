@@ -21,7 +21,9 @@ nb::dict to_dict(const Histogram& histogram) {
     nb::dict out;
     out["count"] = histogram.count();
     out["median"] = histogram.quantile(0.5);
+    out["p90"] = histogram.quantile(0.9);
     out["p99"] = histogram.quantile(0.99);
+    out["p999"] = histogram.quantile(0.999);
     out["max"] = histogram.max();
     return out;
 }
