@@ -16,9 +16,9 @@ from memrt.runtime.loop.realtime import RealtimeLoop, warm_up
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.profile.fixed_subgoal import FixedSubgoal
 from memrt.runtime.profile.protocol import MIN_REST, OFF, ON, ORDER, ProfileProtocol
-from memrt.runtime.profile.window import Control, Episode, Window
+from memrt.runtime.profile.window import BROKEN_OFF, Control, Episode, Window
 
-BROKEN_IN_A_ROW = 3  # episodes of one window that ended in a hold or a fault: the next would too
+BROKEN_IN_A_ROW = 3  # episodes of one window that ended in a hold, a fault or before they had settled: the next would
 
 OpenRobot = Callable[[int], AbstractContextManager[tuple[TaskRobot, str]]]  # seed -> (a robot that is connected, goal)
 Progress = Callable[[str], None]
@@ -79,7 +79,8 @@ def _fill(
             record = loop.run(protocol.settle_s + rest_ns / NS_PER_S, meter.tick)
         window.first_subgoal = window.first_subgoal or next((text for _, text in record.subgoals), goal)
         window.episodes.append(Episode(settings.seed, meter.seconds, record.status, record.reason))
-        broken = broken + 1 if record.status in ("held", "fault") else 0
+        useless = record.status in BROKEN_OFF or not meter.seconds
+        broken = broken + 1 if useless else 0
     if window.condition == OFF:  # asking for a fixed subgoal is no call of a policy
         for found in (window.latencies, window.amounts):
             for name in [name for name in found if name.startswith("high level")]:

@@ -28,8 +28,6 @@ def remarks(hardware: Mapping[str, Any], windows: Sequence[Window]) -> list[str]
         calls = min((w.latencies[stage].count for w in windows if stage in w.latencies), default=0)
         if calls < TAIL_CALLS:
             found.append(f"{stage}: {calls} calls in the shortest window, so p99 is close to the slowest of them")
-    endings = [e for window in windows for e in window.episodes if e.ended in ("held", "fault")]
-    found += sorted({f"an episode ended as `{e.ended}`: {e.reason}" for e in endings})
     dropped = sum(window.trace.dropped for window in windows)
     if dropped:
         found.append(f"{dropped} of the oldest events are missing in trace.json; the figures count every call")

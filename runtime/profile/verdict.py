@@ -12,7 +12,7 @@ from memrt.runtime.distribution import Distribution
 from memrt.runtime.loop.scheduler import delay_steps
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.policy.chunking import executed, feasible
-from memrt.runtime.profile.window import Control, Window
+from memrt.runtime.profile.window import BROKEN_OFF, Control, Window
 
 NO_CALL = "let the window last longer than a call (--seconds)"
 FASTER = "fewer denoise_steps, smaller images, more --threads, a faster device"
@@ -44,6 +44,7 @@ class Found:
     late_chunks: int
     starved_ns: int
     control: Control | None
+    broken_off: tuple[str, ...]
 
     @classmethod
     def of(cls, windows: Sequence[Window]) -> Found:
@@ -56,6 +57,7 @@ class Found:
             late_chunks=sum(window.counts["late chunks"] for window in windows),
             starved_ns=sum(window.starved_ns for window in windows),
             control=Control.of([part for window in windows for part in window.controls]),
+            broken_off=tuple(e.reason for window in windows for e in window.episodes if e.ended in BROKEN_OFF),
         )
 
 
@@ -69,6 +71,7 @@ def budget(settings: LoopSettings, found: Found) -> list[Line]:
         *every_tick,
         _gaps(found.late_chunks, found.starved_ns),
         _control(found.control),
+        _endings(found.broken_off),
     ]
 
 
@@ -153,6 +156,14 @@ def _control(control: Control | None) -> Line:
         "node (taskset, isolcpus), use a PREEMPT_RT kernel"
     )
     return Line("control ticks", "none missed", found, False, advice)
+
+
+def _endings(reasons: Sequence[str]) -> Line:
+    """A hold needs a person to go on."""
+    if not reasons:
+        return Line("holds and faults", "none", "none", True)
+    found = f"{len(reasons)}: {'; '.join(dict.fromkeys(reasons))}"
+    return Line("holds and faults", "none", found, False, "the loop's table of faults says what leads to each")
 
 
 def _p99(windows: Sequence[Window], stage: str) -> float | None:

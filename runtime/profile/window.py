@@ -15,6 +15,7 @@ from memrt.runtime.profile.protocol import ON
 from memrt.runtime.trace import Trace, TraceEvent
 
 LATENESS = "control lateness "  # how a robot's node names its figures: "control lateness p99 [ms]"
+BROKEN_OFF = ("held", "fault")  # how a run ends that nobody wanted to end
 COUNTED = {"ticks": "control ticks", "missed": "control ticks missed", "starved": "control ticks starved"}
 
 

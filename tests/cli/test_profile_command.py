@@ -82,7 +82,7 @@ def test_a_profile_without_a_robot_measures_both_policies(short, tmp_path):
     assert on["misses"]["control_ticks"] is None
 
     assert document["hardware"]["cores"] > 0
-    assert document["verdict"]["lines"][-1]["met"] is None
+    assert document["verdict"]["lines"][-2]["met"] is None
     assert result.stderr.count("window ") == 4
     written = {path.name for path in Path(tmp_path / "made").iterdir()}
     assert written == {"profile.json", "profile.html", "trace.json"}

@@ -10,7 +10,7 @@ from memrt.runtime.clock import NS_PER_S, MonotonicClock
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.profile.measurement import Subject, measure
-from memrt.runtime.profile.protocol import OFF, ON, ProfileProtocol
+from memrt.runtime.profile.protocol import MIN_REST, OFF, ON, ProfileProtocol
 
 PROTOCOL = ProfileProtocol(seconds=0.6, warm_up_calls=2, settle_s=0.15)
 # Patient: a busy test machine must not look like a lost camera.
@@ -67,15 +67,16 @@ def windows(told):
 
 def test_conditions_alternate_and_each_is_measured_twice(windows, told):
     assert [(window.condition, window.repetition) for window in windows] == [(ON, 1), (OFF, 1), (ON, 2), (OFF, 2)]
-    assert told.count("warm") == 4
+    assert told.count("warm") == sum(len(window.episodes) for window in windows)
     assert sum(line.startswith("window") for line in told) == 4
 
 
-def test_every_window_is_as_long_as_asked_without_its_settling(windows):
+def test_every_window_is_filled_without_its_settling(windows):
+    """A busy computer may need a second episode for it."""
     for window in windows:
-        assert 0.9 * PROTOCOL.seconds <= window.duration_ns / NS_PER_S < PROTOCOL.seconds + 2
+        assert (1 - MIN_REST) * PROTOCOL.seconds <= window.duration_ns / NS_PER_S < PROTOCOL.seconds + 2
         names = [event.name for event in window.trace.events() if event.track == "profile"]
-        assert names == ["settling", "measured"]
+        assert names == ["settling", "measured"] * len(window.episodes)
 
 
 def test_the_high_level_is_measured_only_where_it_thinks(windows):

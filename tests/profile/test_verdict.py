@@ -24,6 +24,7 @@ FINE = Found(
     late_chunks=0,
     starved_ns=0,
     control=Control(60_000, 0, 0, {}),
+    broken_off=(),
 )
 
 
@@ -34,7 +35,7 @@ def line(settings: LoopSettings, found: Found, what: str):
 
 def test_a_computer_that_keeps_up_meets_every_demand():
     lines = budget(SETTINGS, FINE)
-    assert [line.met for line in lines] == [True] * 5
+    assert [line.met for line in lines] == [True] * 6
     assert met(lines)
     assert not any(line.advice for line in lines)
 
@@ -118,5 +119,10 @@ def test_a_missed_control_tick_is_named_with_what_to_try():
 
 def test_a_robot_without_control_is_neither_kept_nor_broken():
     lines = budget(SETTINGS, replace(FINE, control=None))
-    assert lines[-1].met is None
+    assert lines[-2].met is None
     assert met(lines)
+
+
+def test_holds_are_counted_and_each_reason_is_named_once():
+    found = line(SETTINGS, replace(FINE, broken_off=("a camera is lost", "a camera is lost")), "holds and faults")
+    assert (found.met, found.found) == (False, "2: a camera is lost")
