@@ -77,10 +77,12 @@ class HighLevelPolicy:
     def initial(self) -> MemoryState:
         """The memory at the start of an episode; what an earlier episode left in the K/V cache is forgotten.
 
-        An episode's bits then depend on nothing that ran before. Vision features are kept: they come back bit for bit.
+        An episode's bits then depend on nothing that ran before. Vision features come back bit for bit and are kept,
+        but not those of a keyframe memory: a frame that comes back as JPEG has other pixels than at first.
         """
         self._session.forget_prefix()
         if self._images is not None:
+            self._session.forget()
             self._images.clear()
         return self.memory.initial()
 

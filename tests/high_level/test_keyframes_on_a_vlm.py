@@ -110,3 +110,12 @@ def test_a_context_that_is_too_small_is_refused(folder: Path) -> None:
     seen = Observation(0, np.zeros(8), {name: Frame(name, 0, 0, tiny.image(1)) for name in ("wrist", "front")})
     with pytest.raises(MemrtError, match="prompt too long"):
         policy.call("word " * 3000, seen, policy.initial())
+
+
+def test_an_episode_finds_no_features_of_the_one_before(folder: Path) -> None:
+    """Those of a frame that came back as JPEG are not those of the frame as it was first seen."""
+    episode = Episode(folder)
+    episode.run([0, 20])
+    assert episode.session._encoder.frames > 0
+    episode.policy.initial()
+    assert episode.session._encoder.frames == 0
