@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.gates import refuse_chunk
-from memrt.runtime.loop.protocols import HighLevel, LowLevel
+from memrt.runtime.loop.protocols import HighLevel, LooksBack, LowLevel
 from memrt.runtime.loop.scheduler import SubgoalBoard
 from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.loop.step_frames import StepFrames
 from memrt.runtime.types import FloatArray, Observation, Subgoal
 
 
@@ -65,13 +66,17 @@ class Episode:
 
     def restart(self) -> None:
         """Forget everything: the memory is as at the start, and so is the noise."""
+        high_level, settings = self._host.high_level, self._host.settings
         self.step = 0
         self.goal = ""
         self._memory: Any = None
         self._begun = False
+        self._past: StepFrames | None = None
+        if isinstance(high_level, LooksBack):
+            self._past = StepFrames(high_level, settings.dt_ns, settings.every_steps)
         self._board = SubgoalBoard()
         self._calls = 0
-        self._asked_at: int | None = None  # the control step of the last high-level call
+        self._next_call = 0  # of the high level, control step
 
     @property
     def now_ns(self) -> int:
@@ -79,11 +84,11 @@ class Episode:
         return self.step * self._host.settings.dt_ns
 
     @property
-    def high_level_due(self) -> bool:
-        """Whether `look` would ask the high level now."""
-        if self._host.high_level is None or self._asked_at is None:
+    def looks(self) -> bool:
+        """Whether `look` would ask the high level now, or keep what the cameras see for a later call."""
+        if self._host.high_level is None or not self._begun or self.step >= self._next_call:
             return True
-        return self.step - self._asked_at >= self._host.settings.every_steps
+        return self._past is not None and self._past.wants(self._memory, self.now_ns, self._call_ns)
 
     def infer(self, observation: Observation, goal: str, subgoal: str = "") -> Answer:
         """`look`, then `act`."""
@@ -96,26 +101,37 @@ class Episode:
     def look(self, observation: Observation, goal: str, subgoal: str = "") -> bool:
         """Ask the high level if it is due; whether it was. A `subgoal` of the client's replaces its answer.
 
-        Another goal than before begins another episode: what is remembered belongs to a task.
+        Under another goal it is due at once; what becomes of its memory then is the policy's `on_new_goal`.
         """
         if goal != self.goal:
-            at = self.step
-            self.restart()
-            self.step, self.goal = at, goal
-        host = self._host
-        if subgoal or host.high_level is None:
+            self.goal, self._next_call = goal, self.step
+        high_level = self._host.high_level
+        if subgoal or high_level is None:
             self._board.answer(subgoal or goal, observation.t_ns, observation.t_ns)
             return False
-        if not self.high_level_due:
+        self.remember(observation)
+        if self.step < self._next_call:
             return False
-        if self._begun:
-            host.take_over(self)
-        else:
-            self._memory, self._begun = host.initial(self), True
-        reply = host.high_level.call(goal, observation, self._memory)
-        self._memory, self._asked_at = reply.state, self.step
+        self._host.take_over(self)
+        reply = high_level.call(goal, replace(observation, history=self._past), self._memory)
+        self._memory = reply.state
+        self._next_call = self.step + self._host.settings.every_steps
+        if self._past is not None:
+            wait_ns = self._past.next_call_ns(self._memory, self.now_ns) - self.now_ns
+            self._next_call = self.step + wait_ns // self._host.settings.dt_ns
         self._board.answer(reply.subgoal, observation.t_ns, observation.t_ns)
         return True
+
+    def remember(self, observation: Observation) -> None:
+        """Keep what the cameras see for calls that look at frames over time; bounded by how far those look back."""
+        if not self._begun:
+            self._memory, self._begun = self._host.initial(self), True
+        if self._past is not None:
+            self._past.add(observation, self._memory, max(self._call_ns, observation.t_ns))
+
+    @property
+    def _call_ns(self) -> int:
+        return max(self.step, self._next_call) * self._host.settings.dt_ns
 
     def act(self, observation: Observation) -> tuple[FloatArray, Subgoal]:
         """A chunk float64 [H, 8] from `observation`, and the subgoal it follows.

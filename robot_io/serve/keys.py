@@ -69,6 +69,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     action_gripper: GripperRange = GripperRange()
     # Control steps between two requests, by default the policy's `execute`. A vla-eval request is always one step.
     steps_per_request: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    buffer_cameras: tuple[str, ...] = ()  # robomme: whose pictures the views of `add_buffer` are, in order
     observation_params: dict[str, bool] = {}  # vla-eval: what the benchmark is asked to send
     prompt: str = "{subgoal}"
     send_image_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)] | None = None  # client: resized with padding

@@ -15,7 +15,7 @@ from memrt.robot_io.serve.episode import Episode, PolicyHost
 from memrt.robot_io.serve.keys import KeyMap
 from memrt.runtime.config import PolicyConfig
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.types import PROPRIOCEPTION_DIM
+from memrt.runtime.types import PROPRIOCEPTION_DIM, Frame, Observation
 
 NS_PER_MS = 1e6
 
@@ -101,22 +101,29 @@ class OpenpiConversation:
     def _record(self, request: dict[str, Any]) -> None:
         """`images` uint8 [t, views, h, w, 3] and `state` [t, 8] are all that happened since the last buffer.
 
-        They tell how many control steps have passed. The first buffer ends with the first observation, a
-        demonstration before it; `exec_start_idx` is that observation's index.
+        They tell how many control steps have passed, and show `buffer_cameras` to a high level that looks at frames
+        over time. The first buffer ends with the first observation; a demonstration before it is not looked at.
         """
         images, state = request.get("images"), request.get("state")
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 5 or images.shape[-1] != 3:
             raise _refused("images", "uint8 [t, views, height, width, 3]", images)
+        if images.size == 0:
+            raise _refused("images", "at least one pixel", images)
         if not isinstance(state, np.ndarray) or state.ndim != 2 or len(state) != len(images):
             raise _refused("state", f"[{len(images)}, {PROPRIOCEPTION_DIM}], one row for each image", state)
-        start = request.get("exec_start_idx", 0)
-        if type(start) is not int or start < 0:
-            raise _refused("exec_start_idx", "a frame's index", start)
-        if self._recorded is None:
-            self._recorded = 0
-        else:
-            self._recorded += len(images)
-        self._episode.step = self._recorded
+        episode, cameras = self._episode, self._map.keys.buffer_cameras
+        if images.shape[1] < len(cameras):
+            raise _refused("images", f"a view of each of {', '.join(cameras)} (`buffer_cameras`)", images)
+        before = -1 if self._recorded is None else self._recorded
+        self._recorded = 0 if self._recorded is None else before + len(images)
+        for index in range(len(images)) if cameras else ():
+            episode.step = self._recorded - (len(images) - 1 - index)
+            if episode.step > before and episode.looks:
+                t_ns, views = episode.now_ns, zip(cameras, images[index], strict=False)
+                # Copies: a view would keep the whole message.
+                frames = {camera: Frame(camera, episode.step, t_ns, image.copy()) for camera, image in views}
+                episode.remember(Observation(t_ns, np.asarray(state[index], np.float64), frames))
+        episode.step = self._recorded
 
 
 def _refused(key: str, expected: str, value: object) -> MemrtError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -48,6 +48,11 @@ class Serving:
         """The cameras that a request must show: the high level's counts only where there is one."""
         return self.settings.cameras if self.high_level is not None else self.policy.low_level.cameras
 
+    @property
+    def one_client(self) -> bool:
+        """Whether only one client can be served at a time: keyframes are kept in the high level, not in its state."""
+        return self.high_level is not None and self.policy.memory.kind == "keyframes"
+
     def server(self) -> PolicyServer:
         """The server, not running yet. Raises MemrtError when the keys know no key for a camera of the policy."""
         host = PolicyHost(self.high_level, self.low_level, self.settings)
@@ -57,7 +62,10 @@ class Serving:
         def converse() -> Conversation:
             return kind(host, key_map, self.policy)
 
-        return PolicyServer(converse, self.limits)
+        limits = self.limits
+        if self.one_client:
+            limits = replace(limits, connections=1)
+        return PolicyServer(converse, limits)
 
     def run(self, host: str, port: int, ready: Callable[[int], None]) -> PolicyServer:
         """Serve until SIGINT or SIGTERM; `ready` is told the port. The server that ran, for its counts."""

@@ -37,6 +37,7 @@ class VlaEvalConversation:
     def __init__(self, host: PolicyHost, key_map: KeyMap, policy: PolicyConfig) -> None:
         self._map, self._policy = key_map, policy
         self._episode = Episode(host)
+        self._execute = host.settings.steps_between_calls
         self._actions: FloatArray | None = None
         self._began_at = 0  # the control step of the chunk's first action
 
@@ -96,8 +97,8 @@ class VlaEvalConversation:
         episode, key_map = self._episode, self._map
         episode.step += message.skipped
         played = episode.step - self._began_at
-        over = self._actions is None or played >= self._policy.low_level.execute
-        if over or episode.high_level_due:  # else the pictures need not be decoded
+        over = self._actions is None or played >= self._execute
+        if over or episode.looks:  # else the pictures need not be decoded
             goal = key_map.goal(message.payload)
             observation = key_map.observation(message.payload, episode.now_ns, episode.step)
             episode.look(observation, goal, key_map.subgoal(message.payload, self._policy.memory.subgoal_style))

@@ -65,8 +65,8 @@ def serve(
 
     The client owns the robot: it sends pictures, joint angles and the task, and gets action chunks (openpi, robomme)
     or one action per step (vla-eval). Each connection is an episode with a memory of its own; the high level is asked
-    every `every_steps` control steps, the action expert for each chunk. A new connection, a reset, an episode_start or
-    another task begins with an empty memory. Health: GET /healthz or /health.
+    every `every_steps` control steps, the action expert for each chunk. A new connection, a reset or an episode_start
+    begins with an empty memory. Health: GET /healthz or /health.
 
     Examples:
 
@@ -109,6 +109,8 @@ def serve(
         settings = LoopSettings.from_policy(loaded.policy, seed=seed)
         serving = Serving(loaded.policy, high_level, low_level, settings, mapping, limits)
         serving.server()  # what the keys lack is told before anything is warmed up
+        if serving.one_client:
+            note(f"one client at a time: the memory of {loaded.policy.name} keeps frames of one episode")
         serving.warm_up()
         server = serving.run(host, port, lambda bound: _announce(loaded.policy.name, protocol.value, host, bound))
     note("served: " + (", ".join(f"{count} {what}" for what, count in server.counts.items() if count) or "nobody"))

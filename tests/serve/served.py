@@ -45,7 +45,7 @@ class CountingHighLevel:
         self.begun += 1
         return 0
 
-    def call(self, goal: str, observation: Observation, state: int) -> Reply:
+    def call(self, goal: str, observation: Observation, state: int, **_: object) -> Reply:
         self.calls.append((goal, state))
         return Reply(state + 1, f"{goal}, part {state + 1}")
 

@@ -55,8 +55,8 @@ def test_the_high_level_is_asked_every_so_many_control_steps_and_remembers():
         ]
 
 
-@pytest.mark.parametrize("how", ["reset", "goal", "reconnect"])
-def test_an_episode_begins_with_a_reset_another_task_or_another_connection(how):
+@pytest.mark.parametrize("how", ["reset", "reconnect"])
+def test_an_episode_begins_with_a_reset_or_another_connection(how):
     with served("robomme") as server:
         client = Client(server)
         for _ in range(EVERY // EXECUTE + 1):
@@ -66,11 +66,18 @@ def test_an_episode_begins_with_a_reset_another_task_or_another_connection(how):
         elif how == "reconnect":
             client.socket.close()
             client = Client(server)
-        goal = "another task" if how == "goal" else "press the button"
-        reply = client.ask(robomme_request(goal))
-        assert server.high_level.calls[-1] == (goal, 0)
+        reply = client.ask(robomme_request())
+        assert server.high_level.calls[-1] == ("press the button", 0)
         assert reply["actions"][0, 1] == 0  # the first noise of an episode again
         assert server.high_level.begun == 2
+
+
+def test_another_task_asks_the_high_level_at_once_which_knows_what_to_keep():
+    with served("openpi") as server:
+        client = Client(server)
+        client.ask(openpi_request())
+        assert client.ask(openpi_request("another task"))["subgoal"] == "another task, part 2"
+        assert server.high_level.calls == [("press the button", 0), ("another task", 1)]
 
 
 def test_two_clients_have_two_memories_and_leave_each_other_no_prefix():

@@ -163,7 +163,7 @@ def test_a_client_that_sends_ahead_is_answered_in_order_and_read_no_further_than
         server.low_level.proceed.set()
         subgoals = [unpack(client.recv(5))["subgoal"] for _ in range(count)]
         sender.join(5)
-        assert subgoals == [f"task {index}, part 1" for index in range(count)]
+        assert subgoals == [f"task {index}, part {index + 1}" for index in range(count)]
 
 
 def test_a_client_that_does_not_read_its_replies_is_dropped():
