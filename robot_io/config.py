@@ -50,12 +50,14 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One robot YAML. `kind` names the program that drives it: ours, or `node` for one of your own at `link.endpoint`.
 
     `cameras` are the names that policies know them by. The simulator draws its own; of a node of your own each name may
-    have settings, which `memrt cameras` and the node's `CameraRig` open.
+    have settings, which `memrt cameras` and the node's `CameraRig` open. `align_to` is the camera whose newest frame is
+    "now"; without it an observation holds every camera's newest.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
     kind: Literal["sim", "node"]
     cameras: tuple[str, ...] | dict[str, CameraConfig]
+    align_to: str | None = None
     link: LinkConfig = LinkConfig()
     policy_server: PolicyServerConfig | None = None
 
@@ -66,6 +68,13 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 expected="a list of names: the simulator draws its own pictures",
                 found="settings",
                 fix="write `cameras: [front, wrist]`",
+            )
+        if self.align_to is not None and self.align_to not in self.cameras:
+            raise FieldError(
+                "align_to",
+                expected=f"one of {', '.join(self.cameras)}",
+                found=f"`{self.align_to}`",
+                fix="name a camera of this robot",
             )
         if self.kind == "node" and self.link.endpoint is None:
             raise FieldError(

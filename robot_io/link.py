@@ -8,11 +8,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import zmq
 
+from memrt.robot_io.cameras.alignment import align
 from memrt.robot_io.clock_sync import SAME_CLOCK, ClockEstimate, check_arm, good_enough
 from memrt.robot_io.computer import computer_id
 from memrt.robot_io.heartbeat import HeartbeatThread
@@ -51,7 +53,8 @@ class TaskOutcome:
 class LinkRobot:
     """Implements the loop's `TaskRobot`. Every method may be called from any thread; a stop waits for no other command.
 
-    `alive` returns "" or why the node's process is gone, where this side has started it.
+    `alive` returns "" or why the node's process is gone, where this side has started it. `align_to` names the camera
+    whose newest frame is "now" in observations; without it they hold every camera's newest.
     """
 
     def __init__(
@@ -61,10 +64,12 @@ class LinkRobot:
         alive: Callable[[], str] | None = None,
         on_close: Callable[[], None] | None = None,
         connect_ms: int = CONNECT_MS,
+        align_to: str | None = None,
     ) -> None:
         """Begin a session. Raises MemrtError when the node does not answer or refuses."""
         self._alive = alive or (lambda: "")
         self._on_close = on_close or (lambda: None)
+        self._align_to = align_to
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._endpoints = Endpoints.of(endpoint)
         self._sequence = itertools.count(1)
@@ -88,6 +93,7 @@ class LinkRobot:
             self._same_computer = self.welcome.computer == computer_id()
             if self._same_computer:
                 self._frames.open(self.welcome.rings)
+                self._check_align_to()
         except BaseException:
             self.close()
             raise
@@ -137,6 +143,8 @@ class LinkRobot:
 
     def observe(self) -> Observation:
         """The newest frames, and proprioception at the time they were taken: a policy is trained on such pairs."""
+        if aligned := self._aligned():
+            return aligned
         frames = self._frames.latest()
         state = self._state_feed.snapshot.state
         if state is None:
@@ -146,6 +154,18 @@ class LinkRobot:
         # Frames come from this computer only, so their times are its own.
         history = self._frames if self._same_computer else None
         return Observation(clock.to_local(t_node_ns), self._state_feed.proprioception_at(t_node_ns), frames, history)
+
+    def _aligned(self) -> Observation | None:
+        """Everything at `align_to`'s newest frame; None without that setting, or before every camera's first frame."""
+        if self._align_to is None or not self._same_computer:
+            return None
+        with self._frames.recent() as recent:
+            aligned = align(self._align_to, recent, *self._state_feed.history())
+            if aligned is None:
+                return None
+            now = aligned.observation
+            copies = {name: replace(frame, image=np.array(frame.image)) for name, frame in now.frames.items()}
+        return Observation(now.t_ns, now.proprioception, copies, self._frames)
 
     def send(self, chunk: ActionChunk) -> None:
         """Hand a chunk to the socket, without waiting. One that does not fit is counted: its successor is better."""
@@ -207,6 +227,15 @@ class LinkRobot:
     def _state_feed(self) -> StateFeed:
         assert self._feed is not None, "the constructor connects"
         return self._feed
+
+    def _check_align_to(self) -> None:
+        if self._align_to is not None and self._align_to not in self.welcome.rings:
+            raise MemrtError(
+                "robot setting `align_to`",
+                expected=f"one of the node's cameras: {', '.join(self.welcome.rings)}",
+                found=f"`{self._align_to}`",
+                fix="correct the robot's YAML",
+            )
 
     def _connect(self, connect_ms: int) -> Welcome:
         self._chunks.connect(self._endpoints.chunks)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from memrt.runtime._core import BorrowedFrame, FrameRing
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import Frame
+
+RECENT_FRAMES = 3  # of each camera, among which the nearest to another camera's newest is looked for
 
 
 class FrameReader:
@@ -56,6 +59,21 @@ class FrameReader:
         with self._lock:
             ring = self._rings.get(camera)
             return ring.borrow(t_ns) if ring is not None else None
+
+    @contextlib.contextmanager
+    def recent(self) -> Iterator[dict[str, list[Frame]]]:
+        """The last frames of every camera, in rising time, pinned in their slots inside the `with` block."""
+        with contextlib.ExitStack() as pinned, self._lock:
+            frames: dict[str, list[Frame]] = {}
+            for camera, ring in self._rings.items():
+                frames[camera] = []
+                borrowed = ring.borrow()
+                while borrowed is not None:
+                    pinned.enter_context(borrowed)
+                    frames[camera].insert(0, Frame(camera, borrowed.index, borrowed.t_ns, borrowed.image))
+                    enough = len(frames[camera]) == RECENT_FRAMES
+                    borrowed = None if enough else ring.borrow(borrowed.t_ns - 1)
+            yield frames
 
     def close(self) -> None:
         """Let the rings go."""

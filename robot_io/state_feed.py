@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from memrt.robot_io.cameras.alignment import state_at
 from memrt.robot_io.wire import MAX_TRANSPORT_BYTES, InOrder, Published, Receiver, Report, State
 from memrt.runtime.types import FloatArray
 
@@ -60,16 +60,12 @@ class StateFeed:
 
     def proprioception_at(self, t_ns: int) -> FloatArray:
         """Float64 [8] at the node's time `t_ns`: between two states interpolated, outside them the nearest."""
+        return state_at(*self.history(), t_ns)[0]
+
+    def history(self) -> tuple[list[int], list[FloatArray]]:
+        """The node's times of the recent states, rising, and their proprioception, each float64 [8]."""
         with self._lock:
-            history = list(self._history)
-        position = bisect_right(history, t_ns, key=lambda entry: entry[0])
-        if position == 0:
-            return history[0][1].copy()
-        if position == len(history):
-            return history[-1][1].copy()
-        (t0, before), (t1, after) = history[position - 1], history[position]
-        share = (t_ns - t0) / (t1 - t0)
-        return before + share * (after - before)
+            return [t_ns for t_ns, _ in self._history], [proprioception for _, proprioception in self._history]
 
     def close(self) -> None:
         """End the thread and close its socket."""

@@ -32,7 +32,7 @@ def start_robot(
         endpoint, alive = node.endpoint, node.alive
 
     def connect() -> LinkRobot:
-        robot = LinkRobot(endpoint, alive=alive, connect_ms=round(link.connect_ms))
+        robot = LinkRobot(endpoint, alive=alive, connect_ms=round(link.connect_ms), align_to=config.align_to)
         stack.callback(robot.close)
         return robot
 

@@ -1,11 +1,15 @@
 """Alignment against naive code: the nearest frame by looking at all, the state by numpy's own interpolation."""
 
+import uuid
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memrt.robot_io.cameras.alignment import align, nearest, state_at
+from memrt.robot_io.rings import FrameReader
+from memrt.runtime._core import FrameRing
 from memrt.runtime.types import Frame
 
 TIMES = st.lists(st.integers(0, 10**10), min_size=1, max_size=30, unique=True).map(sorted)
@@ -48,3 +52,25 @@ def test_everything_is_at_the_reference_cameras_newest_frame(others, front, stat
 def test_nothing_is_made_up_while_a_buffer_is_empty(wrist, states):
     frames = {"front": [Frame("front", 1, 1, PIXEL)], "wrist": wrist}
     assert align("front", frames, list(range(len(states))), states) is None
+
+
+def test_the_links_frames_are_aligned_in_their_rings_and_let_go():
+    names = {camera: f"memrt-test-{camera}-{uuid.uuid4().hex[:8]}" for camera in ("front", "wrist")}
+    rings = {camera: FrameRing.create(name, 4, 1, 1) for camera, name in names.items()}
+    reader = FrameReader()
+    reader.open(names)
+    with reader.recent() as recent:
+        assert recent == {"front": [], "wrist": []}
+    for index, t_ns in enumerate((60, 80, 95, 130), 1):
+        rings["wrist"].write(PIXEL + np.uint8(index), index, t_ns)
+    rings["front"].write(PIXEL, 1, 100)
+    with reader.recent() as recent:
+        assert [frame.t_ns for frame in recent["wrist"]] == [80, 95, 130]
+        aligned = align("front", recent, [90, 110], [np.zeros(8), np.ones(8)])
+        assert aligned.skew_ns == {"wrist": -5}
+        assert aligned.observation.frames["wrist"].image[0, 0, 0] == 3
+        np.testing.assert_allclose(aligned.observation.proprioception, 0.5)
+    assert all(rings["wrist"].write(PIXEL, index, 1000 + index) for index in range(5, 10))
+    reader.close()
+    for ring in rings.values():
+        ring.close()

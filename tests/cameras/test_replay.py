@@ -7,12 +7,18 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from scripted import all_pictures
+from scripted import all_pictures, eventually
 from typer.testing import CliRunner
 
 from memrt.robot_io.cameras.replay import TIMESTAMPS, ReplaySource
+from memrt.robot_io.cameras.rig import CameraRig
 from memrt.robot_io.cameras.settings import CameraConfig
+from memrt.robot_io.config import load_robot
+from memrt.robot_io.link import LinkRobot
+from memrt.robot_io.node import RobotNode
+from memrt.robot_io.session import Watchdog
 from memrt.runtime.cli import build_app
+from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.errors import MemrtError
 
 MS = 1_000_000
@@ -135,57 +141,71 @@ def test_list_names_both_kinds():
     assert set(json.loads(result.stdout)) == {"realsense", "v4l2"}
 
 
-def test_a_node_of_ones_own_gives_a_client_these_cameras(robot):
-    """The rig's rings, announced by a node, arrive in the observations of a run's robot."""
-    from memrt.robot_io.cameras.rig import CameraRig
-    from memrt.robot_io.config import load_robot
-    from memrt.robot_io.link import LinkRobot
-    from memrt.robot_io.node import RobotNode
-    from memrt.robot_io.session import Watchdog
+class Still:
+    """An arm that holds still, with real cameras. Its joints tell the time, so that interpolation shows."""
 
-    class Still:
-        """An arm that holds still, with real cameras."""
+    name, goal, fault, outcome = "still", "hold still", "", ("running", "")
 
-        name, goal, fault, outcome = "still", "hold still", "", ("running", "")
+    def __init__(self, rings):
+        self.rings = rings
 
-        def __init__(self, rings):
-            self.rings = rings
+    def proprioception(self):
+        now_ns = time.monotonic_ns()
+        return now_ns, np.full(8, now_ns / NS_PER_S)
 
-        def proprioception(self):
-            return time.monotonic_ns(), np.zeros(8)
+    def push(self, actions, t0_ns, dt_ns, revision):
+        return "holds still"
 
-        def push(self, actions, t0_ns, dt_ns, revision):
-            return "holds still"
+    def follow(self):
+        pass
 
-        def follow(self):
-            pass
+    brake = go_home = follow
 
-        brake = go_home = follow
+    def at_rest(self):
+        return True
 
-        def at_rest(self):
-            return True
+    def remaining_ns(self):
+        return 0
 
-        def remaining_ns(self):
-            return 0
+    def report(self):
+        return {}, {}
 
-        def report(self):
-            return {}, {}
 
+@pytest.fixture
+def served(robot):
+    """The robot's YAML, its cameras captured and announced by a node."""
     settings = load_robot(robot)
     with CameraRig(settings.cameras, f"memrt-test-{time.monotonic_ns()}", print) as rig:
         node = RobotNode(Still(rig.rings), settings.link.endpoint, Watchdog(20_000 * MS, 40_000 * MS))
         thread = threading.Thread(target=node.serve)
         thread.start()
-        try:
-            client = LinkRobot(settings.link.endpoint)
-            first = client.observe().frames
-            assert set(first) == {"front", "wrist"}
-            deadline = time.monotonic() + 20
-            while client.observe().frames["wrist"].index == first["wrist"].index:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            assert client.observe().frames["wrist"].image.shape == (6, 8, 3)
-            client.close()
-        finally:
-            node.shutdown.set()
-            thread.join()
+        yield settings
+        node.shutdown.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("align_to", [None, "front"])
+def test_a_node_of_ones_own_gives_a_client_these_cameras(served, align_to):
+    """The rig's rings, announced by a node, arrive in the observations of a run's robot."""
+    client = LinkRobot(served.link.endpoint, align_to=align_to)
+    try:
+        first = client.observe().frames
+        assert set(first) == {"front", "wrist"}
+        assert eventually(lambda: client.observe().frames["wrist"].index > first["wrist"].index)
+        observation = client.observe()
+        assert observation.frames["wrist"].image.shape == (6, 8, 3)
+        times = {name: frame.t_ns for name, frame in observation.frames.items()}
+        assert observation.t_ns == (times[align_to] if align_to else min(times.values()))
+
+        def state_is_of_the_frames_time():  # not at once: the frame may be newer than the newest state
+            seen = client.observe()
+            return abs(seen.proprioception[0] - seen.t_ns / NS_PER_S) < 1e-3
+
+        assert eventually(state_is_of_the_frames_time)
+    finally:
+        client.close()
+
+
+def test_a_camera_that_the_node_does_not_have_cannot_be_now(served):
+    with pytest.raises(MemrtError, match="`align_to`: expected one of the node's cameras: front, wrist, found `left`"):
+        LinkRobot(served.link.endpoint, align_to="left")

@@ -35,6 +35,7 @@ def test_the_packaged_simulator_has_the_promised_deadlines():
         (NODE + "front: {kind: realsense, serial: 1}", "cameras"),
         ("name: x\nkind: sim\ncameras: {front: {kind: realsense, serial: '1'}}", "the simulator draws its own"),
         ("name: x\nkind: node\ncameras: [front]", "key `link.endpoint`"),
+        ("name: x\nkind: sim\ncameras: [front, wrist]\nalign_to: base", "expected one of front, wrist"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(tmp_path, text, words):
