@@ -36,7 +36,13 @@ def profile_policy(
     goal: Annotated[str | None, typer.Option(help="What to do.", show_default="the task's own goal")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first episode of every window.")] = EVALUATION_SEEDS_START,
     seconds: Annotated[float, typer.Option(min=0.5, help="Measured in each of the four windows.")] = 60.0,
-    threads: Annotated[int, typer.Option(min=1, help="Computing threads of each policy.")] = 1,
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            help="Computing threads of the low level and of the high level, e.g. 2,1.",
+            show_default="all cores and half of them",
+        ),
+    ] = None,
     arm: Annotated[
         bool, typer.Option("--arm", help="The robot is no simulation and may move: somebody holds the emergency stop.")
     ] = False,
@@ -62,6 +68,7 @@ def profile_policy(
         memrt profile --robot none --seconds 10 --json > profile.json
     """
     from memrt.runtime.cli.profile_session import ProfileOptions, profile
+    from memrt.runtime.cli.run_policies import chosen_threads
 
     profile(
         ProfileOptions(
@@ -74,7 +81,7 @@ def profile_policy(
             goal=goal,
             seed=seed,
             seconds=seconds,
-            threads=threads,
+            threads=chosen_threads(threads),
             arm=arm,
             output=output,
             as_json=as_json,

@@ -31,6 +31,7 @@ from memrt.runtime.profile.page import page
 from memrt.runtime.profile.protocol import ProfileProtocol
 from memrt.runtime.profile.synthetic_robot import SyntheticRobot
 from memrt.runtime.readiness import Readiness
+from memrt.runtime.thread_budget import ThreadBudget
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
     from memrt.robot_io.config import RobotConfig
@@ -53,7 +54,7 @@ class ProfileOptions:
     goal: str | None
     seed: int
     seconds: float
-    threads: int
+    threads: ThreadBudget
     arm: bool
     output: Path
     as_json: bool
@@ -92,7 +93,7 @@ def profile(options: ProfileOptions) -> None:
     about |= {
         "task": None if robot is None else options.task,
         "seed": options.seed,
-        "threads": options.threads,
+        "threads": str(options.threads),
         "hardware": {**state, "device": about["hardware"]["device"]}
         | ({"cpu_clocks_after": clocks_after} if clocks_after else {}),
         "versions": {**versions(("memrt", "numpy")), **about["versions"]},

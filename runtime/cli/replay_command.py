@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.thread_budget import ThreadBudget
 
 if TYPE_CHECKING:
     from memrt.runtime.bundle import Bundle
@@ -79,7 +80,7 @@ def _replay(recording: Recording, folder: Path | None, cache: Path | None, until
             fix="name the recorded bundle, or another on purpose, with --bundle",
         )
     with ExitStack() as stack:
-        high_level, low_level = open_policies(bundle, int(run["threads"]), stack, cache=cache)
+        high_level, low_level = open_policies(bundle, ThreadBudget.parse(str(run["threads"])), stack, cache=cache)
         verdict = replay(recording, high_level, low_level, until=until)
     if not verdict.decisions:
         raise MemrtError(

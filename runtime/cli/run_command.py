@@ -59,7 +59,13 @@ def run_policy(
     record_frames: Annotated[
         RecordedFrames, typer.Option(help="Record every frame, or only those that a policy used.")
     ] = RecordedFrames.ALL,
-    threads: Annotated[int, typer.Option(min=1, help="Computing threads of each policy.")] = 1,
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            help="Computing threads of the low level and of the high level, e.g. 2,1.",
+            show_default="in real time all cores and half of them, in lock-step 1,1",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
     """Let a policy drive a robot until the task is decided.
@@ -81,6 +87,7 @@ def run_policy(
 
         memrt run --robot sim --dry-run --bundle my_bundle
     """
+    from memrt.runtime.cli.run_policies import chosen_threads
     from memrt.runtime.cli.run_session import RunOptions, run
 
     options = RunOptions(
@@ -100,7 +107,7 @@ def run_policy(
         trace=trace,
         record=record,
         record_frames=record_frames.value,
-        threads=threads,
+        threads=chosen_threads(threads, lockstep=lockstep),
         as_json=as_json,
     )
     status = run(options)

@@ -6,10 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memrt.runtime.background import in_background
+from memrt.runtime.bench.hardware import usable_cores
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.loop.protocols import HighLevel, LowLevel
 from memrt.runtime.ready_engines import ReadyEngines
+from memrt.runtime.thread_budget import ThreadBudget
 
 if TYPE_CHECKING:
     from memrt.robot_io.config import PolicyServerConfig
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 def open_policies(
     bundle: Bundle,
-    threads: int,
+    threads: ThreadBudget,
     stack: ExitStack,
     *,
     cache: Path | None = None,
@@ -26,9 +29,10 @@ def open_policies(
 ) -> tuple[HighLevel | None, LowLevel]:
     """Both policies, closed with `stack`. The high level is None for an oracle, which comes with the simulator.
 
-    `cache` is the folder of engines built here, by default beside the bundle. With a `policy_server` the low level is
-    that server's, and the bundle needs none. Raises MemrtError for files that do not
-    belong together, where no engine's runtime is installed, and when engines must be built first.
+    The threads of the high level's engines stand back behind the low level's. `cache` is the folder of engines built
+    here, by default beside the bundle. With a `policy_server` the low level is that server's, and the bundle needs
+    none. Raises MemrtError for files that do not belong together, where no engine's runtime is installed, and when
+    engines must be built first.
     """
     with needs_extra("cpu"):
         from memrt.runtime.policy.high_level import HighLevelPolicy
@@ -37,9 +41,13 @@ def open_policies(
     engines = ReadyEngines.of(bundle, cache=cache)
     high_level = None
     if bundle.policy.high_level.source == "vlm":
-        high_level = HighLevelPolicy(bundle, threads, engines=engines)
+        high_level = in_background(lambda: HighLevelPolicy(bundle, threads.high_level, engines=engines))
         stack.callback(high_level.close)
-    low_level = _connect(policy_server, bundle) if policy_server else LowLevelPolicy(bundle, threads, engines=engines)
+    low_level: LowLevelPolicy | RemoteLowLevel
+    if policy_server:
+        low_level = _connect(policy_server, bundle)
+    else:
+        low_level = LowLevelPolicy(bundle, threads.low_level, engines=engines)
     stack.callback(low_level.close)
     return high_level, low_level
 
@@ -49,3 +57,10 @@ def _connect(policy_server: PolicyServerConfig, bundle: Bundle) -> RemoteLowLeve
         from memrt.robot_io.serve.remote_low_level import RemoteLowLevel
 
     return RemoteLowLevel(policy_server, bundle.policy.low_level)
+
+
+def chosen_threads(text: str | None, *, lockstep: bool = False) -> ThreadBudget:
+    """What --threads says, or the default. In lock-step nothing hurries: one thread each, on any number of cores."""
+    if text is not None:
+        return ThreadBudget.parse(text)
+    return ThreadBudget() if lockstep else ThreadBudget.of_cores(usable_cores())

@@ -28,6 +28,7 @@ from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.readiness import Readiness
 from memrt.runtime.recording.recorder import Frames, McapRecorder
+from memrt.runtime.thread_budget import ThreadBudget
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import Observation, RobotMode, Subgoal
 from memrt.runtime.video import VideoWriter
@@ -59,7 +60,7 @@ class RunOptions:
     trace: Path | None
     record: Path | None
     record_frames: Frames
-    threads: int
+    threads: ThreadBudget
     as_json: bool
 
 
@@ -208,7 +209,8 @@ class _Session:
         options = self._options
         if options.record is None:
             return None
-        run = {"mode": mode, "goal": goal, "robot": options.robot, "task": options.task, "threads": options.threads}
+        run = {"mode": mode, "goal": goal, "robot": options.robot, "task": options.task}
+        run["threads"] = str(options.threads)
         self._recording = RunRecording(options.record, options.record_frames, self._bundle, self._settings, run)
         return self._stack.enter_context(self._recording.recorder)
 

@@ -83,6 +83,7 @@ def serve(
     from memrt.runtime.device_engines import proven
     from memrt.runtime.loop.settings import LoopSettings
     from memrt.runtime.manifest import NOT_YET_PROVEN
+    from memrt.runtime.thread_budget import ThreadBudget
 
     with needs_extra("serve"):
         from memrt.robot_io.serve.keys import load_keys
@@ -104,7 +105,7 @@ def serve(
             "can have actions computed, and read along. Keep it on the robot's own network"
         )
     with ExitStack() as stack:
-        high_level, low_level = open_policies(loaded, threads, stack, cache=cache)
+        high_level, low_level = open_policies(loaded, ThreadBudget(threads, threads), stack, cache=cache)
         limits = Limits(message_bytes=max_message_mib * MIB, connections=max_connections, idle_s=idle_timeout)
         settings = LoopSettings.from_policy(loaded.policy, seed=seed)
         serving = Serving(loaded.policy, high_level, low_level, settings, mapping, limits)

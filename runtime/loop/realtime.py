@@ -8,12 +8,12 @@ the robot's own node decelerates.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from memrt.runtime.background import stand_back
 from memrt.runtime.clock import NS_PER_S, Clock, MonotonicClock
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.following import Followed
@@ -32,7 +32,6 @@ from memrt.runtime.types import Observation, RobotMode, Subgoal
 
 TICK_NS = 20_000_000  # how often the supervisor looks
 JOIN_S = 5.0  # a policy call that takes longer than this at the end is left behind
-HIGH_LEVEL_NICE = 10  # the low level's inference goes first when both want a core
 WARM_UP_CALLS = 2  # the first call pages weights in and allocates, the second shows whether it works again
 
 
@@ -139,11 +138,11 @@ class RealtimeLoop:
         self._shared.begin_following(self._started_ns, epoch)
         if not threads:
             return
-        for name, worker, nice in (
-            ("low level", self.low_level_worker, 0),
-            ("high level", self.high_level_worker, HIGH_LEVEL_NICE),
+        for name, worker, behind in (
+            ("low level", self.low_level_worker, False),
+            ("high level", self.high_level_worker, True),
         ):
-            thread = threading.Thread(target=self._work, args=(worker, nice), name=name, daemon=True)
+            thread = threading.Thread(target=self._work, args=(worker, behind), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -293,9 +292,9 @@ class RealtimeLoop:
         self._trace.instant(name, "supervisor", now_ns, **arguments)
         self._observer.event(name, "supervisor", now_ns, **arguments)
 
-    def _work(self, worker: Worker, nice: int) -> None:
-        if nice:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)  # Linux: of this thread only
+    def _work(self, worker: Worker, behind: bool) -> None:
+        if behind:  # the low level's inference goes first when both want a core
+            stand_back()
         shared = self._shared
         wake = shared.subscribe()
         while not shared.quit.is_set():

@@ -20,6 +20,7 @@ from memrt.runtime.config import load_policy
 from memrt.runtime.device_cache import bundle_hash, device_folder, write_record
 from memrt.runtime.device_engines import PROOF, Proof, this_device
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.thread_budget import ThreadBudget
 from memrt.runtime.types import ActionChunk
 
 APP = typer.Typer()
@@ -103,7 +104,7 @@ class Nod:
 def nodding(monkeypatch):
     """Stands in for the engines, which have their own tests and take minutes to build."""
 
-    def open_policies(bundle, threads: int, stack: ExitStack, *, cache: Path | None, policy_server: object):
+    def open_policies(bundle, threads: ThreadBudget, stack: ExitStack, *, cache: Path | None, policy_server: object):
         return Counter(), Nod()
 
     monkeypatch.setattr(run_session, "open_policies", open_policies)
