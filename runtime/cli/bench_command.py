@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memrt.runtime.bench.hardware import usable_cores
-from memrt.runtime.cli import bench_core_command
+from memrt.runtime.cli import bench_core_command, bench_low_level_command
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.progress import tell
 
@@ -48,6 +48,7 @@ def register(app: typer.Typer) -> None:
     bench.command("decode")(decode)
     bench.command("high-level")(high_level)
     bench_core_command.register(bench)
+    bench_low_level_command.register(bench)
     app.add_typer(bench, name="bench")
 
 
