@@ -144,6 +144,12 @@ class HighLevelPolicy:
         budget = self._settings.max_new_tokens
         return self._session.generate(request.system, request.user, images, budget, cancelled=cancelled)
 
+    @property
+    def held_bytes(self) -> dict[str, int]:
+        """Host memory of what is kept between calls, by kind: bounded, whatever the episode's length."""
+        keyframes = {} if self._images is None else {"keyframes": self._images.store.nbytes}
+        return self._session.held_bytes | keyframes
+
     def close(self) -> None:
         """Release the engines."""
         self._session.close()

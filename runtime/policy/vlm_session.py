@@ -192,6 +192,12 @@ class VlmSession:
         self._cache.clear()
         self._encoder.forget()
 
+    @property
+    def held_bytes(self) -> dict[str, int]:
+        """Host memory of what is kept between calls, by kind; keys and values that stay on a GPU are not counted."""
+        rows = sum(array.nbytes for array in self._cache.rows.feeds().values())
+        return {"frame features": self._encoder.nbytes, "K/V": rows}
+
     def close(self) -> None:
         """Release the engines."""
         self._encoder.close()

@@ -76,7 +76,11 @@ def _window(window: Window) -> dict[str, Any]:
         "episodes": [
             {"seed": e.seed, "seconds": e.seconds, "ended": e.ended, "reason": e.reason} for e in window.episodes
         ],
-        "memory": {"resident_bytes": window.resident_bytes, "peak_bytes": window.peak_bytes},
+        "memory": {
+            "resident_bytes": window.resident_bytes,
+            "peak_bytes": window.peak_bytes,
+            "held_bytes": dict(window.held_bytes),
+        },
         "trace_events_dropped": window.trace.dropped,
         "timeline": _timeline(window),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ class FixedSubgoal:
     def initial(self) -> None:
         """There is nothing to remember."""
 
-    def call(self, goal: str, observation: Observation, state: Any, **_: Any) -> FixedReply:
+    def call(
+        self, goal: str, observation: Observation, state: Any, *, cancelled: Callable[[], bool] | None = None
+    ) -> FixedReply:
         """The subgoal."""
         return self._reply

@@ -86,6 +86,7 @@ def _fill(
             for name in [name for name in found if name.startswith("high level")]:
                 del found[name]
     window.resident_bytes, window.peak_bytes = resident_bytes(), peak_bytes()
+    window.held_bytes = dict(getattr(high_level, "held_bytes", {}))
 
 
 class _Meter:

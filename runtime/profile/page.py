@@ -156,6 +156,9 @@ def _windows(windows: Sequence[Mapping[str, Any]]) -> str:
                 escape(ends),
                 escape(late),
                 megabytes(window["memory"]["resident_bytes"]),
+                escape(", ".join(f"{what} {megabytes(held)}" for what, held in window["memory"]["held_bytes"].items())),
             )
         )
-    return table(("window", "#seconds", "episodes", "control lateness [ms]", "#memory"), rows)
+    return table(
+        ("window", "#seconds", "episodes", "control lateness [ms]", "#memory", "of it kept between calls"), rows
+    )

@@ -24,6 +24,18 @@ class NoTask:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PastFrame:
+    """Implements `BorrowedFrame`; it was made for whoever asked."""
+
+    image: ImageArray
+    index: int
+    t_ns: int
+
+    def release(self) -> None:
+        """Nothing to let go."""
+
+
 class SyntheticRobot:
     """Implements the loop's `TaskRobot`: chunks are taken and forgotten, nothing controls anything.
 
@@ -64,6 +76,13 @@ class SyntheticRobot:
                 self._index, self._newest = index, self._observation(index)
             return self._newest
 
+    def at(self, camera: str, t_ns: int) -> PastFrame | None:
+        """What `camera` showed at `t_ns`, drawn again: `FrameHistory`, as far back as this robot's first picture."""
+        index = (t_ns - self._began_ns) // self._period_ns
+        if index < 0 or camera not in self._noise:
+            return None
+        return PastFrame(_numbered(self._noise[camera], index), index, self._began_ns + index * self._period_ns)
+
     def send(self, chunk: ActionChunk) -> None:
         """Nothing executes it."""
 
@@ -90,7 +109,7 @@ class SyntheticRobot:
         frames = {camera: Frame(camera, index, t_ns, _numbered(noise, index)) for camera, noise in self._noise.items()}
         proprioception = np.ones(ARM_JOINTS + 1)
         proprioception[:-1] = POSTURE + SWAY_RAD * np.sin(2 * np.pi * (t_ns - self._began_ns) / (SWAY_S * NS_PER_S))
-        return Observation(t_ns, proprioception, frames)
+        return Observation(t_ns, proprioception, frames, self)
 
 
 def _numbered(noise: ImageArray, index: int) -> ImageArray:

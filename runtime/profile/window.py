@@ -82,6 +82,7 @@ class Window:
     measured_from_ns: int | None = None
     resident_bytes: int = 0
     peak_bytes: int = 0
+    held_bytes: Mapping[str, int] = field(default_factory=dict)  # by the high level between calls, where it says so
 
     def take(self, measured: Measured, control: Control | None, from_ns: int, to_ns: int) -> None:
         """Add what one episode measured between two moments."""

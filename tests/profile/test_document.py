@@ -46,6 +46,7 @@ def window(condition: str, repetition: int) -> Window:
     if condition == ON:
         made.latencies["high level"] = filled(100, 110, 120)
         made.amounts["high level: new tokens"] = Distribution.merged([_tokens()])
+        made.held_bytes = {"K/V": 1_000_000}
         made.silence_ns = 900 * NS_PER_MS
         made.trace.span("call", "high level", 5_000, 100_000_000, subgoal="x")
     made.counts.update({"chunks": 25})

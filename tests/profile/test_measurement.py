@@ -31,8 +31,8 @@ class Timed:
 
 
 class TimedHighLevel(SwingHighLevel):
-    def call(self, goal, observation, state):
-        reply = super().call(goal, observation, state)
+    def call(self, goal, observation, state, *, cancelled=None):
+        reply = super().call(goal, observation, state, cancelled=cancelled)
         return Timed(reply.state, reply.subgoal)
 
 
