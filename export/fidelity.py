@@ -88,7 +88,7 @@ def compare_actions(
 
 
 def _high_level(candidate: Bundle, reference: Bundle, recorded: CalibrationSet, threads: int) -> dict[str, Any]:
-    samples = chats(recorded, candidate.policy.memory, "gate")
+    samples = chats(recorded, candidate.policy, "gate")
     budget = candidate.policy.high_level.max_new_tokens
     return compare_answers(_answers(reference, samples, budget, threads), _answers(candidate, samples, budget, threads))
 
@@ -96,7 +96,7 @@ def _high_level(candidate: Bundle, reference: Bundle, recorded: CalibrationSet, 
 def _answers(bundle: Bundle, samples: Sequence[Chat], budget: int, threads: int) -> list[str]:
     session = VlmSession.open(bundle, threads)
     try:
-        return [session.generate(chat.system, chat.user, [chat.image], budget).text for chat in samples]
+        return [session.generate(chat.system, chat.user, chat.images, budget).text for chat in samples]
     finally:
         session.close()
 

@@ -91,7 +91,7 @@ class ForcedSession:
         for engine in (*self.vision.values(), self.decoder):
             engine.begin()
         self._forced.dictate(answer)
-        self._session.generate(chat.system, chat.user, [chat.image], len(answer))
+        self._session.generate(chat.system, chat.user, chat.images, len(answer))
         return np.asarray(self._forced.said, np.int64)
 
     def close(self) -> None:
@@ -140,16 +140,17 @@ def torch_answers(model: Any, folder: Path, chats: Sequence[Chat]) -> list[NDArr
     merge = int(model.config.vision_config.spatial_merge_size)
     image_token = _token(tokenizer, config.image_token)
     for chat in chats:
-        size = engine_size(*chat.image.shape[:2], config.image_sizes, config.resize)
-        prompt = render_chat(chat.system, chat.user, [size.tokens])
+        sizes = [engine_size(*image.shape[:2], config.image_sizes, config.resize) for image in chat.images]
+        pixels = [pixel_values(fit(image, size), model) for image, size in zip(chat.images, sizes, strict=True)]
+        prompt = render_chat(chat.system, chat.user, [size.tokens for size in sizes])
         ids = tokenizer.encode(prompt, add_special_tokens=False).ids
         answer = answer_ids(chat, tokenizer, config)
         sequence = torch.tensor([[*ids, *answer[:-1]]])
         with torch.no_grad():
             logits = model(
                 input_ids=sequence,
-                pixel_values=pixel_values(fit(chat.image, size), model),
-                image_grid_thw=torch.tensor([[1, size.grid[0] * merge, size.grid[1] * merge]]),
+                pixel_values=torch.cat(pixels),
+                image_grid_thw=torch.tensor([[1, size.grid[0] * merge, size.grid[1] * merge] for size in sizes]),
                 mm_token_type_ids=(sequence == image_token).long(),
             ).logits[0]
         answers.append(logits[len(ids) - 1 :].argmax(-1).numpy().astype(np.int64))

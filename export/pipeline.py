@@ -152,6 +152,7 @@ class _Export:
     def _high_level(self, staging: Path, work: Path) -> None:
         from memrt.calib.chats import chats
         from memrt.export import high_level_export
+        from memrt.export.context_room import check_context
         from memrt.export.vlm_graphs import export_vlm, load_vlm
 
         weights, adapter = self._weights["high_level"], self._weights.get("adapter")
@@ -160,10 +161,11 @@ class _Export:
         config = export_vlm(
             weights, adapter, staging / "hl", capacity=policy.context_tokens, image_sizes=[policy.frame_size]
         )
+        check_context(self._policy, config, (staging / "hl" / "tokenizer.json").read_text(), self._recorded)
         for path in sorted((staging / "hl").glob("*.onnx")):
             canonicalise_file(path)
         model = load_vlm(weights, adapter)
-        recorded = {role: chats(self._recorded, self._policy.memory, role) for role in ROLES}
+        recorded = {role: chats(self._recorded, self._policy, role) for role in ROLES}
         answers = high_level_export.torch_answers(model, staging / "hl", recorded["gate"])
         self._progress(f"high level: reading {sum(map(len, recorded.values()))} recorded calls")
         taps = {

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from memrt.runtime.config import MemoryConfig
+from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import HighLevelRequest, build_memory
 from memrt.runtime.memory.parser import Reply, format_reply
 from memrt.train.memory_labels import label_pair
@@ -21,8 +22,15 @@ def training_turn(
 
     The request comes from `build_memory(config)`, so training and rollout cannot drift apart. The memory shown is the
     one that the call before left behind (report, section 4.3); a policy without action memory answers with the subgoal
-    alone. Raises MemrtError for subgoals that `memory_labels` cannot word.
+    alone. Raises MemrtError for subgoals that `memory_labels` cannot word, and for a memory of pictures.
     """
+    if config.kind == "keyframes":
+        raise MemrtError(
+            "training turns",
+            expected="a memory of words: memoryless, history or language",
+            found="`kind: keyframes`",
+            fix="train a keyframe policy with its authors' code, and host its weights here",
+        )
     memory = build_memory(config)
     state = memory.initial()
     goal, current = str(sample["goal"]), str(sample[f"subgoal_{config.subgoal_style}"])

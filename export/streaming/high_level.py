@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from memrt.calib.calibration_set import ROLES, CalibrationSet
+from memrt.calib.calibration_set import ROLES, CalibrationSet, Role
 from memrt.calib.chats import Chat, chats
 from memrt.export.checkpoints.vlm import VlmCheckpoint
+from memrt.export.context_room import check_context
 from memrt.export.engine_runs import run_engine
 from memrt.export.gates import ANSWERS, HIGH_LEVEL_CHAIN, answer_agreement, gate, label
 from memrt.export.high_level_export import ForcedDecoder, answer_ids
@@ -84,8 +85,9 @@ class HighLevelStream:
         self._work, self._folder = work, work.staging / "hl"
         sizes, rows = engine_sizes([policy.high_level.frame_size], resize), policy.high_level.context_tokens
         self._config: VlmConfig = vlm_config(checkpoint.config, rows, sizes, resize=resize)
+        check_context(policy, self._config, checkpoint.tokenizer.decode(), recorded)
         self._tokenizer = Tokenizer.from_str(checkpoint.tokenizer.decode())
-        self._chats = {role: chats(recorded, policy.memory, role) for role in ROLES}
+        self._chats = {role: chats(recorded, policy, role) for role in ROLES}
         with fake_mode():
             self._model = empty_model(checkpoint)  # what graphs are traced from
         with torch.device("meta"):
@@ -133,7 +135,7 @@ class HighLevelStream:
         self._write_tables()
         vision = self._vision()
         names = vision_outputs(self._checkpoint.config)
-        images = {role: [{"image": self._image(chat)} for chat in self._chats[role]] for role in ROLES}
+        images = {role: [{"image": image} for image in self._images(role)] for role in ROLES}
         exact = Known.of([*images["calibration"], *images["gate"]], [*vision.calibration, *vision.reference], names)
         calls = {role: self._calls(self._chats[role], exact) for role in ROLES}
         decoder = self._decoder(calls)
@@ -154,8 +156,8 @@ class HighLevelStream:
         graph = self._config.vision_graph(size)
         example = (torch.zeros(*size.pixels, 3, dtype=torch.uint8),)
 
-        def samples(role: str) -> list[tuple[Tensor, ...]]:
-            return [(torch.from_numpy(self._image(chat).copy()),) for chat in self._chats[role]]
+        def samples(role: Role) -> list[tuple[Tensor, ...]]:
+            return [(torch.from_numpy(image.copy()),) for image in self._images(role)]
 
         job = Job(
             name="hl/vision",
@@ -200,8 +202,10 @@ class HighLevelStream:
             if unit.graph == graph
         ]
 
-    def _image(self, chat: Chat) -> NDArray[np.uint8]:
-        return fit(chat.image, self._config.image_sizes[0])
+    def _images(self, role: Role) -> list[NDArray[np.uint8]]:
+        """The pictures that the chats of `role` show, as the vision engine takes them, each once."""
+        shown = (fit(image, self._config.image_sizes[0]) for chat in self._chats[role] for image in chat.images)
+        return list({image.tobytes(): image for image in shown}.values())
 
     def _calls(self, recorded: Sequence[Chat], vision: Known) -> list[_Call]:
         """`recorded` as the session asks the decoder, with features from `vision`."""
@@ -213,7 +217,7 @@ class HighLevelStream:
             session.forget()
             decoder.heard.clear()
             self._said = 0
-            session.generate(chat.system, chat.user, [chat.image], len(self._answer))
+            session.generate(chat.system, chat.user, chat.images, len(self._answer))
             joined = {
                 name: np.concatenate([heard[name] for heard in decoder.heard], axis=axis)
                 for name, axis in PER_TOKEN.items()
@@ -231,7 +235,7 @@ class HighLevelStream:
             answer = answer_ids(chat, self._tokenizer, self._config)
             session.forget()
             decoder.dictate(answer)
-            session.generate(chat.system, chat.user, [chat.image], len(answer))
+            session.generate(chat.system, chat.user, chat.images, len(answer))
             said.append(np.asarray(decoder.said, np.int64))
         session.close()
         return said

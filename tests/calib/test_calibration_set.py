@@ -21,6 +21,7 @@ from memrt.calib.record import Counts, record_calibration_set, split_episodes, s
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import sha256_of
+from memrt.runtime.memory.keyframe_reply import parse_keyframe_reply
 from memrt.train.memory_turns import training_turn
 
 COUNTS = Counts(low_level=10, low_level_gate=5, high_level=10, high_level_gate=10)
@@ -71,13 +72,25 @@ def test_recording_is_a_function_of_the_seed(dataset: Path, recorded: Calibratio
 
 @pytest.mark.parametrize("policy", ["memoryless", "am_simple", "am_grounded"])
 def test_chats_are_those_the_policy_was_trained_on(dataset: Path, recorded: CalibrationSet, policy: str) -> None:
-    memory = load_policy(policy).memory
+    config = load_policy(policy)
     records = [json.loads(line) for line in (dataset / "high_level" / "samples.jsonl").read_text().splitlines()]
     by_call = {(record["episode"], record["step"]): record for record in records}
     samples = recorded.high_level("gate")
-    for sample, chat in zip(samples, chats(recorded, memory, "gate"), strict=True):
-        request, reply = training_turn(memory, by_call[sample.episode, sample.step])
+    for sample, chat in zip(samples, chats(recorded, config, "gate"), strict=True):
+        request, reply = training_turn(config.memory, by_call[sample.episode, sample.step])
         assert (chat.system, chat.user, chat.reply) == (request.system, request.user, reply)
+
+
+def test_a_keyframe_policys_chats_show_the_calls_before(recorded: CalibrationSet) -> None:
+    policy = load_policy("memer")
+    samples = recorded.high_level("gate")
+    for sample, chat in zip(samples, chats(recorded, policy, "gate"), strict=True):
+        earlier = [s for s in samples if s.episode == sample.episode and s.step <= sample.step]
+        assert chat.user.count("<image>") == len(chat.images) == min(len(earlier), 16)
+        assert {image.shape for image in chat.images} == {(352, 320, 3)}
+        reply = parse_keyframe_reply(chat.reply)
+        assert reply is not None
+        assert reply.subtask == sample.grounded.subgoal
 
 
 def test_a_changed_image_is_refused(recorded: CalibrationSet, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def recorded(count: int) -> list[Chat]:
     rng = np.random.default_rng(0)
     return [
         Chat(
-            image=rng.integers(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),
+            images=(rng.integers(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8),),
             system="You are a helpful assistant.",
             user="The task goal is: " + " ".join(rng.choice(WORDS, 6)) + "\n<image>What's next?",
             reply=" ".join(rng.choice(WORDS, int(rng.integers(1, 12)))),
@@ -66,7 +66,7 @@ def test_engines_say_what_transformers_says(weights: Path, exported: Path) -> No
 
 def test_answers_depend_on_the_image(exported: Path) -> None:
     first, second = recorded(2)
-    shown = [first, Chat(second.image, first.system, first.user, first.reply)]
+    shown = [first, Chat(second.images, first.system, first.user, first.reply)]
     seen, other = engine_answers(exported / "hl", shown)
     assert not np.array_equal(seen, other)
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 import yaml
+from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -26,13 +29,14 @@ from memrt.calib.record import Counts, record_calibration_set
 from memrt.export.fidelity import compare_bundles
 from memrt.export.pipeline import export_policy
 from memrt.runtime.bundle import Bundle, load_bundle
+from memrt.runtime.cli import run_command, run_session
 from memrt.runtime.config import load_policy, policy_to_dict
 from memrt.runtime.engine import open_engine
 from memrt.runtime.engine.golden import reproduce
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.high_level import HighLevelPolicy
 from memrt.runtime.policy.low_level import LowLevelPolicy
-from memrt.runtime.types import Frame, Observation, Subgoal
+from memrt.runtime.types import ActionChunk, Frame, Observation, Subgoal
 
 pytestmark = pytest.mark.timeout(900)  # six graph exports; minutes on a busy machine
 
@@ -156,3 +160,54 @@ def test_nothing_is_left_behind_when_weights_are_missing(workshop: Workshop) -> 
 def test_a_precision_the_target_lacks_is_refused(workshop: Workshop) -> None:
     with pytest.raises(MemrtError, match="does not run this precision"):
         workshop.export("oracle_simple", "never", "fp8")
+
+
+class StandStill:
+    """A low level that does not move the arm: the tiny one's random joint targets lie outside its limits."""
+
+    def noise(self, seed: int, call_index: int) -> np.ndarray:
+        return np.zeros((HORIZON, 8), np.float32)
+
+    def act(self, observation: Observation, subgoal: Subgoal, goal: str, noise: np.ndarray, **_: object) -> ChunkReply:
+        actions = np.tile(observation.proprioception, (HORIZON, 1))
+        return ChunkReply(ActionChunk(actions, observation.t_ns + 50_000_000, 50_000_000, subgoal.revision))
+
+
+@dataclass(frozen=True)
+class ChunkReply:
+    chunk: ActionChunk
+
+
+def test_a_keyframe_policy_exports_and_runs(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mechanically: random weights name no subtask. Sixteen images through the gate's chats, then `memrt run`."""
+    bundle = workshop.export("memer", "memer_fp32", "fp32")
+    assert bundle.manifest.sources["gates"]["hl/answers"]["identical_tokens"] == 1.0
+    assert load_bundle(bundle.path).policy.memory.keyframes == load_policy("memer").memory.keyframes
+    monkeypatch.setattr(run_session, "open_policies", lambda held, *_, **__: (HighLevelPolicy(held), StandStill()))
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    run_command.register(app)
+    arguments = ["run", "--policy", str(workshop.policy("memer")), "--bundle", str(bundle.path)]
+    result = CliRunner().invoke(app, [*arguments, "--lockstep", "--duration", "3", "--json"])
+    assert result.exception is None, result.output
+    report = json.loads(result.stdout)
+    assert (report["outcome"], report["steps"]) == ("time_over", 60)
+    assert report["latency_ms"]["high level"]["count"] == 3
+    assert report["counts"].get("recent frames missing", 0) == 0
+
+
+def test_a_context_too_small_for_sixteen_images_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    path = workshop.policy("memer")
+    values = yaml.safe_load(path.read_text())
+    values["high_level"]["context_tokens"] = 256
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(MemrtError, match=r"high_level\.context_tokens.* 16 images of 4 tokens.*found 256") as caught:
+        export_policy(
+            tmp_path / "small.yaml",
+            tmp_path / "small",
+            precision="fp32",
+            weights_root=workshop.weights,
+            calibration=workshop.calibration,
+        )
+    needed = int(str(caught.value).split("context_tokens: ")[1].split("`")[0])
+    assert 256 < needed <= 512

@@ -193,7 +193,7 @@ def test_recorded_answers_are_compared_with_transformers_in_both_families(export
     """What the gate of an export compares, on frames that the image processor resizes."""
     words = ("pick up", "the red cube", "place it", "press the button", "for the second time")
     recorded = [
-        Chat(tiny.picture(n, *STACKED), SYSTEM, question(1), " ".join(words[(n + k) % 5] for k in range(3)))
+        Chat((tiny.picture(n, *STACKED),), SYSTEM, question(1), " ".join(words[(n + k) % 5] for k in range(3)))
         for n in range(3)
     ]
     expected = torch_answers(tiny.model(exported.family), exported.folder, recorded)

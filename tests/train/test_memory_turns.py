@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from memrt.runtime.config import load_policy
+from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import build_memory
 from memrt.train.memory_labels import INITIAL_MEMORY
 from memrt.train.memory_turns import training_turn
@@ -50,3 +51,8 @@ def test_memoryless_answers_with_the_subgoal_alone():
     request, reply = training_turn(config, sample(segment=1, previous_segment=1))
     assert request == build_memory(config).request(build_memory(config).initial(), GOAL)
     assert reply == SUBGOALS[1]
+
+
+def test_a_memory_of_pictures_is_not_trained_here():
+    with pytest.raises(MemrtError, match="kind: keyframes"):
+        training_turn(load_policy("memer").memory, sample(0, 0))
