@@ -15,7 +15,8 @@ from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.types import RobotMode
 
 STAGES_SHOWN = ("high level", "low level", "observation to chunk")
-KEYS = "space stops · r resumes · h goes home · q quits"
+KEYS = "space stops · r resumes · h goes home · g new goal · q quits"
+ENTRY_KEYS = "enter takes the goal · escape keeps the old one · then r resumes"
 _MODE_STYLES = {
     RobotMode.RUNNING: "bold green",
     RobotMode.STOPPED: "bold yellow",
@@ -24,12 +25,17 @@ _MODE_STYLES = {
 }
 
 
-def render_status(status: LoopStatus, robot: Mapping[str, Any], keys: bool) -> RenderableType:
-    """The panel for one glance. `robot` holds the node's own figures, `keys` says whether an operator can press any."""
+def render_status(status: LoopStatus, robot: Mapping[str, Any], keys: bool, entry: str | None = None) -> RenderableType:
+    """The panel for one glance. `robot` holds the node's own figures, `keys` says whether an operator can press any.
+
+    `entry` is a new goal being typed, None while none is.
+    """
     lines = Table.grid(padding=(0, 1))
     lines.add_column(style="dim", justify="right", min_width=9)
     lines.add_column(overflow="fold")
     lines.add_row("goal", Text(status.goal))
+    if entry is not None:
+        lines.add_row("new goal", Text(f"{entry}▏", style="bold yellow"))
     lines.add_row("subgoal", Text(status.subgoal.text if status.subgoal else "…", style="bold cyan"))
     for name, text in memory_texts(status.memory):
         lines.add_row(name, Text(text, style="magenta"))
@@ -40,13 +46,16 @@ def render_status(status: LoopStatus, robot: Mapping[str, Any], keys: bool) -> R
     title = f"memrt · {status.elapsed_s:5.1f} s"
     parts: list[RenderableType] = [lines, _rates(status.record, robot)]
     if keys:
-        parts.append(Text(KEYS, style="dim"))
+        parts.append(Text(KEYS if entry is None else ENTRY_KEYS, style="dim"))
     return Panel(Group(*parts), title=title, title_align="left", border_style="blue")
 
 
 def memory_texts(memory: Any) -> list[tuple[str, str]]:
     """What a policy remembers, as (name, text), empty parts left out; nothing for a policy that keeps nothing."""
     texts = [("memory", getattr(memory, "action_memory", "")), ("places", getattr(memory, "spatial_memory", ""))]
+    votes = getattr(memory, "votes", None)
+    if votes is not None and votes.clusters:
+        texts.append(("keyframes", f"{len(votes.clusters)} moments in {len(votes.held())} frames"))
     history = getattr(memory, "history", ())
     if history:
         texts.append(("history", "; ".join(history[-3:])))

@@ -27,6 +27,7 @@ class Display:
         self._live: Live | None = None
         self._shown = ("", "")
         self._next_s = 0.0
+        self.entry: str | None = None  # a new goal being typed
 
     def show(self, status: LoopStatus, robot: Mapping[str, Any]) -> None:
         """Refresh the panel, at most five times a second; without a terminal, print what has changed."""
@@ -34,7 +35,7 @@ class Display:
             self._print_changes(status)
         elif time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + REFRESH_S
-            self._live.update(render_status(status, robot, self._keys), refresh=True)
+            self._live.update(render_status(status, robot, self._keys, self.entry), refresh=True)
 
     def note(self, text: str) -> None:
         """Say something above the panel."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memrt.runtime.bundle import Bundle, load_bundle
 from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.keys import Keys
+from memrt.runtime.cli.operator_keys import OperatorKeys
 from memrt.runtime.cli.robot_start import start_robot
 from memrt.runtime.cli.run_checks import check_halves, check_policy, check_proof, check_robot
 from memrt.runtime.cli.run_display import Display, note
@@ -172,8 +173,10 @@ class _Session:
             before = signal.signal(signal_number, lambda number, frame: loop.quit())
             self._stack.callback(signal.signal, signal_number, before)
 
+        operator = OperatorKeys(loop, display)
+
         def on_tick(running: RealtimeLoop) -> None:
-            _obey(running, keys.pressed(), display)
+            operator.press(keys.pressed())
             display.show(running.status(), robot.statistics)
             self._alarm(display, time.monotonic_ns())
 
@@ -252,17 +255,3 @@ class _Session:
         options = self._options
         report_run(record, self._bundle, options.robot, options.task, readiness, recording, as_json=options.as_json)
         return BROKEN_OFF if record.status in ("fault", "held") else RAN
-
-
-def _obey(loop: RealtimeLoop, key: str, display: Display) -> None:
-    try:
-        if key == " ":
-            loop.stop()
-        elif key == "r":
-            loop.resume()
-        elif key == "h":
-            loop.home()
-        elif key == "q":
-            loop.quit()
-    except MemrtError as error:  # a refused key is the operator's to read, not the end of the run
-        display.note(str(error))

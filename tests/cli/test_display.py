@@ -13,9 +13,13 @@ from rich.console import Console
 
 from memrt.runtime.cli import run_display
 from memrt.runtime.cli.keys import Keys
+from memrt.runtime.cli.operator_keys import OperatorKeys
+from memrt.runtime.errors import MemrtError
 from memrt.runtime.live_status import latency_table, memory_texts, render_status
 from memrt.runtime.loop.realtime import LoopStatus
 from memrt.runtime.loop.record import RunRecord
+from memrt.runtime.memory import MemoryState
+from memrt.runtime.memory.keyframes import KeyframeSettings, KeyframeVotes
 from memrt.runtime.types import RobotMode, Subgoal
 from memrt.runtime.video import PICTURE, compose
 
@@ -116,3 +120,36 @@ def test_the_video_marks_a_grounded_subgoal_where_it_points():
     assert by_column[int(100 * scale), int(60 * scale)].tolist() == [255, 255, 0]
     assert not by_row[int(100 * scale), int(60 * scale)].any()
     assert by_row[PICTURE:].any()
+
+
+class Loop:
+    def __init__(self):
+        self.heard = []
+
+    def stop(self, reason="space"):
+        self.heard.append(f"stop: {reason}")
+
+    def resume(self):
+        raise MemrtError("resume", expected="a robot", found="none", fix="look")
+
+    def set_goal(self, goal):
+        self.heard.append(f"goal: {goal}")
+
+
+def test_a_goal_is_typed_while_the_arm_is_stopped():
+    loop, display = Loop(), run_display.Display(quiet=True)
+    operator = OperatorKeys(loop, display)
+    for key in ["", *"gpick it uq", "\x7f", "p", "\n", " "]:
+        operator.press(key)
+    assert loop.heard == ["stop: waiting for a new goal", "goal: pick it up", "stop: space"]
+    for key in "ga":
+        operator.press(key)
+    assert "new goal" in text_of(render_status(status(), {}, True, display.entry))
+    operator.press("\x1b")
+    assert (display.entry, loop.heard[-1]) == (None, "stop: waiting for a new goal")
+    operator.press("r")  # refused: said, not raised
+
+
+def test_a_keyframe_memory_says_how_much_it_holds():
+    votes = KeyframeVotes().vote(KeyframeSettings(), 60, [1, 2, 8])
+    assert memory_texts(MemoryState(votes=votes)) == [("keyframes", "2 moments in 3 frames")]
