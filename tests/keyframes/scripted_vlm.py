@@ -80,7 +80,7 @@ class ScriptedVlm:
             )
         return self._cache[content]
 
-    def forget_features(self) -> None:
+    def forget(self) -> None:
         self._cache.clear()
 
     def forget_prefix(self) -> None:

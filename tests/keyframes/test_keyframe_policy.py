@@ -132,7 +132,7 @@ def test_keyframes_outlive_the_vision_cache(keep):
     for step in (0, 60, 120):
         run.call(step, 1)
     names = run.vlm.asked[-1].contents
-    run.vlm.forget_features()
+    run.vlm.forget()
     run.vlm.encoded.clear()
     run.call(220)
     assert run.greys == pytest.approx([0, 25, 85, *range(185, 221, 5)], abs=1)
