@@ -7,13 +7,25 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEBIAN := g++ python3-dev python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libusb-1.0-0
+# For the C++ tests.
+DEBIAN_TEST := cmake doctest-dev ninja-build
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PINNED := $(BIN)/pip install --quiet --constraint constraints.txt
 PACKAGES := runtime export calib robot_io sim train
+CPP    := $(wildcard runtime/core/*.[ch]pp tests/core/cpp/*.[ch]pp)
 CORE   := $(wildcard runtime/core/*) CMakeLists.txt
 
 ARGS   ?= --task PickXtimes --policy am_grounded --seed 1000000
 TESTS  ?= tests
+
+# Installs those of the given Debian packages that are missing.
+define install
+missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  command -v apt-get >/dev/null || { echo "expected Debian or Ubuntu, found no apt-get. Fix: install $$missing by hand" >&2; exit 2; }; \
+	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends $$missing; \
+	fi
+endef
 
 .PHONY: run test peers check format clean
 
@@ -29,11 +41,11 @@ check: $(VENV)/.develops
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	mkdir -p build/typed/memrt && ln -sfn $(addprefix $(CURDIR)/,$(PACKAGES)) build/typed/memrt/
 	MYPYPATH=build/typed $(BIN)/mypy --follow-imports=silent -p memrt.runtime
-	$(BIN)/clang-format --dry-run --Werror runtime/core/*.cpp runtime/core/*.hpp
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: $(VENV)/.develops
 	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
-	$(BIN)/clang-format -i runtime/core/*.cpp runtime/core/*.hpp
+	$(BIN)/clang-format -i $(CPP)
 
 # What a robot's own computer needs: no torch.
 $(VENV)/.runs: $(VENV)/.created $(CORE)
@@ -42,6 +54,7 @@ $(VENV)/.runs: $(VENV)/.created $(CORE)
 
 # torch first and alone: any later request for it is then already satisfied by this build.
 $(VENV)/.develops: $(VENV)/.created $(CORE)
+	@$(call install,$(DEBIAN_TEST))
 	$(PINNED) torch
 	$(PINNED) --editable '.[cpu,sim,serve,train,export,rtx,realsense,v4l2,dev]'
 	touch $@ $(VENV)/.runs
@@ -53,11 +66,7 @@ $(VENV)/peers/.installed: tests/serve/peers/requirements.txt $(VENV)/.created
 	touch $@
 
 $(VENV)/.created: pyproject.toml constraints.txt
-	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
-	if [ -n "$$missing" ]; then \
-	  command -v apt-get >/dev/null || { echo "expected Debian or Ubuntu, found no apt-get. Fix: install $$missing by hand" >&2; exit 2; }; \
-	  $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends $$missing; \
-	fi
+	@$(call install,$(DEBIAN))
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 10) and "expected Python 3.10 or newer, found " + sys.version.split()[0])'
 	touch $@

@@ -55,6 +55,28 @@ class Seam:
     @property
     def stopped(self) -> bool: ...
 
+class SeamReport(TypedDict):
+    cases: int
+    commands: int
+    chunks: int
+    refused: int
+    dropouts: int
+    stops: int
+    limit_brakes: int
+    plan_failures: int
+    speed_used: float
+    acceleration_used: float
+    jerk_used: float
+    outside: float
+    violations: int
+    first_violation: int
+    worst_tracked: int
+    infeasible: int
+    too_short: int
+    tracking_rms: _Floats
+
+def play_seam_cases(first: int, count: int) -> SeamReport: ...
+
 @final
 class TraceRing:
     def __init__(self, capacity: int = 65536) -> None: ...

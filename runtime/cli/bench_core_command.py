@@ -1,4 +1,4 @@
-"""`memrt bench ring`, `control` and `resize`: the parts in C++, without any model."""
+"""`memrt bench ring`, `control`, `seam` and `resize`: the parts in C++, without any model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def register(bench: typer.Typer) -> None:
     bench.command("ring")(ring)
     bench.command("control")(control)
     bench.command("resize")(resize)
+    bench.command("seam")(seam)
 
 
 def ring(
@@ -107,3 +108,36 @@ def resize(
         table.add_row(what, f"{report[f'{ours}_ms']:.3f}", f"{report[f'{pillow}_ms']:.3f}", f"{speedup:.2f}x")
     table.caption = f"without vector code {report['portable_ms']:.3f} ms; {report['how']}"
     Console().print(table)
+
+
+def seam(
+    *,
+    cases: Annotated[int, typer.Option(min=1, help="Random cases, 0.5 to 1 s of commands each.")] = 10_000,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first case; the number decides all of it.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Check every command against the robot's limits over random chunks, delays, seams and dropouts.
+
+    Exits with 1 when a command left the limits or a feasible chunk was not followed.
+
+    Example:
+
+        memrt bench seam --cases 100000 --json
+    """
+    from memrt.runtime.bench.seam import bench_seam
+
+    report = bench_seam(first=first, cases=cases, progress=tell)
+    if as_json:
+        typer.echo(json.dumps(report, allow_nan=False))
+    else:
+        table = Table("what", "found", title=f"{cases} cases, {report['counts']['commands']} commands of 1 ms")
+        table.add_row("cases with a command outside the limits", str(report["violations"]))
+        for name, share in report["largest_share_of_limit"].items():
+            table.add_row(f"largest {name}, of its limit", f"{share:.6f}")
+        table.add_row("furthest outside a joint's range", f"{report['furthest_outside_range_rad']:.1e} rad")
+        table.add_row("chunks: taken, infeasible", "{chunks}, {infeasible}".format(**report["counts"]))
+        for name, value in (report["tracking_rms_mrad"] or {}).items():
+            table.add_row(f"rms tracking of {report['tracked_chunks']} feasible chunks, {name}", f"{value:.3f} mrad")
+        Console().print(table)
+    if report["violations"] or report["tracking_above_limit"]:
+        raise typer.Exit(1)

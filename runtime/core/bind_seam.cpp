@@ -1,10 +1,14 @@
 #include <nanobind/stl/string.h>
 
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
 #include "seam.hpp"
+#include "seam_cases.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -22,6 +26,36 @@ nb::dict to_dict(const SeamCounters& counters) {
     out["limit_brakes"] = counters.limit_brakes;
     out["plan_failures"] = counters.plan_failures;
     out["gaps"] = counters.gaps;
+    return out;
+}
+
+nb::dict play_seam_cases(std::uint64_t first, std::uint64_t count) {
+    auto report = std::make_unique<SeamReport>();
+    {
+        const nb::gil_scoped_release others_may_run;
+        for (std::uint64_t i = 0; i < count; ++i) play_seam_case(first + i, *report);
+    }
+    nb::dict out;
+    out["cases"] = report->cases;
+    out["commands"] = report->commands;
+    out["chunks"] = report->chunks;
+    out["refused"] = report->refused;
+    out["dropouts"] = report->dropouts;
+    out["stops"] = report->stops;
+    out["limit_brakes"] = report->limit_brakes;
+    out["plan_failures"] = report->plan_failures;
+    out["speed_used"] = report->used[0];
+    out["acceleration_used"] = report->used[1];
+    out["jerk_used"] = report->used[2];
+    out["outside"] = report->outside;
+    out["violations"] = report->violations;
+    out["first_violation"] = report->first_violation;
+    out["worst_tracked"] = report->worst_tracked;
+    out["infeasible"] = report->infeasible;
+    out["too_short"] = report->too_short;
+    auto* rms = new std::vector<double>(std::move(report->tracking_rms));
+    const nb::capsule owner(rms, [](void* held) noexcept { delete static_cast<std::vector<double>*>(held); });
+    out["tracking_rms"] = nb::ndarray<nb::numpy, double, nb::ndim<1>>(rms->data(), {rms->size()}, owner);
     return out;
 }
 
@@ -85,6 +119,11 @@ void bind_seam(nb::module_& m) {
         .def("at_rest", &Seam::at_rest, "Whether the last command is at rest.")
         .def_prop_ro("stopped", &Seam::stopped)
         .def("counters", [](const Seam& self) { return to_dict(self.counters()); });
+
+    m.def("play_seam_cases", &play_seam_cases, "first"_a, "count"_a,
+          "Plays random cases number `first` to `first + count - 1` on a virtual clock, without Python's lock, and "
+          "checks "
+          "every command: what seam_cases.hpp's SeamReport says, `tracking_rms` as float64 [n] in rad.");
 }
 
 }  // namespace memrt

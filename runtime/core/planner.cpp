@@ -13,6 +13,8 @@ namespace {
 constexpr double kHeadroom = 0.999;
 // A position this far outside the range is rounding, not a breach [rad].
 constexpr double kRangeTolerance = 1e-7;
+// A speed over its limit by this share is rounding: kHeadroom covers it.
+constexpr double kSpeedTolerance = 1e-6;
 // Points at which a piece is checked against the range.
 constexpr int kRangeSamples = 4;
 
@@ -85,6 +87,7 @@ void Planner::next(const JointState* target) {
         if (plan_brake(end_, next_brake_)) {
             for (int i = 1; i <= kRangeSamples; ++i) brake_joints_out_of_range(plan_, piece_s_ * i / kRangeSamples);
             brake_joints_out_of_range(next_brake_, next_brake_.get_duration());
+            brake_joints_too_fast();
             if (!any(brakes_)) {
                 next_brake_known_ = true;
                 return;
@@ -151,6 +154,35 @@ void Planner::brake_joints_out_of_range(const Trajectory& plan, double time_s) {
     plan.at_time(time_s, q);
     for (std::size_t j = 0; j < kJoints; ++j) {
         brakes_[j] |= q[j] < q_low_[j] - kRangeTolerance || q[j] > q_high_[j] + kRangeTolerance;
+    }
+}
+
+// ruckig bounds the speed from the third of a profile's seven phases on, so a plan may begin with a swing over the
+// limit. Looked at are the piece's own extremes, and the speed that braking from its end still builds up.
+void Planner::brake_joints_too_fast() {
+    const auto profiles = plan_.get_profiles()[0];
+    for (std::size_t j = 0; j < kJoints; ++j) {
+        const ruckig::Profile& profile = profiles[j];
+        double left = piece_s_;
+        double dq = start_.dq[j];
+        double ddq = start_.ddq[j];
+        double fastest = std::abs(dq);
+        const auto follow = [&](double duration, double jerk) {
+            const double t = std::min(duration, left);
+            const double turns_at = -ddq / jerk;  // no finite number without jerk, and then it does not turn
+            if (turns_at > 0.0 && turns_at < t) fastest = std::max(fastest, std::abs(dq + turns_at * ddq / 2.0));
+            dq += t * (ddq + t * jerk / 2.0);
+            ddq += t * jerk;
+            fastest = std::max(fastest, std::abs(dq));
+            left -= t;
+        };
+        if (profile.brake.duration > 0.0) {
+            for (std::size_t i = 0; i < profile.brake.t.size(); ++i) follow(profile.brake.t[i], profile.brake.j[i]);
+        }
+        for (std::size_t i = 0; i < profile.t.size(); ++i) follow(profile.t[i], profile.j[i]);
+        follow(left, 0.0);  // beyond its end a plan keeps its acceleration
+        if (dq * ddq > 0.0) fastest = std::max(fastest, std::abs(dq) + ddq * ddq / (2.0 * limits_.dddq_max[j]));
+        brakes_[j] |= fastest > limits_.dq_max[j] * (1.0 + kSpeedTolerance);
     }
 }
 

@@ -13,9 +13,9 @@ namespace memrt {
 /// \brief Plans the arm's motion piece by piece, so that every piece can be followed by braking inside all limits.
 ///
 /// A piece is the first `piece_s` of a jerk-limited trajectory towards a target. A joint follows it only if braking
-/// from the end of the piece still ends inside the joint's range; otherwise the joint brakes during the piece. As the
-/// first state is at rest and every piece ends in a state from which braking is safe, the position limits hold for
-/// ever, whatever the targets are. No clock, no allocation after construction.
+/// from the end of the piece still ends inside the joint's range and below its speed limit; otherwise the joint brakes
+/// during the piece. As the first state is at rest and every piece ends in a state from which braking is safe, the
+/// limits hold for ever, whatever the targets are. No clock, no allocation after construction.
 class Planner {
   public:
     /// \param arrive_s A plan arrives at its target after this time [s], or as soon as the limits allow.
@@ -48,6 +48,7 @@ class Planner {
     bool plan_towards(const JointState& target);
     bool plan_brake(const JointState& from, Trajectory& brake);
     void brake_joints_out_of_range(const Trajectory& plan, double time_s);
+    void brake_joints_too_fast();
 
     SeamLimits limits_;  // with the headroom for rounding taken off
     double arrive_s_;

@@ -112,6 +112,9 @@ class Seam {
 
     SeamCounters counters() const;
 
+    /// \brief The curve the arm is to follow from now on; empty after a stop.
+    const Spline& spline() const { return spline_; }
+
   private:
     void advance(std::int64_t t_ns);
     void plan();

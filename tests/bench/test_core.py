@@ -7,6 +7,7 @@ import json
 import numpy as np
 from typer.testing import CliRunner
 
+from memrt.runtime._core import play_seam_cases
 from memrt.runtime.bench import ring
 from memrt.runtime.cli import build_app
 
@@ -78,3 +79,18 @@ def test_resize_reports_both_times_of_the_same_bytes() -> None:
     for name in ("ours", "pillow", "portable", "bicubic_ours", "bicubic_pillow"):
         assert report[f"{name}_ms"] > 0
     assert report["differing_bytes"] == 0
+
+
+def test_seam_reports_the_worst_of_all_cases_whatever_the_blocks() -> None:
+    result = CliRunner().invoke(build_app(), ["bench", "seam", "--cases", "700", "--first", "100", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["episodes"] == 700
+    assert (report["success_rate"], report["violations"], report["first_violation"]) == (1.0, 0, None)
+    assert all(0.99 < share <= 1.0 for share in report["largest_share_of_limit"].values())
+    assert report["tracking_rms_mrad"]["max"] <= report["tracking_limit_mrad"] == 5.0
+    whole = play_seam_cases(100, 700)
+    assert report["counts"]["commands"] == whole["commands"]
+    assert report["tracked_chunks"] == len(whole["tracking_rms"])
+    assert report["worst_tracked_case"] == whole["worst_tracked"]
+    assert report["furthest_outside_range_rad"] == whole["outside"]
