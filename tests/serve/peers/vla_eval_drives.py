@@ -6,6 +6,7 @@ import anyio
 import numpy as np
 from vla_eval.benchmarks.base import StepBenchmark, StepResult
 from vla_eval.connection import Connection
+from vla_eval.runners.live_runner import LiveEpisodeRunner
 from vla_eval.runners.sync_runner import SyncEpisodeRunner
 
 address, recorded, out = sys.argv[1:]
@@ -33,6 +34,9 @@ class Recorded(StepBenchmark):
         images = {"agentview": episode["front"][raw_obs], "wrist": episode["wrist"][raw_obs]}
         return {"images": images, "states": episode["state"][raw_obs], "task_description": str(episode["goal"])}
 
+    def get_hold_action(self, last_action):
+        return last_action or {"actions": np.zeros(8)}
+
     def check_done(self, step_result):
         return step_result.done
 
@@ -50,11 +54,17 @@ async def main():
         for _ in range(2):  # the second episode must not remember the first
             result = await SyncEpisodeRunner().run_episode(benchmark, {"name": "recorded"}, connection, max_steps=1000)
             assert result["metrics"]["success"]
+        np.savez(out, actions=actions)
         try:
             await connection.act({"images": {}})
         except RuntimeError as error:
             print(error)
+    async with Connection(address) as connection:  # the world goes on at 25 Hz, answered or not
+        runner = LiveEpisodeRunner(hz=25.0, wait_first_action=True)
+        result = await runner.run_episode(benchmark, {"name": "recorded"}, connection, max_steps=1000)
+        assert result["steps"] == len(episode["state"])
+        assert result["rt_metrics"]["update_count"] >= 1
+        assert np.isfinite(actions[-1]).all()
 
 
 anyio.run(main)
-np.savez(out, actions=actions)
