@@ -54,6 +54,7 @@ class ProfileOptions:
     goal: str | None
     seed: int
     seconds: float
+    speed: float
     threads: ThreadBudget
     arm: bool
     output: Path
@@ -63,10 +64,10 @@ class ProfileOptions:
 def profile(options: ProfileOptions) -> None:
     """Measure, write the three files, print. Raises MemrtError for what is refused and for a run that keeps ending."""
     began_ns = time.monotonic_ns()
-    robot = None if options.robot == NO_ROBOT else check_robot(options.robot, options.task, options.seed, speed=1.0)
+    robot = None if options.robot == NO_ROBOT else check_robot(options.robot, options.task, options.seed, options.speed)
     bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
     require_halves(bundle)
-    settings = LoopSettings.from_policy(bundle.policy, seed=options.seed)
+    settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
     check_sees(bundle, "choose a policy with a VLM")
     if robot is not None:
         check_policy(bundle, robot, settings, lockstep=False)
@@ -93,6 +94,7 @@ def profile(options: ProfileOptions) -> None:
     about |= {
         "task": None if robot is None else options.task,
         "seed": options.seed,
+        "speed": options.speed,
         "threads": str(options.threads),
         "hardware": {**state, "device": about["hardware"]["device"]}
         | ({"cpu_clocks_after": clocks_after} if clocks_after else {}),
@@ -115,7 +117,7 @@ def _connected(config: RobotConfig, options: ProfileOptions) -> OpenRobot:
     @contextmanager
     def open_robot(seed: int) -> Iterator[tuple[TaskRobot, str]]:
         with ExitStack() as stack:
-            robot = start_robot(config, task=options.task, seed=seed, speed=1.0, stack=stack)()
+            robot = start_robot(config, task=options.task, seed=seed, speed=options.speed, stack=stack)()
             goal = options.goal or robot.goal
             if not goal:
                 raise MemrtError("goal", expected="what the robot shall do", found="nothing", fix="give --goal")

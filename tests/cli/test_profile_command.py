@@ -49,6 +49,7 @@ def test_help_says_the_order_and_gives_examples():
         (["--robot", "simm"], "did you mean `sim`"),
         (["--robot", "none", "--policy", "am_groundd"], "did you mean `am_grounded`"),
         (["--robot", "none", "--bundle", "/nowhere"], "nothing there"),
+        (["--robot", "none", "--speed", "1.5"], "at most 1"),
         (["--robot", "none", "-o", "/dev/null/profile"], "a folder that can be written"),
     ],
 )
