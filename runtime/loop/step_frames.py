@@ -12,7 +12,7 @@ from memrt.runtime.types import Frame, ImageArray, Observation
 
 
 @dataclass(frozen=True, slots=True)
-class _Lent:
+class LentFrame:
     """A `BorrowedFrame` whose pixels stay anyway."""
 
     image: ImageArray
@@ -56,10 +56,10 @@ class StepFrames:
         while len(self._kept) > 1 and all(frame.t_ns <= oldest_ns for frame in self._kept[1].values()):
             self._kept.popleft()
 
-    def at(self, camera: str, t_ns: int) -> _Lent | None:
+    def at(self, camera: str, t_ns: int) -> LentFrame | None:
         """The newest frame kept that is not younger than `t_ns`."""
         for frames in reversed(self._kept):
             frame = frames.get(camera)
             if frame is not None and frame.t_ns <= t_ns:
-                return _Lent(frame.image, frame.index, frame.t_ns)
+                return LentFrame(frame.image, frame.index, frame.t_ns)
         return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from memrt.runtime.loop.step_frames import LentFrame
 from memrt.runtime.recording.messages import FrameRef, Look
-from memrt.runtime.types import BorrowedFrame, Frame, FrameHistory, ImageArray
+from memrt.runtime.types import BorrowedFrame, Frame, FrameHistory
 
 
 class WatchedHistory:
@@ -25,18 +25,6 @@ class WatchedHistory:
         return lent
 
 
-@dataclass(frozen=True, slots=True)
-class _Lent:
-    """A `BorrowedFrame` whose pixels stay anyway."""
-
-    image: ImageArray
-    index: int
-    t_ns: int
-
-    def release(self) -> None:
-        """Nothing to let go."""
-
-
 class RecordedHistory:
     """A `FrameHistory` that answers what it was asked when it was recorded, and knows nothing else."""
 
@@ -47,4 +35,4 @@ class RecordedHistory:
     def at(self, camera: str, t_ns: int) -> BorrowedFrame | None:
         """The frame that was lent then."""
         frame = self._frames.get((camera, t_ns))
-        return _Lent(frame.image, frame.index, frame.t_ns) if frame is not None else None
+        return LentFrame(frame.image, frame.index, frame.t_ns) if frame is not None else None

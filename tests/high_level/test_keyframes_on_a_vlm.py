@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 import tiny_qwen as tiny
 
+from memrt.runtime.clock import MonotonicClock
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.loop.high_level_calls import HighLevelCalls
+from memrt.runtime.loop.observer import LoopObserver, NoObserver
+from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.step_frames import StepFrames
 from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_reply
 from memrt.runtime.policy.high_level import HighLevelPolicy, HighLevelResult
 from memrt.runtime.policy.vlm_session import VlmSession
+from memrt.runtime.recording.reader import Recording
+from memrt.runtime.recording.recorder import McapRecorder
+from memrt.runtime.recording.replay import replay
 from memrt.runtime.types import Frame, Observation
 
 MEMER = load_policy("memer")
@@ -57,7 +64,9 @@ class Episode:
         positions = (2,) if len(self.heard) < ENOUGH else ()
         return replace(said, text=format_keyframe_reply(KeyframeReply("pick up the red cube", positions)))
 
-    def run(self, steps: Sequence[int]) -> list[HighLevelResult]:
+    def run(self, steps: Sequence[int], observer: LoopObserver | None = None) -> list[HighLevelResult]:
+        record, clock = RunRecord("lockstep", GOAL, 0), MonotonicClock()
+        calls = HighLevelCalls(self.policy, record, clock=clock, trace=None, observer=observer or NoObserver())
         state, results = self.policy.initial(), []
         for step in range(max(steps) + 1):
             t_ns = step * DT_NS
@@ -72,7 +81,7 @@ class Episode:
             if wanted:
                 self.frames.add(seen, state, call_ns)
             if step in steps:
-                results.append(self.policy.call(GOAL, seen, state))
+                results.append(calls.ask(GOAL, seen, state, t_ns=t_ns))
                 state = results[-1].state
         return results
 
@@ -119,3 +128,21 @@ def test_an_episode_finds_no_features_of_the_one_before(folder: Path) -> None:
     assert episode.session._encoder.frames > 0
     episode.policy.initial()
     assert episode.session._encoder.frames == 0
+
+
+def test_a_recorded_episode_is_computed_again_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+    """Votes, keyframes and past frames come out of the recording alone; pixels are recorded once."""
+    steps = range(0, 301, 60)
+    with McapRecorder(tmp_path / "run.mcap", {}) as recorder:
+        results = Episode(folder).run(steps, recorder)
+    assert len(results[-1].request.keyframes) > 0
+    recording = Recording(tmp_path / "run.mcap")
+    verdict = replay(recording, Episode(folder).policy, NoLowLevel())
+    assert verdict.equal, verdict.first
+    assert verdict.stages["high level"].equal == len(steps)
+    frames = recording.summary().counts
+    assert frames["/frames/front"] == frames["/frames/wrist"] < 8 * len(steps)
+
+
+class NoLowLevel:
+    """Nothing is recorded of one."""

@@ -159,6 +159,25 @@ def test_cancelled_calls_are_repeated_as_far_as_they_had_come(tmp_path):
     assert verdict.stages["high level"].skipped == {"cancelled": 2}
 
 
+class Continues(SwingLowLevel):
+    """Its chunks depend on every number of the chunk that they continue."""
+
+    def act(self, observation, subgoal, goal, noise, *, playing=None):
+        reply = super().act(observation, subgoal, goal, noise)
+        if playing is not None:
+            times = playing.times_ns - observation.t_ns
+            reply.chunk.actions[:, 2] += 1e-4 * (playing.actions.sum() + times.sum() / 1e9 + playing.delay_steps)
+        return reply
+
+
+def test_the_chunk_that_is_continued_is_recorded_and_given_again(tmp_path):
+    record_lockstep(tmp_path / "run.mcap", Continues(), chunking="guided")
+    recording = Recording(tmp_path / "run.mcap")
+    verdict = replay(recording, SwingHighLevel(), Continues())
+    assert verdict.equal, verdict.first
+    assert replay(recording, SwingHighLevel(), SwingLowLevel()).first.call == 1
+
+
 def test_an_oracles_calls_are_skipped(recording):
     verdict = replay(recording, None, SwingLowLevel())
     assert verdict.equal
