@@ -13,7 +13,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PINNED := $(BIN)/pip install --quiet --constraint constraints.txt
 PACKAGES := runtime export calib robot_io sim train
 CPP    := $(wildcard runtime/core/*.[ch]pp tests/core/cpp/*.[ch]pp)
-CORE   := $(wildcard runtime/core/*) CMakeLists.txt
+CORE   := $(wildcard runtime/core/*.[ch]pp) CMakeLists.txt
 
 ARGS   ?= --task PickXtimes --policy am_grounded --seed 1000000
 TESTS  ?= tests

@@ -51,14 +51,14 @@ void ControlLoop::start(const JointArray& q, double gripper) {
     status.command = seam_.step(now);
     status.t_ns = now;
     status_.store(status);
-    running_ = true;
+    running_.store(true, std::memory_order_release);  // partner: the acquire in running()
     thread_ = std::thread([this] { run(); });
 }
 
 void ControlLoop::shutdown() {
     quit_ = true;
     if (thread_.joinable()) thread_.join();
-    running_ = false;
+    running_.store(false, std::memory_order_release);  // partner: the acquire in running()
 }
 
 Refusal ControlLoop::push(std::span<const Action> actions, std::int64_t t0_ns, std::int64_t dt_ns,
@@ -81,12 +81,12 @@ Refusal ControlLoop::push(std::span<const Action> actions, std::int64_t t0_ns, s
 }
 
 bool ControlLoop::stop() {
-    stop_wanted_.store(true, std::memory_order_release);
+    stop_wanted_.store(true, std::memory_order_release);  // partners: the acquires in push() and tick()
     return wait_for_mode(true);
 }
 
 bool ControlLoop::resume() {
-    stop_wanted_.store(false, std::memory_order_release);
+    stop_wanted_.store(false, std::memory_order_release);  // partners: as in stop()
     return wait_for_mode(false);
 }
 

@@ -75,7 +75,10 @@ class ControlLoop {
     /// \brief Ends the thread, wherever the arm is. Call stop() before, and wait for `at_rest`.
     void shutdown();
 
-    bool running() const { return running_.load(std::memory_order_acquire); }
+    bool running() const {
+        // Partner: the releases in start() and shutdown(). Who sees it true sees the seam at its start, too.
+        return running_.load(std::memory_order_acquire);
+    }
     /// \brief Whether the thread got SCHED_FIFO.
     bool realtime() const { return realtime_.load(std::memory_order_relaxed); }
     /// \brief Chunks that were replaced before the thread saw them.
