@@ -114,12 +114,13 @@ class CapturedCamera:
                 finally:
                     source.close()
             except CameraEnded:
-                if self._config.repeat:
+                if self._config.repeat and self._counts["frames"] > frames_before:
                     continue
                 with self._lock:
                     self._ended = True
                 return
-            except MemrtError as error:
+            except Exception as unexpected:  # whatever a vendor's library raises: no camera may end in silence
+                error = _refusal(self._name, unexpected)
                 if not self._settled.is_set():  # never opened: whoever waits gets the refusal, nobody else needs a line
                     self._refusal = error
                     self._settled.set()
@@ -178,3 +179,10 @@ class CapturedCamera:
             found=f"none for {silent_ns / NS_PER_S:.1f} s",
             fix="check the cable",
         )
+
+
+def _refusal(name: str, error: Exception) -> MemrtError:
+    if isinstance(error, MemrtError):
+        return error
+    found = f"{type(error).__name__}: {error}"
+    return MemrtError(f"camera `{name}`", expected="its driver to work", found=found, fix="check the camera's settings")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from memrt.robot_io.cameras.alignment import nearest
@@ -18,7 +17,7 @@ STALE_MS = 100.0  # older than this at arrival already, a frame would start no i
 LEAST_RATE = 0.9  # share of the configured rate; auto-exposure in the dark is what usually halves it
 
 
-def watch(rig: CameraRig, seconds: float, stop: Callable[[], bool] = lambda: False) -> dict[str, dict[str, Any]]:
+def watch(rig: CameraRig, seconds: float) -> dict[str, dict[str, Any]]:
     """Per camera, over `seconds`: frames, fps, age_ms (median, max on arrival), lost, reconnects, skew_ms, trouble.
 
     `skew_ms` is how far the camera's nearest picture is from each one of the first camera (median, max). What no frame
@@ -29,7 +28,7 @@ def watch(rig: CameraRig, seconds: float, stop: Callable[[], bool] = lambda: Fal
     seen: dict[str, list[tuple[int, int]]] = {name: [] for name in rings}  # (time, age on arrival)
     last = dict.fromkeys(rings, -1)
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not stop():
+    while time.monotonic() < end:
         for name, ring in rings.items():
             frame = ring.borrow()
             if frame is None:

@@ -81,6 +81,12 @@ def test_an_unplugged_camera_is_said_once_and_comes_back(run):
     assert script.closed == 3
 
 
+def test_what_a_vendors_library_raises_is_trouble_like_any_other(run):
+    camera, said = run(Script([picture(1), RuntimeError("bad things")], [picture(1)]))
+    assert eventually(lambda: camera.counts.reconnects == 1)
+    assert "expected its driver to work, found RuntimeError: bad things" in said[0]
+
+
 def test_a_silent_camera_is_opened_anew(run):
     camera, said = run(Script([picture(1)], [picture(1)]))
     assert eventually(lambda: camera.counts.frames == 2)
