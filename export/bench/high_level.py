@@ -28,7 +28,7 @@ from memrt.runtime.bench.memer_calls import STEADY, MemerCalls
 from memrt.runtime.engine import open_engine
 from memrt.runtime.memory.state import HighLevelRequest
 from memrt.runtime.policy.frame_features import ShownImage, content_id
-from memrt.runtime.policy.vlm_session import PREFILL_CHUNK, Generation, VlmSession
+from memrt.runtime.policy.vlm_session import CPU_PREFILL_CHUNK, Generation, VlmSession
 from memrt.runtime.statistics import median
 
 CAPACITY = 1536  # 16 frames of 64 tokens with their tags are 1056; the words, and 128 new tokens
@@ -77,7 +77,7 @@ def bench_high_level(
         "runs": calls,
         "tokens": tokens,
         "precision": precision,
-        "prefill_chunk": PREFILL_CHUNK,
+        "prefill_chunk": CPU_PREFILL_CHUNK,
         **summary(found),
         "not_run": left_out,
         "how": f"in turns in one process: {'; then '.join(', '.join(names) for names in groups)}",
@@ -179,7 +179,7 @@ class _OurCalls:
         vision = model.vision_engines(folder, threads)
 
         def session(*, reuse: bool = True) -> VlmSession:
-            return model.session_over(folder, vision, self._decoder, prefill_chunk=PREFILL_CHUNK, reuse=reuse)
+            return model.session_over(folder, vision, self._decoder, prefill_chunk=CPU_PREFILL_CHUNK, reuse=reuse)
 
         self._sessions = {"": session(), f"{WITHOUT}_": session(reuse=False), f"{AHEAD}_": session()}
         self._questions, self._tokens = _Questions(model), tokens

@@ -20,7 +20,7 @@ from memrt.runtime.bench.hardware import resident_bytes
 from memrt.runtime.bench.memer_calls import MemerCalls, synthetic_frame
 from memrt.runtime.memory.store import JpegFrame, KeyframeStore
 from memrt.runtime.policy.frame_features import ShownImage, content_id
-from memrt.runtime.policy.vlm_session import PREFILL_CHUNK, VlmSession
+from memrt.runtime.policy.vlm_session import CPU_PREFILL_CHUNK, VlmSession
 from memrt.runtime.types import ImageArray
 
 CALLS_PER_MINUTE = 60
@@ -36,7 +36,7 @@ class EpisodeHighLevel:
         """`folder` is an `hl` folder of `.onnx` engines; every answer has `tokens` tokens."""
         self._calls, self._tokens = MemerCalls(), tokens
         self._store: KeyframeStore[JpegFrame] = KeyframeStore(self._calls.keyframes.max_bytes)
-        self._session = VlmSession.from_folder(folder, threads, prefill_chunk=PREFILL_CHUNK)
+        self._session = VlmSession.from_folder(folder, threads, prefill_chunk=CPU_PREFILL_CHUNK)
         self._recent: dict[int, ImageArray] = {}
 
     def live(self, calls: int, stride: int, name: str) -> None:

@@ -24,7 +24,7 @@ from memrt.runtime.policy.cancellation import Cancelled
 from memrt.runtime.policy.chat import IMAGE_PAD, render_chat
 from memrt.runtime.policy.frame_features import FrameEncoder, FrameFeatures, ShownImage, content_id
 from memrt.runtime.policy.vlm_config import read_vlm_config
-from memrt.runtime.policy.vlm_session import PREFILL_CHUNK, Generation, VlmSession
+from memrt.runtime.policy.vlm_session import GPU_PREFILL_CHUNK, Generation, VlmSession
 
 SQUARE, FLAT = (64, 64), (32, 128)  # four visual tokens each, as 2 x 2 and as 1 x 4
 SYSTEM, BUDGET = "You are a helpful assistant.", 8
@@ -216,7 +216,7 @@ def test_a_chunk_of_nothing_is_refused(model: Model) -> None:
 def test_engines_of_every_gpu_target_have_kernels_for_a_chunk(target: str) -> None:
     build = load_target(target).build
     assert build is not None
-    assert PREFILL_CHUNK in build.decoder_lengths
+    assert GPU_PREFILL_CHUNK in build.decoder_lengths
 
 
 def after(asks: int) -> Callable[[], bool]:
