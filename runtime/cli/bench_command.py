@@ -235,16 +235,18 @@ def high_level_table(report: dict[str, Any]) -> Table:
     )
     parts = report["parts_ms"]
     columns = list(parts["ours"])
+    labels = {"without_reading_ahead": "ours, nothing read ahead", "without_reuse": "ours, nothing kept"}
     table = Table("implementation", "ms per call", *columns, "ours is faster by", title=title)
     for name in parts:
         speedup = report["speedup"].get(name)
         by_part = [f"{parts[name][column]:.0f}" for column in columns]
-        label = {"without_reuse": "ours, nothing kept", "read_ahead": "ours, prompt read ahead"}.get(name, name)
+        label = labels.get(name, name)
         table.add_row(label, f"{report[f'{name}_ms']:.0f}", *by_part, "" if speedup is None else f"{speedup:.2f}x")
     left_out = "".join(f"; {name} not run: {why}" for name, why in report["not_run"].items())
     table.caption = (
         f"{report['how']}; medians of {report['runs']} calls; tokens as {report['compared_with']}'s "
-        f"{report['identical_tokens']:.0%}{left_out}"
+        f"{report['identical_tokens']:.0%}; before the call {report['before_the_call_ms']:.0f} ms, with which ours is "
+        f"{report['speedup']['total']:.2f}x faster{left_out}"
     )
     return table
 

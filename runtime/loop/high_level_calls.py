@@ -8,7 +8,7 @@ from typing import Any
 
 from memrt.runtime.clock import Clock
 from memrt.runtime.loop.observer import HighLevelCall, LoopObserver
-from memrt.runtime.loop.protocols import HighLevel, HighLevelReply
+from memrt.runtime.loop.protocols import HighLevel, HighLevelReply, ReadsAhead
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.stages import trace_call
 from memrt.runtime.policy.cancellation import Cancelled
@@ -51,16 +51,10 @@ class HighLevelCalls:
         """
         start_ns = self._clock.now_ns()
         observation = self._observer.watched(observation)
-        questions = 0
-
-        def is_cancelled() -> bool:
-            nonlocal questions
-            questions += 1
-            return cancelled is not None and cancelled()
-
+        counted = _Counted(cancelled)
         reply: HighLevelReply | None = None
         with suppress(Cancelled):
-            reply = self._high_level.call(goal, observation, state, cancelled=is_cancelled)
+            reply = self._high_level.call(goal, observation, state, cancelled=counted)
         end_ns = self._clock.now_ns()
         counts = {"cancelled calls": 1} if reply is None else dict(getattr(reply, "counts", {}))
         with self._lock:
@@ -83,10 +77,62 @@ class HighLevelCalls:
                 observation=observation,
                 before=state,
                 reply=reply,
-                questions=questions,
+                questions=counted.questions,
+                cancelled=reply is None,
                 t_ns=t_ns,
                 duration_ns=end_ns - start_ns,
             )
         )
         self._calls += 1
         return reply
+
+    def read_ahead(
+        self,
+        high_level: ReadsAhead,
+        goal: str,
+        observation: Observation,
+        state: Any,
+        moment_ns: int,
+        *,
+        t_ns: int,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        """Let the high level compute what is known already of its next call, with an observation of `moment_ns`."""
+        start_ns = self._clock.now_ns()
+        observation = self._observer.watched(observation)
+        counted, was_cancelled = _Counted(cancelled), False
+        try:
+            high_level.read_ahead(goal, observation, state, moment_ns, cancelled=counted)
+        except Cancelled:
+            was_cancelled = True
+        end_ns = self._clock.now_ns()
+        with self._lock:
+            self._record.latency(f"{TRACK}: read ahead", end_ns - start_ns)
+        if self._trace is not None:
+            self._trace.span("read ahead", TRACK, start_ns, end_ns)
+        self._observer.high_level(
+            HighLevelCall(
+                index=self._calls,
+                goal=goal,
+                observation=observation,
+                before=state,
+                reply=None,
+                questions=counted.questions,
+                cancelled=was_cancelled,
+                ahead_of_ns=moment_ns,
+                t_ns=t_ns,
+                duration_ns=end_ns - start_ns,
+            )
+        )
+
+
+class _Counted:
+    """Whether a call is cancelled, and how often it asked: with that number a replay ends it at the same place."""
+
+    def __init__(self, cancelled: Callable[[], bool] | None) -> None:
+        self._cancelled = cancelled
+        self.questions = 0
+
+    def __call__(self) -> bool:
+        self.questions += 1
+        return self._cancelled is not None and self._cancelled()

@@ -23,7 +23,8 @@ class HighLevelCall:
     """One question to the high level. `before` is the memory it was asked with, the memory after is the reply's.
 
     `index` counts the calls of a run from 0. `reply` is None for a call that was cancelled, the `questions`-th time
-    that it asked whether it was: it left no trace but K/V rows.
+    that it asked whether it was, and where the high level only read ahead for call `index`, which will be asked with an
+    observation of `ahead_of_ns`: neither leaves a trace but frame features and K/V rows.
     """
 
     index: int
@@ -32,6 +33,8 @@ class HighLevelCall:
     before: Any
     reply: HighLevelReply | None
     questions: int = 0
+    cancelled: bool = False
+    ahead_of_ns: int | None = None
     t_ns: int
     duration_ns: int
 

@@ -94,6 +94,26 @@ class LooksBack(HighLevel, Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsAhead(LooksBack, Protocol):
+    """A high level that can begin with a call before its newest frame is there."""
+
+    def read_ahead(
+        self,
+        goal: str,
+        observation: Observation,
+        state: Any,
+        moment_ns: int,
+        *,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Compute what is known of the coming call with an observation of `moment_ns`. Ends as `call` does.
+
+        Changes nothing that `state` leads to.
+        """
+        ...
+
+
 class LateChunkError(MemrtError):
     """Raised by a low level that is not in this process: no chunk came in time. The loop counts it as a late one."""
 

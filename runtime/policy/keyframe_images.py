@@ -7,6 +7,7 @@ vision features, now and as a keyframe.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -56,10 +57,20 @@ class KeyframeImages:
         MemrtError when a view is missing there.
         """
         wanted = self._sampling.recent_ticks(start_ns, observation.t_ns)
+        return self._look(observation, start_ns, wanted, newest=wanted[-1])
+
+    def look_ahead(self, observation: Observation, start_ns: int, moment_ns: int) -> tuple[int, ...]:
+        """The same for a coming call at `moment_ns`, whose newest tick is the last one and cannot be shown yet."""
+        *earlier, newest = self._sampling.recent_ticks(start_ns, moment_ns)
+        return (*self._look(observation, start_ns, earlier, newest=None), newest)
+
+    def _look(
+        self, observation: Observation, start_ns: int, wanted: Sequence[int], *, newest: int | None
+    ) -> tuple[int, ...]:
         times = {tick: self._sampling.t_ns(start_ns, tick) for tick in wanted}
         self._recent = {t_ns: seen for t_ns, seen in self._recent.items() if t_ns in times.values()}
         for tick, t_ns in times.items():
-            shown = self._show(observation, t_ns, newest=tick == wanted[-1])
+            shown = self._show(observation, t_ns, newest=tick == newest)
             if shown is not None:
                 self._shown[tick] = shown
         return tuple(tick for tick in wanted if tick in self._shown)

@@ -59,6 +59,7 @@ def request_of(call: HighLevelCall, observation: Seen) -> HighLevelRequest:
         user=getattr(request, "user", ""),
         observation=observation,
         before=plain(call.before),
+        ahead_of_ns=call.ahead_of_ns,
     )
 
 
@@ -67,7 +68,11 @@ def answer_of(call: HighLevelCall) -> HighLevelAnswer:
     reply, t_ns = call.reply, call.t_ns + call.duration_ns
     if reply is None:
         return HighLevelAnswer(
-            call=call.index, t_ns=t_ns, duration_ns=call.duration_ns, cancelled=True, questions=call.questions
+            call=call.index,
+            t_ns=t_ns,
+            duration_ns=call.duration_ns,
+            cancelled=call.cancelled,
+            questions=call.questions,
         )
     return HighLevelAnswer(
         call=call.index,

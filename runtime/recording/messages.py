@@ -95,7 +95,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HighLevelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One question to the VLM as rendered. `before` is the memory it was asked with; null for a policy without one."""
+    """One question to the VLM as rendered. `before` is the memory it was asked with; null for a policy without one.
+
+    `ahead_of_ns`: there was no question yet, the VLM only read what was known of call `call`, which will be asked with
+    an observation of that time. Null for all others.
+    """
 
     call: int
     t_ns: int
@@ -104,6 +108,7 @@ class HighLevelRequest(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     observation: Seen
     before: Any
+    ahead_of_ns: int | None = None
 
 
 class HighLevelAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from memrt.runtime.loop.protocols import HighLevel, HighLevelReply, LowLevel
+from memrt.runtime.loop.protocols import HighLevel, HighLevelReply, LowLevel, ReadsAhead
 from memrt.runtime.policy.cancellation import Cancelled
 from memrt.runtime.recording.encoding import chunk_of, plain
 from memrt.runtime.recording.history import RecordedHistory
@@ -137,7 +137,9 @@ class _Replay:
             self._request = message
         elif isinstance(message, HighLevelAnswer):
             self._answer = message
-            if message.cancelled:
+            if self._request is not None and self._request.ahead_of_ns is not None:
+                self._read_ahead_again(self._request, self._request.ahead_of_ns, message)
+            elif message.cancelled:
                 self._repeat_cancelled(message)
         elif isinstance(message, Memory):
             self._repeat_high_level(message)
@@ -149,6 +151,16 @@ class _Replay:
         with suppress(Cancelled):
             self._ask(answer)
         self._skip("high level", "cancelled")
+
+    def _read_ahead_again(self, request: HighLevelRequest, moment_ns: int, answer: HighLevelAnswer) -> None:
+        """No decision, but the call that it was for finds its K/V rows."""
+        observation = self._observation(request.observation)
+        if observation is None or not isinstance(self._high_level, ReadsAhead):
+            return
+        self._take_up(request)
+        with suppress(Cancelled):
+            cancelled = _cancelled_again(answer)
+            self._high_level.read_ahead(request.goal, observation, self._state, moment_ns, cancelled=cancelled)
 
     def _repeat_high_level(self, memory: Memory) -> None:
         request, answer = self._request, self._answer
@@ -183,15 +195,13 @@ class _Replay:
         observation = self._observation(request.observation)
         if self._high_level is None or observation is None:
             return None
+        self._take_up(request)
+        return self._high_level.call(request.goal, observation, self._state, cancelled=_cancelled_again(answer))
+
+    def _take_up(self, request: HighLevelRequest) -> None:
+        """Go on with the memory that was recorded, where it is not the one that came out here."""
         if plain(self._state) != request.before:
             self._state = self._restored(request.before)
-        questions = itertools.count(1)
-        return self._high_level.call(
-            request.goal,
-            observation,
-            self._state,
-            cancelled=lambda: answer.cancelled and next(questions) >= answer.questions,
-        )
 
     def _repeat_low_level(self, call: LowLevelMessage) -> None:
         observation = self._observation(call.observation)
@@ -240,6 +250,12 @@ class _Replay:
 
     def _skip(self, stage: Stage, reason: str) -> None:
         self.verdict.stages[stage].skipped[reason] += 1
+
+
+def _cancelled_again(answer: HighLevelAnswer) -> Callable[[], bool]:
+    """Ends a call where it ended then."""
+    questions = itertools.count(1)
+    return lambda: answer.cancelled and next(questions) >= answer.questions
 
 
 def _refs(seen: Seen) -> list[FrameRef]:

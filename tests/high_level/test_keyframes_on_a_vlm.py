@@ -34,6 +34,7 @@ TOKENS = 8
 ENOUGH = 11
 GOAL = "pick up the red cube and place it on the target, then press the button to stop"
 DT_NS = 50_000_000
+STRIDE = 5  # control steps, and raw ticks, between recent frames
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +57,20 @@ class Episode:
         self._generate = self.session.generate
         self.session.generate = self._answer  # type: ignore[method-assign]
         self.heard: list[str] = []
+        self.left_to_read: list[int] = []  # tokens of each prompt that were not computed before
         self.frames = StepFrames(self.policy, DT_NS, 20)
 
     def _answer(self, *arguments, **options):
         said = self._generate(*arguments, **options)
         self.heard.append(said.text)
+        self.left_to_read.append(said.prompt_tokens - said.reused_tokens)
         positions = (2,) if len(self.heard) < ENOUGH else ()
         return replace(said, text=format_keyframe_reply(KeyframeReply("pick up the red cube", positions)))
 
-    def run(self, steps: Sequence[int], observer: LoopObserver | None = None) -> list[HighLevelResult]:
+    def run(
+        self, steps: Sequence[int], observer: LoopObserver | None = None, *, ahead: bool = False
+    ) -> list[HighLevelResult]:
+        """`ahead`: the VLM reads each call ahead when its last frame but one is there, as it does in real time."""
         record, clock = RunRecord("lockstep", GOAL, 0), MonotonicClock()
         calls = HighLevelCalls(self.policy, record, clock=clock, trace=None, observer=observer or NoObserver())
         state, results = self.policy.initial(), []
@@ -80,6 +86,9 @@ class Episode:
             seen = Observation(t_ns, np.zeros(8), frames, self.frames)
             if wanted:
                 self.frames.add(seen, state, call_ns)
+            if ahead and step + STRIDE in steps:
+                due_ns = t_ns + STRIDE * DT_NS
+                calls.read_ahead(self.policy, GOAL, seen, state, due_ns, t_ns=t_ns, cancelled=lambda: False)
             if step in steps:
                 results.append(calls.ask(GOAL, seen, state, t_ns=t_ns))
                 state = results[-1].state
@@ -114,6 +123,17 @@ def test_the_answers_are_those_of_a_session_that_reuses_nothing(folder: Path) ->
     assert results[-1].reused_tokens > again[-1].reused_tokens == 0
 
 
+def test_a_call_that_was_read_ahead_has_only_its_newest_frame_to_read(folder: Path) -> None:
+    steps = [*range(0, 601, 60), 620]
+    at_once, ahead = Episode(folder), Episode(folder)
+    plain, read = at_once.run(steps), ahead.run(steps, ahead=True)
+    assert [r.request for r in read] == [r.request for r in plain]
+    assert ahead.heard == at_once.heard
+    assert read[-1].request.keyframes != ()
+    for before, now in zip(at_once.left_to_read[1:-1], ahead.left_to_read[1:-1], strict=True):
+        assert TOKENS < now <= before - 7 * TOKENS  # the newest of eight, and the question
+
+
 def test_a_context_that_is_too_small_is_refused(folder: Path) -> None:
     policy = HighLevelPolicy.from_folder(POLICY, folder)
     seen = Observation(0, np.zeros(8), {name: Frame(name, 0, 0, tiny.image(1)) for name in ("wrist", "front")})
@@ -130,11 +150,12 @@ def test_an_episode_finds_no_features_of_the_one_before(folder: Path) -> None:
     assert episode.session._encoder.frames == 0
 
 
-def test_a_recorded_episode_is_computed_again_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_recorded_episode_is_computed_again_bit_for_bit(folder: Path, tmp_path: Path, ahead: bool) -> None:
     """Votes, keyframes and past frames come out of the recording alone; pixels are recorded once."""
     steps = range(0, 301, 60)
     with McapRecorder(tmp_path / "run.mcap", {}) as recorder:
-        results = Episode(folder).run(steps, recorder)
+        results = Episode(folder).run(steps, recorder, ahead=ahead)
     assert len(results[-1].request.keyframes) > 0
     recording = Recording(tmp_path / "run.mcap")
     verdict = replay(recording, Episode(folder).policy, NoLowLevel())

@@ -52,6 +52,7 @@ class ScriptedVlm:
     rule: Rule
     asked: list[Asked] = field(default_factory=list)
     encoded: list[int] = field(default_factory=list)  # contents, in the order in which they were computed
+    ahead: list[list[int]] = field(default_factory=list)  # contents of the images that were read before a question
     forgotten: int = 0
     while_answering: Callable[[], None] = lambda: None
     _cache: dict[int, FrameFeatures] = field(default_factory=dict)
@@ -66,6 +67,12 @@ class ScriptedVlm:
         self.while_answering()
         check(cancelled)
         return Generation(self.rule(asked), 1, 1, 0, True, 1, 2, 3)
+
+    def read_ahead(self, system: str, user: str, images: Sequence[Picture], *, cancelled: Cancel | None = None) -> int:
+        assert user.count("<image>") == len(images) + 1
+        check(cancelled)
+        self.ahead.append([self.features(image).content for image in images])
+        return 0
 
     def features(self, image: Picture) -> FrameFeatures:
         if isinstance(image, FrameFeatures):

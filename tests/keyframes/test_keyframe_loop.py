@@ -18,6 +18,7 @@ from memrt.runtime.loop.lockstep import run_lockstep
 from memrt.runtime.loop.realtime import RealtimeLoop
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.step_frames import StepFrames
+from memrt.runtime.policy.cancellation import Cancelled
 from memrt.runtime.policy.high_level import HighLevelPolicy
 from memrt.runtime.types import Frame, RobotMode
 
@@ -238,6 +239,34 @@ def test_real_time_calls_fall_on_the_grid_and_show_its_frames():
     assert bench.counts["cancelled calls"] == bench.counts["calls past their deadline"] == 0
     assert len(bench.vlm.encoded) == len(set(bench.vlm.encoded))
     assert len(bench.policy._images.store) > 3
+
+
+def test_a_call_is_read_ahead_up_to_its_newest_frame():
+    bench = Bench()
+    bench.run(12)
+    begun = bench.vlm.asked[1:]  # before the first call nothing is known
+    assert len(begun) - 1 <= len(bench.vlm.ahead) - 1 <= len(begun)
+    for read, asked in zip(bench.vlm.ahead, begun, strict=False):
+        assert read == asked.contents[:-1] != []
+    assert bench.loop.record.latencies["high level: read ahead"].summary().count == len(bench.vlm.ahead)
+
+
+def test_reading_ahead_ends_when_the_call_is_due():
+    bench = Bench()
+    bench.run(3.2)
+    asked, called_at = [], len(bench.called_at)
+
+    def slow(system, user, images, *, cancelled):
+        while not cancelled():
+            asked.append(bench.clock.now_ns())
+            bench.clock.advance(20 * NS_PER_MS)
+        raise Cancelled
+
+    bench.vlm.read_ahead = slow
+    bench.run(2)
+    assert asked
+    assert bench.called_at[called_at] - asked[-1] <= 2 * DT_NS
+    assert bench.counts["cancelled calls"] == 0  # nobody had asked yet
 
 
 def test_a_changed_goal_cancels_the_call_and_is_asked_about_at_once():
