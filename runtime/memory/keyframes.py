@@ -31,7 +31,8 @@ class KeyframeSettings:
 
     def recent_ticks(self, tick: int) -> tuple[int, ...]:
         """The recent frames at raw tick `tick` ≥ 0, oldest first; fewer at the start of an episode."""
-        return tuple(range(tick % self.stride, tick + 1, self.stride))[-self.recent :]
+        oldest = max(tick % self.stride, tick - (self.recent - 1) * self.stride)
+        return tuple(range(oldest, tick + 1, self.stride))
 
     def oldest_vote(self, tick: int) -> int:
         """No answer to a call at `tick` or later can vote for a frame before this one."""

@@ -50,6 +50,15 @@ def test_memory_is_bounded_and_stays_in_order(chosen, cap, episode):
         assert len(votes.shown(chosen, tick)) <= chosen.keyframes
 
 
+@given(chosen_settings, st.integers(0, 4000))
+def test_recent_ticks_are_those_of_the_specification(chosen, tick):
+    assert chosen.recent_ticks(tick) == tuple(range(tick % chosen.stride, tick + 1, chosen.stride))[-chosen.recent :]
+
+
+def test_recent_ticks_of_a_month_take_no_longer_than_the_first():
+    assert len(AUTHORS.recent_ticks(10**18)) == 8  # a walk from the episode's start would not end
+
+
 @given(chosen_settings, st.integers(0, 400), st.integers(0, 400))
 def test_no_later_vote_falls_before_the_oldest(chosen, tick, passed):
     assert chosen.recent_ticks(tick + passed)[0] >= chosen.oldest_vote(tick)
