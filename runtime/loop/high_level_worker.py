@@ -21,9 +21,9 @@ class HighLevelWorker:
     """Asks the high level every `every_steps` control steps, or as fast as it answers where that is slower.
 
     A high level that looks at frames over time is asked on its sampling grid: with the first observation at or after a
-    moment of it. Before that the call is read ahead, all but its newest frame. A new goal, a hold, a resume and the end
-    cancel the call that is running, and after a new goal or a resume the next one is due at once. Without a high level
-    the goal is the subgoal, and it never grows old.
+    moment of it. Until then it reads the call ahead, frame by frame as they come. A new goal, a hold, a resume and the
+    end cancel the call that is running, and after a new goal or a resume the next one is due at once. Without a high
+    level the goal is the subgoal, and it never grows old.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class HighLevelWorker:
             )
         self._asked_for = shared.wanted  # what the last call was, or the first will be, about
         self._due_ns = 0
-        self._read_for_ns = -1  # the moment of the call that was read ahead last
+        self._read_ahead_of = (-1, 0)  # the moment of the call that was read ahead last, and how many frames of it
         self._start_ns = clock.now_ns()
 
     def step(self) -> int:
@@ -90,30 +90,28 @@ class HighLevelWorker:
         return end_ns if superseded else self._read_ahead(end_ns, goal, state)
 
     def _read_ahead(self, now_ns: int, goal: str, state: Any) -> int:
-        """Let the next call be read ahead as soon as its last frame but one is there; returns when to look again."""
+        """Let the next call be read ahead with each frame of it that comes; returns when to look again."""
         shared, high_level, wanted = self._shared, self._looks_back, self._asked_for
         if self._calls is None or not isinstance(high_level, ReadsAhead):
             return self._due_ns
         moment_ns = high_level.next_call_ns(state, self._due_ns)
-        known_ns = high_level.looks_at_ns(state, moment_ns)[:-1]
-        if not known_ns or moment_ns == self._read_for_ns:
-            return self._due_ns
-        if now_ns < known_ns[-1]:
-            return min(known_ns[-1], self._due_ns)
-        observation = self._robot.observe()
-        if observation.t_ns < known_ns[-1]:
-            return min(now_ns + POLL_NS, self._due_ns)
-        self._read_for_ns = moment_ns
-        self._calls.read_ahead(
-            high_level,
-            goal,
-            observation,
-            state,
-            moment_ns,
-            t_ns=now_ns,
-            cancelled=lambda: shared.superseded(wanted) or self._clock.now_ns() >= moment_ns,
-        )
-        return self._due_ns
+        times_ns = high_level.looks_at_ns(state, moment_ns)[:-1]
+        known = sum(t_ns <= now_ns for t_ns in times_ns)
+        if known and (moment_ns, known) != self._read_ahead_of:
+            observation = self._robot.observe()
+            if observation.t_ns < times_ns[known - 1]:
+                return min(now_ns + POLL_NS, self._due_ns)
+            self._read_ahead_of = (moment_ns, known)
+            self._calls.read_ahead(
+                high_level,
+                goal,
+                observation,
+                state,
+                moment_ns,
+                t_ns=now_ns,
+                cancelled=lambda: shared.superseded(wanted) or self._clock.now_ns() >= moment_ns,
+            )
+        return min([*times_ns[known:], self._due_ns])
 
     def _answer(self, text: str, observation: Observation) -> None:
         shared, now_ns = self._shared, self._clock.now_ns()

@@ -126,7 +126,7 @@ class HighLevelPolicy:
         *,
         cancelled: Cancel | None = None,
     ) -> None:
-        """Read what is known of the coming call at `moment_ns`: its keyframes, and its recent frames but the newest.
+        """Read what is known of the coming call at `moment_ns`: its keyframes, and its recent frames so far.
 
         Nothing is changed but what is computed already, frame features and K/V rows. Only for a memory that looks at
         frames over time, in an episode that has begun. Raises as `call` does.
@@ -134,9 +134,9 @@ class HighLevelPolicy:
         if self._images is None or state.start_ns is None or state.goal != goal:
             return
         try:
-            recent = self._images.look_ahead(observation, state.start_ns, moment_ns)
-            request = self.memory.request(state, goal, recent)
-            known = [self._images.picture(tick) for tick in (*request.keyframes, *request.recent[:-1])]
+            here, to_come = self._images.look_ahead(observation, state.start_ns, moment_ns)
+            request = self.memory.request(state, goal, (*here, *to_come))
+            known = [self._images.picture(tick) for tick in (*request.keyframes, *here)]
             self._session.read_ahead(request.system, request.user, known, cancelled=cancelled)
         finally:
             self._images.release()

@@ -59,10 +59,14 @@ class KeyframeImages:
         wanted = self._sampling.recent_ticks(start_ns, observation.t_ns)
         return self._look(observation, start_ns, wanted, newest=wanted[-1])
 
-    def look_ahead(self, observation: Observation, start_ns: int, moment_ns: int) -> tuple[int, ...]:
-        """The same for a coming call at `moment_ns`, whose newest tick is the last one and cannot be shown yet."""
-        *earlier, newest = self._sampling.recent_ticks(start_ns, moment_ns)
-        return (*self._look(observation, start_ns, earlier, newest=None), newest)
+    def look_ahead(
+        self, observation: Observation, start_ns: int, moment_ns: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The same for a coming call at `moment_ns`: the ticks that can be shown, and those that are still to come."""
+        wanted = self._sampling.recent_ticks(start_ns, moment_ns)
+        to_come = [tick for tick in wanted[:-1] if self._sampling.t_ns(start_ns, tick) > observation.t_ns]
+        here = self._look(observation, start_ns, wanted[: -1 - len(to_come)], newest=None)
+        return here, (*to_come, wanted[-1])
 
     def _look(
         self, observation: Observation, start_ns: int, wanted: Sequence[int], *, newest: int | None

@@ -69,7 +69,7 @@ class ScriptedVlm:
         return Generation(self.rule(asked), 1, 1, 0, True, 1, 2, 3)
 
     def read_ahead(self, system: str, user: str, images: Sequence[Picture], *, cancelled: Cancel | None = None) -> int:
-        assert user.count("<image>") == len(images) + 1
+        assert user.count("<image>") > len(images)
         check(cancelled)
         self.ahead.append([self.features(image).content for image in images])
         return 0

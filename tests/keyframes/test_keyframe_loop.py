@@ -244,10 +244,9 @@ def test_real_time_calls_fall_on_the_grid_and_show_its_frames():
 def test_a_call_is_read_ahead_up_to_its_newest_frame():
     bench = Bench()
     bench.run(12)
-    begun = bench.vlm.asked[1:]  # before the first call nothing is known
-    assert len(begun) - 1 <= len(bench.vlm.ahead) - 1 <= len(begun)
-    for read, asked in zip(bench.vlm.ahead, begun, strict=False):
-        assert read == asked.contents[:-1] != []
+    assert len(bench.vlm.asked) > 10
+    for asked in bench.vlm.asked[1:]:  # before the first call nothing is known
+        assert asked.contents[:-1] in bench.vlm.ahead
     assert bench.loop.record.latencies["high level: read ahead"].summary().count == len(bench.vlm.ahead)
 
 
