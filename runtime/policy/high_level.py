@@ -131,10 +131,12 @@ class HighLevelPolicy:
         Nothing is changed but what is computed already, frame features and K/V rows. Only for a memory that looks at
         frames over time, in an episode that has begun. Raises as `call` does.
         """
-        if self._images is None or state.start_ns is None or state.goal != goal:
+        start_ns = state.start_ns
+        if self._images is None or start_ns is None or state.goal != goal:
             return
+        state = replace(state, votes=state.votes.only(self._images.store))
         try:
-            here, to_come = self._images.look_ahead(observation, state.start_ns, moment_ns)
+            here, to_come = self._images.look_ahead(observation, start_ns, moment_ns)
             request = self.memory.request(state, goal, (*here, *to_come))
             known = [self._images.picture(tick) for tick in (*request.keyframes, *here)]
             self._session.read_ahead(request.system, request.user, known, cancelled=cancelled)

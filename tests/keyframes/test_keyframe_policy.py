@@ -177,6 +177,32 @@ def test_a_cancelled_call_changes_nothing():
     assert run.greys[0] == 0
 
 
+def test_reading_ahead_shows_what_is_there_changes_nothing_and_lets_go():
+    run = Run()
+    run.call(40, 1)
+    run.film.gone.add(60)
+    state, kept = run.state, len(run.store)
+    looked = observation(70, DT_NS, run.config.memory.keyframes.views, run.film)
+    run.policy.read_ahead(GOAL, looked, state, 80 * DT_NS)
+    run.call(80)
+    assert run.vlm.ahead == [run.vlm.asked[-1].contents[: len(run.vlm.ahead[0])]]
+    assert len(run.vlm.asked[-1].contents) - len(run.vlm.ahead[0]) == 2  # 75 and 80 were still to come
+    assert run.film.lent == 0
+    assert (state.votes.held(), kept) == (run.state.votes.held(), len(run.store))
+
+
+def test_reading_ahead_does_without_keyframes_that_are_not_kept():
+    """A memory that was taken up from a recording names frames that this policy never saw."""
+    run, fresh = Run(), Run()
+    run.call(40, 1)
+    looked = observation(70, DT_NS, run.config.memory.keyframes.views, fresh.film)
+    fresh.policy.read_ahead(GOAL, looked, run.state, 80 * DT_NS)
+    assert len(fresh.vlm.ahead[0]) == 6  # the recent frames that are there
+    fresh.policy.read_ahead("another goal", looked, run.state, 80 * DT_NS)
+    fresh.policy.read_ahead(GOAL, looked, fresh.state, 80 * DT_NS)
+    assert len(fresh.vlm.ahead) == 1  # nothing is known of a new goal's call, nor of the first of an episode
+
+
 def test_one_view_of_the_right_size_is_looked_at_in_place_and_let_go():
     run = Run(views=("front",), image_size=[8, 8])
     run.call(0)
