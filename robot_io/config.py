@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
 from memrt.robot_io.cameras.settings import CameraConfig
-from memrt.runtime.errors import MemrtError
-from memrt.runtime.strict_config import FieldError, convert, nearest, read_yaml
+from memrt.runtime.packaged import packaged_file
+from memrt.runtime.strict_config import FieldError, convert, read_yaml
 
 Milliseconds = Annotated[float, msgspec.Meta(gt=0, le=60_000)]
 
@@ -92,20 +91,6 @@ def load_robot(path_or_name: str | Path) -> RobotConfig:
     """
     path = Path(path_or_name).expanduser()
     if len(path.parts) == 1 and path.suffix not in {".yaml", ".yml"}:
-        path = _packaged(str(path_or_name))
+        path = packaged_file("robots", str(path_or_name), what="robot", file="a robot YAML")
     robot: RobotConfig = convert(read_yaml(path), RobotConfig, str(path))
     return robot
-
-
-def _packaged(name: str) -> Path:
-    folder = Path(str(importlib.resources.files("memrt.configs") / "robots"))
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in known:
-        close = nearest(name, known)
-        raise MemrtError(
-            f"unknown robot `{name}`",
-            expected=f"one of {', '.join(known)}, or the path of a robot YAML",
-            found=f"`{name}`",
-            fix=f"did you mean `{close}`?" if close else "choose one of the names, or give a path ending in .yaml",
-        )
-    return folder / f"{name}.yaml"

@@ -6,16 +6,15 @@ the compressed-memory report, appendix A.2; openpi for the low level's prompt. U
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from memrt.runtime.errors import MemrtError
 from memrt.runtime.keyframes_config import KeyframesConfig
-from memrt.runtime.strict_config import Count, FieldError, Positive, check_placeholders, convert, nearest, read_yaml
+from memrt.runtime.packaged import packaged_file, packaged_names
+from memrt.runtime.strict_config import Count, FieldError, Positive, check_placeholders, convert, read_yaml
 from memrt.runtime.types import PROPRIOCEPTION_DIM
 
 SubgoalStyle = Literal["simple", "grounded"]
@@ -269,7 +268,7 @@ def load_policy(path_or_name: str | Path) -> PolicyConfig:
 
 def policy_names() -> list[str]:
     """The packaged policies, sorted."""
-    return sorted(path.stem for path in _packaged_policies().glob("*.yaml"))
+    return packaged_names("policies")
 
 
 def policy_to_dict(policy: PolicyConfig) -> dict[str, Any]:
@@ -289,22 +288,9 @@ def resolve_weights(name: str, root: Path) -> Path:
     return Path(name).expanduser() if "/" in name or name.startswith("~") else root / name
 
 
-def _packaged_policies() -> Path:
-    return Path(str(importlib.resources.files("memrt.configs") / "policies"))
-
-
 def _resolve(path_or_name: str | Path) -> Path:
     path = Path(path_or_name).expanduser()
     is_name = isinstance(path_or_name, str) and "/" not in path_or_name and path.suffix not in {".yaml", ".yml"}
     if not is_name:
         return path
-    known = policy_names()
-    if path_or_name not in known:
-        close = nearest(str(path_or_name), known)
-        raise MemrtError(
-            f"unknown policy `{path_or_name}`",
-            expected=f"one of {', '.join(known)}, or the path of a policy YAML",
-            found=f"`{path_or_name}`",
-            fix=f"did you mean `{close}`?" if close else "choose one of the names, or give a path ending in .yaml",
-        )
-    return _packaged_policies() / f"{path_or_name}.yaml"
+    return packaged_file("policies", str(path_or_name), what="policy", file="a policy YAML")

@@ -5,7 +5,6 @@ A server turns requests into observations and chunks into replies with it, a cli
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,8 +14,9 @@ import numpy as np
 
 from memrt.robot_io.serve.images import MAX_SIDE, decode_image, is_encoded
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.packaged import packaged_file
 from memrt.runtime.policy.preprocess import resize_with_pad
-from memrt.runtime.strict_config import FieldError, convert, nearest, read_yaml
+from memrt.runtime.strict_config import FieldError, convert, read_yaml
 from memrt.runtime.types import ARM_JOINTS, PROPRIOCEPTION_DIM, FloatArray, Frame, ImageArray, Observation, Subgoal
 
 ProtocolName = Literal["openpi", "robomme", "vla-eval"]
@@ -90,7 +90,7 @@ def load_keys(path_or_name: str | Path) -> Keys:
     """
     path = Path(path_or_name).expanduser()
     if len(path.parts) == 1 and path.suffix not in {".yaml", ".yml"}:
-        path = _packaged(str(path_or_name))
+        path = packaged_file("protocols", str(path_or_name), what="keys", file="a YAML file")
     return convert(read_yaml(path), Keys, str(path))
 
 
@@ -237,17 +237,3 @@ def _text(value: Any, key: Key) -> str:
 def _wrong(key: Key, expected: str, value: Any) -> MemrtError:
     found = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else f"{value!r:.80}"
     return MemrtError(f"request, `{'.'.join(_path(key))}`", expected=expected, found=found, fix="correct the client")
-
-
-def _packaged(name: str) -> Path:
-    folder = Path(str(importlib.resources.files("memrt.configs") / "protocols"))
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in known:
-        close = nearest(name, known)
-        raise MemrtError(
-            f"unknown keys `{name}`",
-            expected=f"one of {', '.join(known)}, or the path of a YAML file",
-            found=f"`{name}`",
-            fix=f"did you mean `{close}`?" if close else "choose one of the names, or give a path ending in .yaml",
-        )
-    return folder / f"{name}.yaml"
