@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,9 +84,20 @@ class Subgoal:
     t_obs_ns: int
 
 
+class ActionSpace(IntEnum):
+    """What the numbers of a chunk mean. The value is the byte on the wire: a number once given is never given again."""
+
+    JOINT_POSITION = 0
+    JOINT_VELOCITY = 1
+    CARTESIAN_POSE = 2
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ActionChunk:
-    """`actions` float64 [horizon, 8]: absolute joint targets [rad] and gripper opening (0..1).
+    """`actions` float64 [horizon, 8] in the units of `space`; the eighth is always the gripper opening (0..1).
+
+    Joint positions: seven absolute targets [rad]. Joint velocities: seven [rad/s]. Cartesian poses: position [m] and
+    unit quaternion (w, x, y, z) of the tool centre point in the frame of the arm's base.
 
     Action i is meant for `t0_ns + i * dt_ns`. A chunk computed from an observation at t has `t0_ns = t + dt_ns`.
     """
@@ -95,6 +106,7 @@ class ActionChunk:
     t0_ns: int
     dt_ns: int
     subgoal_revision: int
+    space: ActionSpace = ActionSpace.JOINT_POSITION
 
     @property
     def end_ns(self) -> int:
