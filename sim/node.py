@@ -9,8 +9,8 @@ import sys
 from types import FrameType
 
 from memrt.robot_io.computer import die_with_parent, outrank
-from memrt.robot_io.node import RobotNode
-from memrt.robot_io.session import Watchdog
+from memrt.robot_io.link.node import RobotNode
+from memrt.robot_io.link.session import Watchdog
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError
 from memrt.sim.driver import SimDriver

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
     from memrt.robot_io.config import RobotConfig
-    from memrt.robot_io.link import LinkRobot
+    from memrt.robot_io.link.client import LinkRobot
 
 
 def start_robot(
@@ -19,7 +19,7 @@ def start_robot(
     Load the policies in between: the node starts meanwhile, and loading after connecting would starve the heartbeat.
     Connecting raises MemrtError when the node does not answer or refuses.
     """
-    from memrt.robot_io.link import LinkRobot
+    from memrt.robot_io.link.client import LinkRobot
     from memrt.robot_io.process import NodeProcess
 
     link = config.link

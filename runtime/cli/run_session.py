@@ -36,7 +36,7 @@ from memrt.runtime.video import VideoWriter
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
     from memrt.robot_io.config import PolicyServerConfig, RobotConfig
-    from memrt.robot_io.link import LinkRobot
+    from memrt.robot_io.link.client import LinkRobot
 
 RAN, BROKEN_OFF = 0, 1  # exit statuses; a refusal is 2, see the CLI's main
 

@@ -14,9 +14,9 @@ from memrt.robot_io.cameras.replay import TIMESTAMPS, ReplaySource
 from memrt.robot_io.cameras.rig import CameraRig
 from memrt.robot_io.cameras.settings import CameraConfig
 from memrt.robot_io.config import load_robot
-from memrt.robot_io.link import LinkRobot
-from memrt.robot_io.node import RobotNode
-from memrt.robot_io.session import Watchdog
+from memrt.robot_io.link.client import LinkRobot
+from memrt.robot_io.link.node import RobotNode
+from memrt.robot_io.link.session import Watchdog
 from memrt.runtime.cli import build_app
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.errors import MemrtError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scripted_vlm import ScriptedVlm, reply
 
-from memrt.robot_io.link import LinkRobot
+from memrt.robot_io.link.client import LinkRobot
 from memrt.robot_io.process import NodeProcess
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.config import load_policy

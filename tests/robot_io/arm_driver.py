@@ -9,9 +9,9 @@ import uuid
 
 import numpy as np
 
-from memrt.robot_io.link import LinkRobot
-from memrt.robot_io.node import RobotNode
-from memrt.robot_io.session import Watchdog
+from memrt.robot_io.link.client import LinkRobot
+from memrt.robot_io.link.node import RobotNode
+from memrt.robot_io.link.session import Watchdog
 from memrt.runtime._core import ControlLoop, FrameRing, SeamLimits
 from memrt.runtime.clock import NS_PER_S
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memrt.robot_io.clock_sync import ClockEstimate, ClockSync, check_arm
+from memrt.robot_io.link.clock_sync import ClockEstimate, ClockSync, check_arm
 from memrt.runtime.errors import MemrtError
 
 delays = st.integers(0, 50_000_000)

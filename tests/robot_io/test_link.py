@@ -8,9 +8,9 @@ import pytest
 import zmq
 from arm_driver import HOME, Rig, eventually
 
-from memrt.robot_io import link
-from memrt.robot_io.session import Watchdog
-from memrt.robot_io.wire import Ack, Command, Endpoints, Hello, Published, State, Welcome, encode
+from memrt.robot_io.link import client
+from memrt.robot_io.link.session import Watchdog
+from memrt.robot_io.link.wire import Ack, Command, Endpoints, Hello, Published, State, Welcome, encode
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, RobotMode
@@ -105,7 +105,7 @@ def test_a_second_client_is_refused_while_the_first_lives(rig):
 
 
 def test_a_client_on_another_computer_times_its_chunks_by_the_heartbeats(rig, monkeypatch):
-    monkeypatch.setattr(link, "computer_id", lambda: "another")
+    monkeypatch.setattr(client, "computer_id", lambda: "another")
     robot = rig.client()
     robot.arm()
     assert robot.observe().frames == {}  # shared memory does not reach that far
@@ -119,7 +119,7 @@ def test_a_client_on_another_computer_times_its_chunks_by_the_heartbeats(rig, mo
 
 
 def test_nobody_there_is_one_clear_refusal(tmp_path):
-    from memrt.robot_io.link import LinkRobot
+    from memrt.robot_io.link.client import LinkRobot
 
     with pytest.raises(MemrtError, match="no answer from the robot"):
         LinkRobot(f"ipc://{tmp_path}/nobody", connect_ms=200)

@@ -5,8 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from memrt.robot_io.session import NodeSession, Reaction, Watchdog
-from memrt.robot_io.wire import VERSION, Command, Hello
+from memrt.robot_io.link.session import NodeSession, Reaction, Watchdog
+from memrt.robot_io.link.wire import VERSION, Command, Hello
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.types import RobotMode
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from arm_driver import eventually
 
-from memrt.robot_io.link import LinkRobot
+from memrt.robot_io.link.client import LinkRobot
 from memrt.robot_io.process import NodeProcess
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, RobotMode

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memrt.robot_io.wire import (
+from memrt.robot_io.link.wire import (
     MAX_MESSAGE_BYTES,
     VERSION,
     Ack,

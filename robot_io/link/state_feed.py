@@ -13,7 +13,7 @@ import numpy as np
 import zmq
 
 from memrt.robot_io.cameras.alignment import state_at
-from memrt.robot_io.wire import MAX_TRANSPORT_BYTES, InOrder, Published, Receiver, Report, State
+from memrt.robot_io.link.wire import MAX_TRANSPORT_BYTES, InOrder, Published, Receiver, Report, State
 from memrt.runtime.types import FloatArray
 
 HISTORY = 128  # states: 1.3 s at 100 Hz, so that a frame up to that old finds its proprioception

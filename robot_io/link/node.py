@@ -17,8 +17,8 @@ import zmq
 
 from memrt.robot_io.computer import computer_id
 from memrt.robot_io.driver import Driver
-from memrt.robot_io.session import NodeSession, Reaction, Watchdog
-from memrt.robot_io.wire import (
+from memrt.robot_io.link.session import NodeSession, Reaction, Watchdog
+from memrt.robot_io.link.wire import (
     MAX_TEXT,
     MAX_TRANSPORT_BYTES,
     VERSION,

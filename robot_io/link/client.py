@@ -15,13 +15,12 @@ import numpy as np
 import zmq
 
 from memrt.robot_io.cameras.alignment import align
-from memrt.robot_io.clock_sync import SAME_CLOCK, ClockEstimate, check_arm, good_enough
 from memrt.robot_io.computer import computer_id
-from memrt.robot_io.heartbeat import HeartbeatThread
-from memrt.robot_io.requests import Requester
-from memrt.robot_io.rings import FrameReader
-from memrt.robot_io.state_feed import StateFeed
-from memrt.robot_io.wire import (
+from memrt.robot_io.link.clock_sync import SAME_CLOCK, ClockEstimate, check_arm, good_enough
+from memrt.robot_io.link.heartbeat import HeartbeatThread
+from memrt.robot_io.link.requests import Requester
+from memrt.robot_io.link.state_feed import StateFeed
+from memrt.robot_io.link.wire import (
     MAX_TRANSPORT_BYTES,
     VERSION,
     Ack,
@@ -33,6 +32,7 @@ from memrt.robot_io.wire import (
     Welcome,
     encode,
 )
+from memrt.robot_io.rings import FrameReader
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, Observation, RobotMode

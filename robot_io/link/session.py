@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
-from memrt.robot_io.wire import VERSION, Command, Hello
+from memrt.robot_io.link.wire import VERSION, Command, Hello
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.types import RobotMode
 

@@ -9,7 +9,17 @@ from typing import cast
 
 import zmq
 
-from memrt.robot_io.wire import MAX_TRANSPORT_BYTES, Ack, Command, FromNode, Hello, Message, Receiver, Welcome, encode
+from memrt.robot_io.link.wire import (
+    MAX_TRANSPORT_BYTES,
+    Ack,
+    Command,
+    FromNode,
+    Hello,
+    Message,
+    Receiver,
+    Welcome,
+    encode,
+)
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError
 

@@ -9,9 +9,9 @@ import time
 
 import zmq
 
-from memrt.robot_io.clock_sync import ClockEstimate, ClockSync
 from memrt.robot_io.computer import outrank
-from memrt.robot_io.wire import FromNode, Heartbeat, Pulse, Receiver, encode
+from memrt.robot_io.link.clock_sync import ClockEstimate, ClockSync
+from memrt.robot_io.link.wire import FromNode, Heartbeat, Pulse, Receiver, encode
 from memrt.runtime.clock import NS_PER_MS
 
 PERIOD_NS = 10 * NS_PER_MS  # five beats fit into the 50 ms after which a node brakes

@@ -1,0 +1,1 @@
+"""The link between memrt and a robot node: format, transport, both ends."""
