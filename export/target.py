@@ -7,7 +7,6 @@ get graphs and build recipes, and build on the device.
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +17,7 @@ from memrt.calib.ranges import RangeMethod
 from memrt.export.plan import EnginePlan, Plan, Scheme
 from memrt.runtime.engine.tensorrt_builder import AHEAD_OF_TIME_SMS
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.packaged import packaged_file
 from memrt.runtime.strict_config import FieldError, convert, read_yaml
 
 Backend = Literal["onnxruntime", "tensorrt_rtx", "tensorrt"]
@@ -171,14 +171,6 @@ def load_target(path_or_name: str | Path = "cpu") -> Target:
     """The target of a YAML file, or the packaged one of that name. Raises `MemrtError` naming what is wrong."""
     path = Path(path_or_name)
     if path.suffix not in (".yaml", ".yml"):
-        folder = Path(str(importlib.resources.files("memrt.configs") / "targets"))
-        path = folder / f"{path_or_name}.yaml"
-        if not path.is_file():
-            raise MemrtError(
-                "unknown target",
-                expected=f"one of {', '.join(sorted(p.stem for p in folder.glob('*.yaml')))}, or a path to a YAML file",
-                found=path_or_name,
-                fix="choose one of them",
-            )
+        path = packaged_file("targets", str(path_or_name), what="target", file="a target YAML")
     target: Target = convert(read_yaml(path), Target, str(path))
     return target

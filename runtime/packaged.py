@@ -9,7 +9,7 @@ from typing import Literal
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.strict_config import nearest
 
-Folder = Literal["policies", "protocols", "robots"]
+Folder = Literal["policies", "protocols", "robots", "targets"]
 
 
 def packaged_names(folder: Folder) -> list[str]:
