@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from memrt.runtime.clock import NS_PER_S, Clock
-from memrt.runtime.loop.gates import camera_state, oldest_frame_ns
+from memrt.runtime.loop.gates import camera_state
 from memrt.runtime.loop.high_level_calls import HighLevelCalls
 from memrt.runtime.loop.observer import LoopObserver, NoObserver
 from memrt.runtime.loop.protocols import HighLevel, LooksBack, ReadsAhead, TaskRobot
@@ -68,8 +68,8 @@ class HighLevelWorker:
             self._due_ns = now_ns + settings.every_steps * settings.paced_dt_ns
             self._answer(goal, observation)
             return self._due_ns
-        oldest_ns = oldest_frame_ns(observation, settings.cameras)
-        if oldest_ns is None or camera_state(now_ns, oldest_ns, settings) != "fresh":
+        oldest = shared.cameras.oldest(observation)
+        if oldest is None or camera_state(now_ns, oldest.t_ns, settings) != "fresh":
             self._due_ns = now_ns
             return now_ns + POLL_NS
         moment_ns = now_ns

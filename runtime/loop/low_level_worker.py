@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from memrt.runtime.clock import NS_PER_S, Clock
+from memrt.runtime.clock import Clock
 from memrt.runtime.loop.following import Followed
-from memrt.runtime.loop.gates import FrozenImageDetector, camera_state, oldest_frame_ns, refuse_chunk
+from memrt.runtime.loop.gates import refuse_chunk
 from memrt.runtime.loop.observer import LoopObserver, LowLevelCall, NoObserver
 from memrt.runtime.loop.protocols import LateChunkError, LowLevel, LowLevelReply, TaskRobot
 from memrt.runtime.loop.scheduler import (
@@ -43,7 +43,6 @@ class LowLevelWorker:
         self._robot, self._low_level, self._settings = robot, low_level, settings
         self._shared, self._clock, self._trace = shared, clock, trace
         self._observer = observer or NoObserver()
-        self._frozen = FrozenImageDetector()
         self._latency = LatencyEstimate(settings.latency_window, settings.warm_up_calls)
         self._rejected = InARow(settings.rejected_before_hold)
         self._late = InARow(settings.late_before_hold)
@@ -66,26 +65,29 @@ class LowLevelWorker:
             self._rejected.reset()
             self._late.reset()
         observation = self._robot.observe()
-        oldest_ns = self._oldest_ns(observation)
+        oldest = shared.cameras.oldest(observation)
         decision = decide_low_level(
             now_ns,
             settings,
             subgoal=subgoal,
             playing=self._newest,
             latency_ns=self._latency.value_ns,
-            oldest_frame_ns=oldest_ns,
+            oldest_frame_ns=oldest.t_ns if oldest else None,
         )
-        if oldest_ns is not None and camera_state(now_ns, oldest_ns, settings) == "lost":
-            shared.ask_hold(f"a camera is lost: no new picture for {(now_ns - oldest_ns) / NS_PER_S:.1f} s")
         if decision.action == "wait" or subgoal is None:
             return decision.t_ns
         noise = self._low_level.noise(settings.seed, self._calls)
         self._calls += 1
         playing = self._continued(observation, subgoal)
+        with shared.lock:
+            shared.low_level_since_ns = now_ns
         try:
             reply = self._low_level.act(observation, subgoal, shared.record.goal, noise, playing=playing)
         except LateChunkError as missed:
             return self._missed(observation, missed)
+        finally:
+            with shared.lock:
+                shared.low_level_since_ns = None
         ready_ns = self._clock.now_ns()
         trace_call(self._trace, "low level", now_ns, ready_ns, reply, revision=subgoal.revision)
         self._latency.record(ready_ns - observation.t_ns)
@@ -122,13 +124,6 @@ class LowLevelWorker:
                 times = self._settings.late_before_hold
                 self._shared.ask_hold(f"{times} chunks in a row came too late to be played: {missed}")
         return now_ns
-
-    def _oldest_ns(self, observation: Observation) -> int | None:
-        oldest_ns = oldest_frame_ns(observation, self._settings.cameras)
-        if oldest_ns is None:
-            return None
-        frames = [observation.frames[name] for name in self._settings.cameras]
-        return min([oldest_ns, *(self._frozen.effective_ns(frame, observation.proprioception) for frame in frames)])
 
     def _continued(self, observation: Observation, subgoal: Subgoal) -> PlayingChunk | None:
         """What the next chunk continues, where the policy's chunks do, and with which delay."""

@@ -1,9 +1,9 @@
 """The loop in real time: a high-level thread, a low-level thread, and a supervisor that can always stop the robot.
 
 The high level never blocks the low level, and neither blocks a stop. Faults and reactions are FACTS' table: a stale
-camera starts no inference, a lost one holds; a high level that outlives its time to live holds; so do three rejected
-or five late chunks in a row. A hold ends only when an operator resumes. Chunks that run out need no help from here:
-the robot's own node decelerates.
+or frozen camera starts no inference, a lost one holds; a high level that outlives its time to live holds; so do three
+rejected or five late chunks in a row, and a low level that does not answer for as long as those would take. A hold ends
+only when an operator resumes. Chunks that run out need no help from here: the robot's own node decelerates.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from memrt.runtime.background import stand_back
 from memrt.runtime.clock import NS_PER_S, Clock, MonotonicClock
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.following import Followed
-from memrt.runtime.loop.gates import camera_state, oldest_frame_ns
 from memrt.runtime.loop.high_level_worker import HighLevelWorker
+from memrt.runtime.loop.hold_reasons import reason_to_hold
 from memrt.runtime.loop.low_level_worker import LowLevelWorker
 from memrt.runtime.loop.observer import LoopObserver, NoObserver
 from memrt.runtime.loop.protocols import HighLevel, LowLevel, TaskRobot
@@ -92,7 +92,8 @@ class RealtimeLoop:
         self._observer = observer or NoObserver()
         self._end_on_hold = end_on_hold
         self._has_high_level = high_level is not None
-        self._shared = Shared(RunRecord("realtime", goal, settings.seed), high_level.initial() if high_level else None)
+        memory = high_level.initial() if high_level else None
+        self._shared = Shared(RunRecord("realtime", goal, settings.seed), memory, settings.cameras)
         shared, now, events = self._shared, self._clock, self._trace
         self.high_level_worker = HighLevelWorker(
             robot, high_level, settings, shared=shared, clock=now, trace=events, observer=observer
@@ -154,8 +155,12 @@ class RealtimeLoop:
             shared.record.duration_ns = now_ns - self._started_ns
             shared.record.steps = shared.record.duration_ns // self._settings.dt_ns
         mode, outcome = self._robot.mode, self._robot.outcome
+        oldest = None
         if mode is not RobotMode.FAULT:  # a robot that is gone cannot be observed
-            self._observer.state(mode, self._robot.observe(), now_ns)
+            observation = self._robot.observe()
+            self._observer.state(mode, observation, now_ns)
+            # Also during a hold: a picture that stays while the arm goes home is frozen.
+            oldest = shared.cameras.oldest(observation, since_ns=self._started_ns)
         if shared.error is not None:
             self._end("fault", f"a policy failed: {shared.error}")
         elif mode is RobotMode.FAULT:
@@ -164,8 +169,16 @@ class RealtimeLoop:
             self._end(outcome.status, outcome.reason)
         elif self._end_ns is not None and now_ns >= self._end_ns:
             self._end("time_over", "the run's duration has passed")
-        elif shared.following:
-            reason = self._reason_to_hold(now_ns, mode)
+        elif shared.following and oldest is not None:
+            reason = reason_to_hold(
+                now_ns,
+                self._settings,
+                shared,
+                mode=mode,
+                oldest=oldest,
+                refused_in_a_row=self._robot.refused_in_a_row,
+                subgoals_expire=self._has_high_level,
+            )
             if reason:
                 self._hold(reason)
 
@@ -239,13 +252,13 @@ class RealtimeLoop:
     def shutdown(self) -> None:
         """Stop the robot if it can still be reached, and end the threads."""
         self._shared.begin_hold("the run has ended")
+        self._shared.quit.set()  # the policies end their calls while the robot comes to rest
         try:
             self._robot.stop()
         except MemrtError as error:  # its own watchdog stops it once the link is silent
             self._event("stop not acknowledged", error=str(error))
             if self.record.status != "fault":
                 self.record.reason = f"{self.record.reason}; the final stop was not acknowledged".lstrip("; ")
-        self._shared.quit.set()
         self._shared.wake_workers()
         for thread in self._threads:
             thread.join(JOIN_S)
@@ -260,26 +273,6 @@ class RealtimeLoop:
         else:
             if self._end_on_hold:
                 self._end("held", reason)
-
-    def _reason_to_hold(self, now_ns: int, mode: RobotMode) -> str:
-        shared, settings = self._shared, self._settings
-        if mode is not RobotMode.RUNNING:
-            return f"the robot went to {mode.value} by itself"
-        asked = shared.take_hold_request()
-        if asked:
-            return asked
-        oldest_ns = oldest_frame_ns(self._robot.observe(), settings.cameras)
-        if oldest_ns is None:
-            oldest_ns = self._started_ns
-        if camera_state(now_ns, oldest_ns, settings) == "lost":
-            return f"a camera is lost: no new picture for {(now_ns - oldest_ns) / NS_PER_S:.1f} s"
-        with shared.lock:
-            expired = self._has_high_level and shared.board.expired(now_ns, settings.subgoal_time_to_live_ns)
-        if expired:
-            return f"the high level has not answered for {settings.subgoal_time_to_live_ns / NS_PER_S:g} s"
-        if self._robot.refused_in_a_row >= settings.rejected_before_hold:
-            return f"the robot refused {self._robot.refused_in_a_row} chunks in a row"
-        return ""
 
     def _end(self, status: Status, reason: str) -> None:
         with self._shared.lock:

@@ -53,6 +53,11 @@ class LoopSettings:
         return round(self.dt_ns / self.speed)
 
     @property
+    def low_level_hung_ns(self) -> int:
+        """A low-level call that takes longer is as bad as `late_before_hold` chunks of which no action was in time."""
+        return self.late_before_hold * self.horizon * self.paced_dt_ns
+
+    @property
     def steps_between_calls(self) -> int:
         """Control steps from one low-level call's observation to the next one's, where the computer keeps up."""
         return 1 if self.calls == "every_tick" else self.execute

@@ -1,14 +1,17 @@
 """What the loop's threads share: one lock, the subgoal, the memory, and whether the robot may be followed at all.
 
-Threading rule: every attribute is read and written with `lock` held, except `quit`, which is an event.
+Threading rule: every attribute is read and written with `lock` held, except `quit`, which is an event, and `cameras`,
+which has a lock of its own.
 Nothing slow happens under the lock: handing a chunk to the robot is a copy into a socket.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
+from memrt.runtime.loop.camera_watch import CameraWatch
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.scheduler import SubgoalBoard
 
@@ -18,11 +21,13 @@ class Shared:
 
     `epoch` grows with every hold and every resume: a chunk computed in another epoch than the present one is never
     sent, so that nothing thought of before a stop moves the robot after it. `goal_changes` grows with every new goal.
+    `low_level_since_ns` is when the low-level call that is under way began, None while there is none.
     """
 
-    def __init__(self, record: RunRecord, memory: Any) -> None:
+    def __init__(self, record: RunRecord, memory: Any, cameras: Iterable[str]) -> None:
         self.lock = threading.RLock()
         self.quit = threading.Event()
+        self.cameras = CameraWatch(cameras)
         self._wakes: list[threading.Event] = []
         self.record = record
         self.board = SubgoalBoard()
@@ -30,6 +35,7 @@ class Shared:
         self.following = False
         self.epoch = 0
         self.goal_changes = 0
+        self.low_level_since_ns: int | None = None
         self.hold_reason = ""
         self._hold_asked = ""
         self._error: BaseException | None = None

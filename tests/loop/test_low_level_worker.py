@@ -91,7 +91,7 @@ class Line:
         self.settings = LoopSettings(**(values | changes))
         self.clock = VirtualClock(DT_NS)
         self.robot = TableRobot(self.clock)
-        self.shared = Shared(RunRecord("realtime", "go", 0), None)
+        self.shared = Shared(RunRecord("realtime", "go", 0), None, self.settings.cameras)
         if low_level is None:
             low_level = TimedLowLevel(
                 self.clock, self.shared, latencies_ns or [0], set(overtaken), self.settings.horizon

@@ -109,10 +109,10 @@ def test_a_stale_camera_starts_no_inference_and_a_lost_one_holds_until_resumed()
     assert len(bench.low_level.subgoals) == calls_when_stale
     assert bench.hold == ""
     bench.run(0.3)
-    assert "camera is lost" in bench.hold
+    assert "camera `front` is lost" in bench.hold
     bench.robot.camera_works = True
     bench.run(1)
-    assert "camera is lost" in bench.hold  # nothing resumes by itself
+    assert "camera `front` is lost" in bench.hold  # nothing resumes by itself
     assert bench.loop.resume()
     bench.run(1)
     assert bench.hold == ""
@@ -147,6 +147,29 @@ def test_a_low_level_elsewhere_that_gives_no_chunk_in_time_is_late_and_the_robot
     bench.run(1)
     assert bench.hold == ""
     assert len(bench.robot.sent) > sent
+
+
+def test_a_low_level_that_hangs_holds_after_as_long_as_five_late_chunks_would_take():
+    """Here the supervisor looks during the call, as its thread would."""
+    bench = Bench(camera_lost_ns=60 * NS_PER_S, subgoal_time_to_live_ns=60 * NS_PER_S)
+    bench.run(1)
+    act, held_after_ns = bench.low_level.act, []
+
+    def hang(*arguments, **more):
+        began_ns = bench.clock.now_ns()
+        while not held_after_ns:
+            bench.clock.advance(20 * NS_PER_MS)
+            bench.loop.tick()
+            if bench.hold:
+                held_after_ns.append(bench.clock.now_ns() - began_ns)
+        return act(*arguments, **more)
+
+    bench.low_level.act = hang
+    bench.run(0.5)
+    assert bench.hold == "the low level has not answered for 4 s"
+    assert 0 < held_after_ns[0] - 5 * 16 * DT_NS <= 20 * NS_PER_MS
+    assert bench.robot.mode is RobotMode.STOPPED
+    assert bench.counts["chunks dropped at a hold"] == 1
 
 
 def out_of_reach(*_: object, **__: object):
