@@ -11,29 +11,33 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from memrt.robot_io.parent import FOLDER_PREFIX, refusal_from_line
+from memrt.runtime.errors import MemrtError
+
+MODULE = "memrt.robot_io.serve_node"
 LOG_LINES = 50
-TERMINATE_S = 5.0
+TERMINATE_S = 10.0  # the arm may take 2 s to come to rest, cameras and threads some more to close
 
 
 class NodeProcess:
-    """One child: `python -m module --endpoint ... --parent ...`. Its endpoint is a socket file in an own folder.
+    """One child: `memrt node ROBOT` with a socket file in a folder of its own.
 
-    Start it from the main thread: Linux delivers the parent-death signal when the *thread* that started it ends. The
-    child stays in this session, because Linux's autogroups make niceness count only among the processes of one session.
+    The child has its own session, so that neither Ctrl-C nor the end of this process ends it before the arm is at rest;
+    it notices the end of this process by itself, brakes, waits for rest and removes what it has made.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="memrt-")
+    def __init__(self, robot: str, arguments: Sequence[str] = ()) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True)
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self.endpoint = f"ipc://{Path(self._folder.name) / 'robot'}"
-        command = [sys.executable, "-m", module, "--endpoint", self.endpoint, "--parent", str(os.getpid()), *arguments]
-        self._module = module
+        command = [sys.executable, "-m", MODULE, robot, "--endpoint", self.endpoint, "--parent", str(os.getpid())]
         self._process = subprocess.Popen(
-            command,
+            [*command, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read_log, name="node log", daemon=True)
         self._reader.start()
@@ -48,10 +52,17 @@ class NodeProcess:
         status = self._process.poll()
         if status is None:
             return ""
-        self._reader.join(1.0)
-        words = self._log[-1] if self._log else "it said nothing"
+        refusal = self.refusal()
+        words = refusal or (self._log[-1] if self._log else "it said nothing")
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        return f"`{self._module}` ended with {how}: {words}"
+        return f"`{MODULE}` ended with {how}: {words}"
+
+    def refusal(self) -> MemrtError | None:
+        """Why the child would not begin; None when it ended of something else, or has not ended."""
+        if self._process.poll() is None:
+            return None
+        self._reader.join(1.0)
+        return refusal_from_line(self._log[-1]) if self._log else None
 
     def close(self) -> None:
         """End the child, politely first, and remove its socket files and the frame rings that carry its number."""

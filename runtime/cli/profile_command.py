@@ -20,6 +20,7 @@ def profile_policy(
     robot: Annotated[
         str, typer.Option(help="A packaged robot, a robot YAML, or `none`: synthetic pictures, no control part.")
     ] = "sim",
+    host: Annotated[str | None, typer.Option(help="The robot's own address.", show_default="the YAML's")] = None,
     task: Annotated[str, typer.Option(help="The simulator's task.")] = "PickXtimes",
     policy: Annotated[
         str | None, typer.Option(help="A packaged policy, or a policy YAML.", show_default="am_grounded")
@@ -76,6 +77,7 @@ def profile_policy(
     profile(
         ProfileOptions(
             robot=robot,
+            host=host,
             task=task,
             policy=policy,
             bundle=bundle,

@@ -46,6 +46,7 @@ class ProfileOptions:
     """The options of `memrt profile`, see its help."""
 
     robot: str
+    host: str | None
     task: str
     policy: str | None
     bundle: Path | None
@@ -64,7 +65,11 @@ class ProfileOptions:
 def profile(options: ProfileOptions) -> None:
     """Measure, write the three files, print. Raises MemrtError for what is refused and for a run that keeps ending."""
     began_ns = time.monotonic_ns()
-    robot = None if options.robot == NO_ROBOT else check_robot(options.robot, options.task, options.seed, options.speed)
+    robot = (
+        None
+        if options.robot == NO_ROBOT
+        else check_robot(options.robot, options.task, options.seed, options.speed, options.host)
+    )
     bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
     require_halves(bundle)
     settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
@@ -117,7 +122,15 @@ def _connected(config: RobotConfig, options: ProfileOptions) -> OpenRobot:
     @contextmanager
     def open_robot(seed: int) -> Iterator[tuple[TaskRobot, str]]:
         with ExitStack() as stack:
-            robot = start_robot(config, task=options.task, seed=seed, speed=options.speed, stack=stack)()
+            robot = start_robot(
+                config,
+                options.robot,
+                task=options.task,
+                seed=seed,
+                speed=options.speed,
+                host=options.host,
+                stack=stack,
+            )()
             goal = options.goal or robot.goal
             if not goal:
                 raise MemrtError("goal", expected="what the robot shall do", found="nothing", fix="give --goal")
@@ -146,7 +159,7 @@ def _held(robot: TaskRobot) -> Iterator[tuple[TaskRobot, str]]:
 
 
 def _check_arm(robot: RobotConfig, allowed: bool) -> None:
-    if robot.kind != "sim" and not allowed:
+    if not robot.simulated and not allowed:
         raise MemrtError(
             f"profiling moves robot `{robot.name}`",
             expected="--arm: somebody watches it and holds the emergency stop",

@@ -17,16 +17,24 @@ if TYPE_CHECKING:  # the robots are imported when a run needs them, never by imp
     from memrt.robot_io.config import RobotConfig
 
 
-def check_robot(robot: str, task: str, seed: int, speed: float) -> RobotConfig:
+def check_robot(robot: str, task: str, seed: int, speed: float, host: str | None = None) -> RobotConfig:
     """The robot's settings. Raises MemrtError for an unknown robot or task, and for a speed that no robot may have."""
     from memrt.robot_io.config import load_robot
 
     check_speed(speed)
     robot_config = load_robot(robot)
-    with needs_extra("sim"):
-        from memrt.sim.tasks import make_task
+    if host is not None and robot_config.link.endpoint is not None:
+        raise MemrtError(
+            "--host",
+            expected="a robot whose node `memrt run` starts itself",
+            found=f"a node at {robot_config.link.endpoint}",
+            fix="give --host to that node",
+        )
+    if robot_config.simulated:
+        with needs_extra("sim"):
+            from memrt.sim.tasks import make_task
 
-    make_task(task, seed)
+        make_task(task, seed)
     return robot_config
 
 
@@ -65,7 +73,7 @@ def check_halves(bundle: Bundle, robot: RobotConfig) -> None:
 
 def check_proof(bundle: Bundle, robot: RobotConfig, *, moves: bool, cache: Path | None) -> None:
     """Only a simulated arm, and whoever moves none, may run engines that were never proven here: raises MemrtError."""
-    if robot.kind != "sim" and moves:
+    if not robot.simulated and moves:
         require_proven(bundle, cache=cache)
     elif proven(bundle, cache=cache) is None:
         note(f"{NOT_YET_PROVEN}: a physical robot would be refused until `memrt build {bundle.path}`")

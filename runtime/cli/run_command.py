@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
 def run_policy(
     *,
     robot: Annotated[str, typer.Option(help="A packaged robot, or a robot YAML.")] = "sim",
+    host: Annotated[str | None, typer.Option(help="The robot's own address.", show_default="the YAML's")] = None,
     task: Annotated[str, typer.Option(help="The simulator's task.")] = "PickXtimes",
     policy: Annotated[
         str | None, typer.Option(help="A packaged policy, or a policy YAML.", show_default="am_grounded")
@@ -93,6 +94,7 @@ def run_policy(
 
     options = RunOptions(
         robot=robot,
+        host=host,
         task=task,
         policy=policy,
         bundle=bundle,

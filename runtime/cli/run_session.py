@@ -46,6 +46,7 @@ class RunOptions:
     """The options of `memrt run`, see its help."""
 
     robot: str
+    host: str | None
     task: str
     policy: str | None
     bundle: Path | None
@@ -68,7 +69,7 @@ class RunOptions:
 def run(options: RunOptions) -> int:
     """Run as asked; the exit status. Raises MemrtError for everything that can be refused before the robot moves."""
     began_ns = time.monotonic_ns()
-    robot_config = check_robot(options.robot, options.task, options.seed, options.speed)
+    robot_config = check_robot(options.robot, options.task, options.seed, options.speed, options.host)
     bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
     check_halves(bundle, robot_config)
     settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
@@ -191,7 +192,15 @@ class _Session:
     def _connect(self, config: RobotConfig) -> tuple[LinkRobot, tuple[HighLevel | None, LowLevel]]:
         """Start the node, load the policies while it starts, then connect: loading would starve the heartbeat."""
         options = self._options
-        connect = start_robot(config, task=options.task, seed=options.seed, speed=options.speed, stack=self._stack)
+        connect = start_robot(
+            config,
+            options.robot,
+            task=options.task,
+            seed=options.seed,
+            speed=options.speed,
+            host=options.host,
+            stack=self._stack,
+        )
         policies = self._open_policies()
         return connect(), policies
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from memrt.runtime.types import ActionChunk
 
 DT_NS = 50_000_000
 # Generous deadlines: a busy test machine must not look like a dead client, nor like a dead camera.
-PATIENT = ["--brake-after-ms", "20000", "--fault-after-ms", "40000"]
+PATIENT = Path(__file__).parents[1] / "robot_io" / "patient_sim.yaml"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Wave:
 
 @pytest.fixture
 def robot():
-    node = NodeProcess("memrt.sim.node", ["--task", "PickXtimes", "--seed", "3", *PATIENT])
+    node = NodeProcess(str(PATIENT), ["--seed", "3"])
     made = LinkRobot(node.endpoint, alive=node.alive, connect_ms=60_000)
     yield made
     made.close()

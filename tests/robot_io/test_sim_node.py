@@ -16,14 +16,13 @@ from memrt.robot_io.process import NodeProcess
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, RobotMode
 
-# Generous deadlines of silence: a busy test machine must not look like a dead client.
-PATIENT = ["--brake-after-ms", "20000", "--fault-after-ms", "40000"]
+PATIENT = str(Path(__file__).with_name("patient_sim.yaml"))
 DT_NS = 50_000_000
 
 
 @pytest.fixture
 def node():
-    made = NodeProcess("memrt.sim.node", ["--task", "PickXtimes", "--seed", "3", *PATIENT])
+    made = NodeProcess(PATIENT, ["--seed", "3"])
     yield made
     made.close()
 
@@ -81,26 +80,57 @@ def test_the_death_of_the_node_is_noticed_and_named(node):
     assert rings_of(node) == []
 
 
-def test_wrong_input_to_the_node_reaches_the_client_in_words():
-    node = NodeProcess("memrt.sim.node", ["--task", "Juggle"])
+def test_the_refusal_of_the_node_reaches_the_client_whole():
+    node = NodeProcess(PATIENT, ["--task", "Juggle"])
     try:
-        with pytest.raises(MemrtError, match="unknown task"):
+        with pytest.raises(MemrtError, match="ended with status 2: unknown task"):
             connect(node)
+        assert str(node.refusal()).startswith("unknown task: expected one of PickXtimes")
     finally:
         node.close()
 
 
-def test_the_node_ends_with_its_parent():
+def test_a_node_of_its_own_says_where_it_listens_and_ends_in_order(tmp_path):
+    endpoint = f"ipc://{tmp_path}/robot"
+    command = [sys.executable, "-m", "memrt.robot_io.serve_node", "sim", "--endpoint", endpoint]
+    node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert node.stdout.readline() == f"robot `sim` (driver sim, cameras: front, wrist) listens at {endpoint}\n"
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode == 2
+        assert second.stderr.startswith(f"the node's endpoint {endpoint}: expected a free address")
+        assert second.stderr.count("\n") == 1
+        node.send_signal(signal.SIGTERM)
+        assert node.communicate(timeout=60) == ("", "")
+        assert node.returncode == 0
+        assert list(tmp_path.iterdir()) == []
+        assert list(Path("/dev/shm").glob(f"memrt-{node.pid}-*")) == []
+    finally:
+        node.kill()
+        node.wait()
+
+
+def test_a_node_outlives_the_kill_of_its_parent_until_the_arm_is_at_rest_and_leaves_nothing():
     script = (
-        "import os, signal\n"
+        "import sys, time, numpy as np\n"
+        "from memrt.robot_io.link.client import LinkRobot\n"
         "from memrt.robot_io.process import NodeProcess\n"
-        f"node = NodeProcess('memrt.sim.node', {PATIENT!r})\n"
-        "print(node.process_id, flush=True)\n"
-        "import sys; sys.stdin.read()\n"
+        "from memrt.runtime.types import ActionChunk\n"
+        f"node = NodeProcess({PATIENT!r})\n"
+        "robot = LinkRobot(node.endpoint, alive=node.alive, connect_ms=60_000)\n"
+        "robot.arm()\n"
+        "actions = np.tile(robot.observe().proprioception, (100, 1))\n"
+        "actions[:, 0] += 0.01 * np.arange(100)\n"
+        "robot.send(ActionChunk(actions, time.monotonic_ns(), 100_000_000, 1))\n"
+        "while abs(robot.observe().proprioception[0] - actions[0, 0]) < 0.05: time.sleep(0.01)\n"
+        "print(node.process_id, node.endpoint, flush=True)\n"
+        "sys.stdin.read()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    child = int(parent.stdout.readline())
-    assert Path(f"/proc/{child}").exists()
+    number, endpoint = parent.stdout.readline().split()
+    child, folder = int(number), Path(endpoint.removeprefix("ipc://")).parent
+    assert os.getsid(child) != os.getsid(parent.pid)
+    assert list(Path("/dev/shm").glob(f"memrt-{child}-*"))
     parent.kill()
     parent.wait()
     parent.stdin.close()
@@ -111,3 +141,5 @@ def test_the_node_ends_with_its_parent():
         return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
     assert eventually(gone, 60)
+    assert list(Path("/dev/shm").glob(f"memrt-{child}-*")) == []
+    assert not folder.exists()

@@ -1,0 +1,1 @@
+"""Grippers that a driver can have on its arm."""
