@@ -43,6 +43,7 @@ class TabletopEnv:
         data.qpos[self.scene.q_index] = start
         data.qpos[self.scene.finger_index] = fr3.HAND_OPEN_WIDTH / 2
         mujoco.mj_forward(self.scene.model, data)
+        self.task.begin(self.scene)
         self._seam.reset(start, 1.0, 0)
 
     @property

@@ -14,8 +14,9 @@ import numpy as np
 
 from memrt.sim import fr3
 from memrt.sim.kinematics import Kinematics
+from memrt.sim.objects import CUBE_HALF, Cube
 from memrt.sim.render import SceneRenderer
-from memrt.sim.scene import CUBE_HALF, IMAGE_SIZE, Scene
+from memrt.sim.scene import IMAGE_SIZE, Scene
 from memrt.sim.tasks.layout import WORKSPACE_X, WORKSPACE_Y
 from memrt.sim.tasks.pick_x_times import PickXtimes
 
@@ -47,8 +48,8 @@ def record_grounding(folder: Path, count: int, seed: int, progress: Callable[[in
 def _pose_arm(scene: Scene, task: PickXtimes, rng: np.random.Generator) -> None:
     """Put the hand somewhere plausible: over an object, anywhere above the table, or holding the named cube."""
     if rng.random() < NEAR_OBJECT_SHARE:
-        objects = [scene.target_position(), scene.button_position()]
-        objects += [np.array([at.x, at.y, 0.0]) for at in scene.layout.cubes.values()]
+        objects = [scene.position("target"), scene.position("button")]
+        objects += [np.array([cube.at.x, cube.at.y, 0.0]) for cube in scene.layout.of(Cube)]
         xy = objects[int(rng.integers(len(objects)))][:2] + rng.normal(0, 0.01, 2)
     else:
         xy = np.array([rng.uniform(*WORKSPACE_X), rng.uniform(*WORKSPACE_Y)])
@@ -60,7 +61,7 @@ def _pose_arm(scene: Scene, task: PickXtimes, rng: np.random.Generator) -> None:
     data.qpos[scene.q_index] = q
     if rng.random() < HOLDING_SHARE:
         opening = (CUBE_HALF * 2 - SQUEEZE) / fr3.HAND_OPEN_WIDTH
-        cube = data.joint(f"{task.colour}_cube").qpos
+        cube = data.joint(task.cube).qpos
         cube[:3] = [*xy, max(height - 0.003, CUBE_HALF)]
         cube[3:] = [1, 0, 0, 0]
     data.qpos[scene.finger_index] = opening * fr3.HAND_OPEN_WIDTH / 2

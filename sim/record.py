@@ -17,7 +17,6 @@ from memrt.runtime.types import ActionChunk, Observation
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert import Expert
 from memrt.sim.kinematics import Kinematics
-from memrt.sim.tasks.base import Step
 
 HIGH_LEVEL_EVERY = 16  # control steps between high-level calls, as in the reference (report, section 4.2)
 SAMPLE_EVERY = 4  # control steps between low-level samples
@@ -84,13 +83,6 @@ class EpisodeRecord:
     reason: str = ""
 
 
-def segment_of(step: Step) -> int:
-    """Index of a step within an episode without drops: pick 1, place 1, pick 2, …, press."""
-    if step.skill == "press":
-        return 2 * step.ordinal
-    return 2 * (step.ordinal - 1) + (step.skill == "place")
-
-
 class EpisodeRecorder:
     """Runs the expert through one episode and keeps the samples."""
 
@@ -142,7 +134,7 @@ class EpisodeRecorder:
 
     def _sample_high_level(self, observation: Observation) -> None:
         env = self._env
-        segment = segment_of(env.task.step)
+        segment = env.task.segment
         self._texts[segment] = (env.oracle_subgoal("simple"), env.oracle_subgoal("grounded"))
         self._segments.append(segment)
         calls_ago = HIGH_LEVEL_EVERY // HIGH_LEVEL_SAMPLE_EVERY

@@ -1,9 +1,8 @@
-"""One scene builder: table, robot, cubes, target, button and two cameras, as an MJCF string and named handles."""
+"""One scene builder: table, robot, two cameras and a layout's objects, as an MJCF string and named handles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import mujoco
@@ -11,49 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memrt.sim import fr3
+from memrt.sim.objects import BUTTON_PRESSED, Button, Container, Cube, Marker, SceneLayout
 
 PHYSICS_DT_NS = 2_000_000
 IMAGE_SIZE = 256  # RoboMME's camera resolution, report section 1.1 of the policies: not resized for the high level
-CUBE_HALF = 0.02  # RoboMME's 4 cm cubes [m]
-TARGET_RADIUS = 0.05
-BUTTON_TRAVEL = 0.012  # [m]
-BUTTON_PRESSED = 0.007  # travel that counts as a press [m]
-BUTTON_TOP = 0.050  # height of the released cap [m]
-
-COLOURS = {"red": (0.85, 0.12, 0.10), "green": (0.10, 0.65, 0.18), "blue": (0.12, 0.25, 0.85)}
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where one object stands on the table: x, y [m] and yaw [rad]."""
-
-    x: float
-    y: float
-    yaw: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SceneLayout:
-    """Everything that varies between episodes."""
-
-    cubes: dict[str, Placement]
-    target: Placement
-    button: Placement
-
-
-def _cube(colour: str, at: Placement) -> str:
-    r, g, b = COLOURS[colour]
-    return f"""
-<body name="{colour}_cube" pos="{at.x} {at.y} {CUBE_HALF}" euler="0 0 {at.yaw}">
-  <freejoint name="{colour}_cube"/>
-  <geom name="{colour}_cube" type="box" size="{CUBE_HALF} {CUBE_HALF} {CUBE_HALF}" mass=".06" rgba="{r} {g} {b} 1"
-        condim="4" friction="1 .02 .001" solref=".004 1"/>
-</body>"""
 
 
 def scene_xml(layout: SceneLayout) -> str:
     """MJCF of the whole scene. The table's surface is z = 0, the robot's base frame the origin."""
-    cubes = "".join(_cube(colour, at) for colour, at in layout.cubes.items())
+    objects = "".join(thing.mjcf() for thing in layout.objects)
+    excludes = "".join(f'<exclude body1="{b.name}" body2="{b.name}_cap"/>' for b in layout.of(Button))
     return f"""
 <mujoco model="memrt tabletop">
   <compiler angle="radian" autolimits="true"/>
@@ -74,22 +40,10 @@ def scene_xml(layout: SceneLayout) -> str:
     <geom type="plane" size="3 3 .1" pos="0 0 -.5" material="floor" contype="0" conaffinity="0"/>
     <camera name="front" pos="1.16 0 .66" xyaxes="0 1 0 -.672 0 .740" fovy="42"/>
     {fr3.arm_body()}
-    {cubes}
-    <geom name="target" type="cylinder" size="{TARGET_RADIUS} .0005" pos="{layout.target.x} {layout.target.y} .0005"
-          rgba=".93 .93 .88 1" contype="0" conaffinity="0"/>
-    <geom type="cylinder" size="{TARGET_RADIUS * 0.66} .0005" pos="{layout.target.x} {layout.target.y} .0008"
-          rgba=".55 .20 .60 1" contype="0" conaffinity="0"/>
-    <body name="button" pos="{layout.button.x} {layout.button.y} 0">
-      <geom type="box" size=".035 .035 .015" pos="0 0 .015" rgba=".22 .22 .24 1"/>
-      <body name="button_cap" pos="0 0 .040" gravcomp="1">
-        <joint name="button" type="slide" axis="0 0 -1" range="0 {BUTTON_TRAVEL}" stiffness="250" springref="-.004"
-               damping="6"/>
-        <geom name="button_cap" type="cylinder" size=".024 .010" mass=".05" rgba=".98 .78 .08 1"/>
-      </body>
-    </body>
+    {objects}
   </worldbody>
   <contact>
-    <exclude body1="button" body2="button_cap"/><exclude body1="left_finger" body2="right_finger"/>
+    {excludes}<exclude body1="left_finger" body2="right_finger"/>
   </contact>
   <actuator>{fr3.actuators()}</actuator>
 </mujoco>"""
@@ -128,41 +82,72 @@ class Scene:
         self.q_index = np.array([joint.qposadr[0] for joint in joints])
         self.dq_index = np.array([joint.dofadr[0] for joint in joints])
         self.finger_index = np.array([self.model.joint(f"{s}_finger").qposadr[0] for s in ("left", "right")])
-        self.button_index = int(self.model.joint("button").qposadr[0])
         self.ctrl_q = np.array([self.model.actuator(f"q{i}").id for i in range(1, 8)])
         self.ctrl_dq = np.array([self.model.actuator(f"dq{i}").id for i in range(1, 8)])
         self.ctrl_grip = np.array([self.model.actuator(f"{s}_grip").id for s in ("left", "right")])
         self.tcp = self.model.site("tcp").id
         self.pads = frozenset(self.model.geom(f"{s}_pad").id for s in ("left", "right"))
-        self.cube_geoms = {colour: self.model.geom(f"{colour}_cube").id for colour in layout.cubes}
+        self._geoms = {
+            thing.name: frozenset(np.flatnonzero(self.model.geom_bodyid == self.model.body(thing.name).id).tolist())
+            for thing in layout.objects
+            if isinstance(thing, Cube | Container | Marker)
+        }
 
-    def cube_position(self, colour: str) -> NDArray[np.float64]:
-        """Centre of a cube in the base frame, float64 [3] in metres."""
-        position: NDArray[np.float64] = self.data.body(f"{colour}_cube").xpos.copy()
-        return position
+    def position(self, name: str) -> NDArray[np.float64]:
+        """An object's point in the base frame, float64 [3] in metres.
 
-    def target_position(self) -> NDArray[np.float64]:
-        """Centre of the target disc, float64 [3]."""
-        return np.array([self.layout.target.x, self.layout.target.y, 0.0])
+        The centre of a cube or a container, the middle of a target, of a bin's rim, of the top of a released button.
+        """
+        thing = self.layout[name]
+        if isinstance(thing, Cube | Container | Marker):
+            position: NDArray[np.float64] = self.data.body(name).xpos.copy()
+            return position
+        return np.array([thing.at.x, thing.at.y, thing.height])
 
-    def button_position(self) -> NDArray[np.float64]:
-        """Middle of the released button cap's top, float64 [3]."""
-        return np.array([self.layout.button.x, self.layout.button.y, BUTTON_TOP])
+    def pressed(self, button: str = "button") -> bool:
+        """Whether a button is down far enough to count as pressed."""
+        return bool(self.data.joint(button).qpos[0] >= BUTTON_PRESSED)
 
     def tcp_position(self) -> NDArray[np.float64]:
         """Point between the fingertips, float64 [3]."""
         position: NDArray[np.float64] = self.data.site_xpos[self.tcp].copy()
         return position
 
-    def pads_touching(self, colour: str) -> int:
-        """How many of the two finger pads touch a cube."""
-        cube = self.cube_geoms[colour]
+    def pads_touching(self, name: str) -> int:
+        """How many of the two finger pads touch a cube or a container."""
+        geoms = self._geoms[name]
         touching = set()
         for contact in self.data.contact[: self.data.ncon]:
             pair = {int(contact.geom1), int(contact.geom2)}
-            if cube in pair:
+            if pair & geoms:
                 touching |= pair & self.pads
         return len(touching)
+
+    def put(self, name: str, position: Sequence[float] | NDArray[np.float64], yaw: float = 0.0) -> None:
+        """Set a cube, a container or a marker down somewhere, at rest; for tasks that move objects themselves.
+
+        A free body then falls unless it is held up; put once per control step, it moves as pictures are taken.
+        """
+        pose = [*position, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+        body = self.model.body(name)
+        if body.mocapid[0] >= 0:
+            self.data.mocap_pos[body.mocapid[0]], self.data.mocap_quat[body.mocapid[0]] = pose[:3], pose[3:]
+        else:
+            joint = self.data.joint(name)
+            joint.qpos[:], joint.qvel[:] = pose, 0.0
+        mujoco.mj_kinematics(self.model, self.data)  # pictures and positions read now show it where it is
+
+    def hold_up(self, name: str, held: bool = True) -> None:
+        """Take a free body's weight away, or give it back."""
+        self.model.body_gravcomp[self.model.body(name).id] = float(held)
+
+    def show(self, name: str, shown: bool = True) -> None:
+        """Draw a cube, a container or a marker, or draw it no longer."""
+        self.model.geom_rgba[list(self._geoms[name]), 3] = float(shown)
+
+    def shown(self, name: str) -> bool:
+        """Whether an object is drawn; what never was hidden is."""
+        return all(self.model.geom_rgba[geom, 3] > 0 for geom in self._geoms.get(name, ()))
 
     def camera(self, name: str) -> Pinhole:
         """A camera as it stands now."""

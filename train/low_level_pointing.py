@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from memrt.sim.scene import BUTTON_TOP, CUBE_HALF, IMAGE_SIZE, Placement, Scene, SceneLayout
+from memrt.sim.objects import BUTTON_TOP, CUBE_HALF, SceneLayout
+from memrt.sim.scene import IMAGE_SIZE, Scene
 from memrt.train.low_level_data import LowLevelData
 from memrt.train.pi05.config import Pi05Config
 from memrt.train.pi05.model import Prefix
@@ -40,7 +41,7 @@ def subgoal_targets(data: LowLevelData) -> Targets:
     The front pixel is followed to the height of the named thing, and that point is seen from the other cameras at the
     sample's joint angles. Only the image's border counts: what stands in front of the point does not hide it.
     """
-    scene = Scene(SceneLayout({}, Placement(0.5, 0.0), Placement(0.4, 0.3)))
+    scene = Scene(SceneLayout())
     mujoco.mj_forward(scene.model, scene.data)
     used, which = np.unique(data.subgoal["grounded"], return_inverse=True)
     points = np.stack([_pointed_at(scene, data.texts[index]) for index in used])[which]

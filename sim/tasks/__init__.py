@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from memrt.runtime.errors import MemrtError
 from memrt.sim.tasks.base import Difficulty, Task
 from memrt.sim.tasks.pick_x_times import PickXtimes
 
-TASKS: dict[str, Callable[[int, Difficulty | None], Task]] = {"PickXtimes": PickXtimes}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (PickXtimes,)}
 
 
 def make_task(name: str, seed: int, difficulty: Difficulty | None = None) -> Task:

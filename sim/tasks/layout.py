@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from memrt.sim.scene import Placement, SceneLayout
+from memrt.sim.objects import Placement
 
 WORKSPACE_X = (0.40, 0.64)  # [m], where every object can be reached with the hand pointing down
 WORKSPACE_Y = (-0.24, 0.24)
 SPACING = 0.105  # between centres [m]: half an open hand, a finger and half a cube
 CUBE_YAW = 0.25  # [rad]; the fingers straighten a cube turned this little
+ATTEMPTS = 200  # before a table counts as full and is cleared
+
+Range = tuple[float, float]
+Clear = Callable[[int, int, float, float], bool]
 
 
-def sample_layout(rng: np.random.Generator, colours: Sequence[str]) -> SceneLayout:
-    """Place the cubes, the target and the button by rejection; restarts when the table is full."""
+def scatter(
+    rng: np.random.Generator,
+    count: int,
+    clear: Clear = lambda i, j, dx, dy: bool(np.hypot(dx, dy) >= SPACING),
+    x_range: Range = WORKSPACE_X,
+    y_range: Range = WORKSPACE_Y,
+    attempts: int = ATTEMPTS,
+) -> list[Placement]:
+    """Place `count` objects one by one by rejection; starts again when the table is full.
+
+    `clear(i, j, dx, dy)` says whether object i may stand that far from object j, j < i.
+    """
     while True:
         placed: list[tuple[float, float]] = []
-        for _ in range(200):
-            x, y = rng.uniform(*WORKSPACE_X), rng.uniform(*WORKSPACE_Y)
-            if all(np.hypot(x - px, y - py) >= SPACING for px, py in placed):
+        for _ in range(attempts):
+            x, y = rng.uniform(*x_range), rng.uniform(*y_range)
+            if all(clear(len(placed), j, x - px, y - py) for j, (px, py) in enumerate(placed)):
                 placed.append((float(x), float(y)))
-            if len(placed) == len(colours) + 2:
-                target, button, *cubes = (
-                    Placement(px, py, float(rng.uniform(-CUBE_YAW, CUBE_YAW))) for px, py in placed
-                )
-                return SceneLayout(dict(zip(colours, cubes, strict=True)), target, button)
+            if len(placed) == count:
+                return [Placement(px, py, float(rng.uniform(-CUBE_YAW, CUBE_YAW))) for px, py in placed]
+
+
+def rectangles(halves: Sequence[tuple[float, float]]) -> Clear:
+    """Objects are clear of each other when their rectangles, half sizes (x, y) [m], do not overlap."""
+
+    def clear(i: int, j: int, dx: float, dy: float) -> bool:
+        return abs(dx) >= halves[i][0] + halves[j][0] or abs(dy) >= halves[i][1] + halves[j][1]
+
+    return clear

@@ -11,43 +11,36 @@ from __future__ import annotations
 
 import numpy as np
 
-from memrt.sim.scene import BUTTON_PRESSED, COLOURS, CUBE_HALF, TARGET_RADIUS, Scene, SceneLayout
-from memrt.sim.tasks.base import EPISODE_CAP, RUNNING, Difficulty, Outcome, Step, SubgoalStyle
-from memrt.sim.tasks.layout import sample_layout
+from memrt.sim.objects import COLOURS, TARGET_RADIUS, Button, Cube, SceneLayout, Target
+from memrt.sim.scene import Scene
+from memrt.sim.tasks.base import NUMBERS, ORDINALS, Step, Task
+from memrt.sim.tasks.layout import scatter
 
-ORDINALS = ("first", "second", "third", "fourth", "fifth")
-NUMBERS = ("one", "two", "three", "four", "five")
 COLOURS_ON_TABLE = {"easy": 1, "medium": 3, "hard": 3}  # RoboMME's difficulty table
 REPETITIONS = {"easy": (1, 3), "medium": (1, 3), "hard": (4, 5)}
 
-LIFTED = 0.07  # height of a cube's centre that counts as picked up [m]
-RESTING = 0.006  # a cube's centre this close to its resting height lies on the table [m]
-CLEAR_OF_CUBE = 0.09  # the hand's height at which a place is over and the next step begins [m]
-MOVED = 0.012  # a cube displaced by more than this is pointed at anew [m]
 
+class PickXtimes(Task):
+    """State of one episode: picks and places."""
 
-class PickXtimes:
-    """State of one episode: picks, places, and the pixels the running subgoal points at."""
+    name = "PickXtimes"
 
-    def __init__(self, seed: int, difficulty: Difficulty | None = None) -> None:
-        rng = np.random.Generator(np.random.PCG64(seed))
-        difficulty = difficulty or ("easy", "medium", "hard")[int(rng.integers(3))]
-        low, high = REPETITIONS[difficulty]
-        colours = [str(c) for c in rng.permutation(list(COLOURS))[: COLOURS_ON_TABLE[difficulty]]]
+    def generate(self, rng: np.random.Generator) -> SceneLayout:
+        """The first of the colours drawn is the named one."""
+        low, high = REPETITIONS[self.difficulty]
+        colours = [str(c) for c in rng.permutation(list(COLOURS))[: COLOURS_ON_TABLE[self.difficulty]]]
         self.repetitions = int(rng.integers(low, high + 1))
         self.colour = colours[0]
-        self.difficulty = difficulty
-        self.layout: SceneLayout = sample_layout(rng, colours)
-        self.outcome: Outcome = RUNNING
+        self.cube = f"{self.colour}_cube"
         self.picks = 0
         self.places = 0
-        self._control_steps = 0
-        self._pointed_step: Step | None = None
-        self._pointed_at = np.zeros(3)
+        target, button, *places = scatter(rng, len(colours) + 2)
+        cubes = (Cube(f"{colour}_cube", colour, at) for colour, at in zip(colours, places, strict=True))
+        return SceneLayout((*cubes, Target("target", target), Button("button", button)))
 
     @property
     def goal(self) -> str:
-        """The instruction in the benchmark's phrasing."""
+        """The instruction in the phrasing of the report's figure 3."""
         cube = f"pick up the {self.colour} cube and place it on the target"
         if self.repetitions == 1:
             return f"{cube}, then press the button to stop"
@@ -57,98 +50,49 @@ class PickXtimes:
     def step(self) -> Step:
         """What is due now."""
         if self.picks > self.places:
-            return Step("place", self.colour, self.picks)
+            return Step("place", self.cube, self.picks, "target")
         if self.places < self.repetitions:
-            return Step("pick", self.colour, self.picks + 1)
-        return Step("press", self.colour, self.picks)
+            return Step("pick", self.cube, self.picks + 1)
+        return Step("press", "button", self.picks)
 
-    def update(self, scene: Scene) -> None:
-        """Advance the counters by what physics shows after one control step."""
-        if self.outcome.ended:
-            return
-        self._control_steps += 1
-        self._check_lifts(scene)
-        self._check_table(scene)
-        if not self.outcome.ended and scene.data.qpos[scene.button_index] >= BUTTON_PRESSED:
-            self._pressed()
-        if not self.outcome.ended and self._control_steps >= EPISODE_CAP:
-            self.outcome = Outcome("failure", f"not finished within {EPISODE_CAP} control steps")
-        self._point(scene)
+    @property
+    def segment(self) -> int:
+        """Pick 1, place 1, pick 2, …, press."""
+        return self.picks + self.places
 
-    def subgoal(self, scene: Scene, style: SubgoalStyle) -> str:
-        """The running step in words."""
-        self._point(scene)
-        step = self.step
-        row, col = scene.pixel(self._pointed_at)
-        at = f" <{row}, {col}>" if style == "grounded" else ""
+    def words(self, step: Step) -> str:
+        """A step in the phrasing of the report's figure 3."""
         if step.skill == "pick":
-            return f"pick up the {step.colour} cube{at} for the {ORDINALS[min(step.ordinal, 5) - 1]} time"
+            return f"pick up the {self.colour} cube{{at}} for the {ORDINALS[min(step.ordinal, 5) - 1]} time"
         if step.skill == "place":
-            return f"place the {step.colour} cube onto the target{at}"
-        return f"press the button{at} to stop"
+            return f"place the {self.colour} cube onto the target{{at}}"
+        return "press the button{at} to stop"
 
-    def describe(self, scene: Scene) -> str:
-        """All objects with their pixels and the gripper's state, in a fixed order."""
-        parts = [
-            _pointed(f"{colour} cube", scene.pixel(scene.cube_position(colour)))
-            for colour in COLOURS
-            if colour in self.layout.cubes
-        ]
-        parts += [
-            _pointed("target", scene.pixel(scene.target_position())),
-            _pointed("button", scene.pixel(scene.button_position())),
-        ]
-        opening = float(scene.data.qpos[scene.finger_index].sum())
-        held = next((c for c in self.layout.cubes if scene.pads_touching(c) == 2), None)
-        state = f"holding the {held} cube" if held else ("open" if opening > 0.06 else "closed")
-        parts.append(_pointed("gripper", scene.pixel(scene.tcp_position())) + f" {state}")
-        return "; ".join(parts)
+    def watch(self, scene: Scene) -> None:
+        """Count picks and places."""
+        self._watch_lifts(scene)
+        self._watch_table(scene)
+        if self.just_pressed(scene):
+            if self.places == self.repetitions:
+                self.succeed(f"placed {self.repetitions} times, then pressed the button")
+            self.fail(f"pressed the button after {self.places} of {self.repetitions} places")
 
-    def _check_lifts(self, scene: Scene) -> None:
-        for colour in self.layout.cubes:
-            if scene.cube_position(colour)[2] < LIFTED or scene.pads_touching(colour) < 2:
+    def _watch_lifts(self, scene: Scene) -> None:
+        for cube in self.layout.of(Cube):
+            if not self.lifted(scene, cube.name):
                 continue
-            if colour != self.colour:
-                self.outcome = Outcome("failure", f"picked up the {colour} cube instead of the {self.colour} one")
+            if cube.name != self.cube:
+                self.fail(f"picked up the {cube.words} instead of the {self.colour} one")
             elif self.picks == self.places:
                 if self.places == self.repetitions:
-                    self.outcome = Outcome("failure", f"picked the cube up more than {self.repetitions} times")
+                    self.fail(f"picked the cube up more than {self.repetitions} times")
                 self.picks += 1
 
-    def _check_table(self, scene: Scene) -> None:
-        if self.picks == self.places:
+    def _watch_table(self, scene: Scene) -> None:
+        if self.picks == self.places or not self.left_alone(scene, self.cube):
             return
-        position = scene.cube_position(self.colour)
-        resting = abs(position[2] - CUBE_HALF) < RESTING and scene.pads_touching(self.colour) == 0
-        if not resting or scene.tcp_position()[2] < CLEAR_OF_CUBE:
-            return
-        if np.hypot(*(position - scene.target_position())[:2]) <= TARGET_RADIUS:
+        away = scene.position(self.cube) - scene.position("target")
+        if np.hypot(*away[:2]) <= TARGET_RADIUS:
             self.places += 1
         else:
             self.picks -= 1
-
-    def _pressed(self) -> None:
-        if self.places == self.repetitions:
-            self.outcome = Outcome("success", f"placed {self.repetitions} times, then pressed the button")
-        else:
-            self.outcome = Outcome("failure", f"pressed the button after {self.places} of {self.repetitions} places")
-
-    def _point(self, scene: Scene) -> None:
-        """Fix the pixels of a step when it begins; a cube that was pushed aside is pointed at anew."""
-        step = self.step
-        where = {
-            "pick": scene.cube_position(self.colour),
-            "place": scene.target_position(),
-            "press": scene.button_position(),
-        }[step.skill]
-        pushed = (
-            step.skill == "pick"
-            and where[2] < CUBE_HALF + RESTING
-            and np.hypot(*(where - self._pointed_at)[:2]) > MOVED
-        )
-        if step != self._pointed_step or pushed:
-            self._pointed_step, self._pointed_at = step, where
-
-
-def _pointed(name: str, pixel: tuple[int, int]) -> str:
-    return f"{name} <{pixel[0]}, {pixel[1]}>"

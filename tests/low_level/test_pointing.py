@@ -28,7 +28,7 @@ def test_the_wrist_camera_sees_the_cube_where_the_front_pixel_says(seed: int) ->
     with TabletopEnv("PickXtimes", seed) as env:
         moment = OneMoment(env.proprioception()[None], [env.oracle_subgoal("grounded")])
         targets = subgoal_targets(moment)  # type: ignore[arg-type]
-        cube = env.scene.cube_position(env.task.step.colour)
+        cube = env.scene.position(env.task.step.thing)
         seen = [env.scene.pixel(cube, camera) for camera in ("front", "wrist")]
     distance = np.linalg.norm(targets.where[0].numpy() * IMAGE_SIZE - np.array(seen), axis=1)
     assert distance[0] <= 1.0  # the subgoal's whole pixels

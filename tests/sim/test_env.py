@@ -6,9 +6,8 @@ import pytest
 from memrt.runtime.types import ActionChunk, RobotMode
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert import Expert
-from memrt.sim.record import record_episode, segment_of
-from memrt.sim.scene import COLOURS
-from memrt.sim.tasks.base import Step
+from memrt.sim.objects import COLOURS, Cube
+from memrt.sim.record import record_episode
 
 
 def follow_expert(seed: int, max_steps: int = 1300) -> tuple[TabletopEnv, list[np.ndarray]]:
@@ -42,10 +41,10 @@ def test_the_named_cube_is_drawn_where_its_pixel_says():
         image = env.observe().frames["front"].image
         assert image.shape == (256, 256, 3)
         assert image.dtype == np.uint8
-        for colour in env.task.layout.cubes:
-            row, col = env.scene.pixel(env.scene.cube_position(colour))
+        for cube in env.task.layout.of(Cube):
+            row, col = env.scene.pixel(env.scene.position(cube.name))
             seen = image[row, col].astype(float)
-            assert int(np.argmax(seen)) == int(np.argmax(COLOURS[colour]))
+            assert int(np.argmax(seen)) == int(np.argmax(COLOURS[cube.colour]))
 
 
 def test_chunks_are_ignored_unless_running():
@@ -98,14 +97,3 @@ def test_recorded_samples_tell_one_story():
         assert labels["previous_segment"] <= labels["segment"] + 1
         assert labels["subgoal_simple"] not in labels["history_simple"][-1:]
     assert record.high_level[-1].labels["subgoal_simple"] == "press the button to stop"
-
-
-def test_segments_number_the_steps_of_an_episode():
-    steps = [
-        Step("pick", "red", 1),
-        Step("place", "red", 1),
-        Step("pick", "red", 2),
-        Step("place", "red", 2),
-        Step("press", "red", 2),
-    ]
-    assert [segment_of(step) for step in steps] == [0, 1, 2, 3, 4]

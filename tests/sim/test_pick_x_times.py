@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from memrt.runtime.errors import MemrtError
-from memrt.sim.scene import BUTTON_PRESSED, CUBE_HALF, Scene
+from memrt.sim.objects import BUTTON_PRESSED, CUBE_HALF, Cube
+from memrt.sim.scene import Scene
 from memrt.sim.tasks import make_task
 from memrt.sim.tasks.base import EPISODE_CAP, Step
 from memrt.sim.tasks.layout import SPACING
@@ -22,24 +23,24 @@ class Puppet:
         mujoco.mj_forward(self.scene.model, self.scene.data)
         self.held: str | None = None
         self.hand_height = 0.2
-        self.scene.pads_touching = lambda colour: 2 if colour == self.held else 0
+        self.scene.pads_touching = lambda name: 2 if name == self.held else 0
         self.scene.tcp_position = lambda: np.array([0.5, 0.0, self.hand_height])
 
-    def put(self, colour: str, xy: np.ndarray, z: float) -> None:
-        self.scene.data.joint(f"{colour}_cube").qpos[:3] = [*xy[:2], z]
+    def put(self, cube: str, xy: np.ndarray, z: float) -> None:
+        self.scene.data.joint(cube).qpos[:3] = [*xy[:2], z]
         mujoco.mj_forward(self.scene.model, self.scene.data)
         self.task.update(self.scene)
 
-    def pick(self, colour: str | None = None) -> None:
-        self.held = colour or self.task.colour
-        self.put(self.held, self.scene.cube_position(self.held), 0.12)
+    def pick(self, cube: str | None = None) -> None:
+        self.held = cube or self.task.cube
+        self.put(self.held, self.scene.position(self.held), 0.12)
 
     def place(self, at: np.ndarray | None = None) -> None:
         self.held = None
-        self.put(self.task.colour, self.scene.target_position() if at is None else at, CUBE_HALF)
+        self.put(self.task.cube, self.scene.position("target") if at is None else at, CUBE_HALF)
 
     def press(self) -> None:
-        self.scene.data.qpos[self.scene.button_index] = BUTTON_PRESSED + 0.001
+        self.scene.data.joint("button").qpos[0] = BUTTON_PRESSED + 0.001
         self.task.update(self.scene)
 
 
@@ -75,10 +76,10 @@ def test_one_pick_too_many_fails():
 
 def test_another_cube_fails():
     puppet = Puppet()
-    other = next(c for c in puppet.task.layout.cubes if c != puppet.task.colour)
-    puppet.pick(other)
+    other = next(cube for cube in puppet.task.layout.of(Cube) if cube.name != puppet.task.cube)
+    puppet.pick(other.name)
     assert puppet.task.outcome.status == "failure"
-    assert other in puppet.task.outcome.reason
+    assert other.words in puppet.task.outcome.reason
 
 
 def test_a_dropped_cube_is_due_again_with_the_same_ordinal():
@@ -86,7 +87,7 @@ def test_a_dropped_cube_is_due_again_with_the_same_ordinal():
     before = puppet.task.step
     puppet.pick()
     assert puppet.task.step.skill == "place"
-    away = puppet.scene.target_position() + np.array([0.12, 0.0, 0.0])
+    away = puppet.scene.position("target") + np.array([0.12, 0.0, 0.0])
     puppet.place(away)
     assert puppet.task.step == before
     assert puppet.task.outcome.status == "running"
@@ -114,7 +115,7 @@ def test_the_cap_ends_an_episode():
 def test_wording_follows_the_benchmark():
     puppet = Puppet(difficulty="hard")
     colour = puppet.task.colour
-    row, col = puppet.scene.pixel(puppet.scene.cube_position(colour))
+    row, col = puppet.scene.pixel(puppet.scene.position(puppet.task.cube))
     assert puppet.task.subgoal(puppet.scene, "simple") == f"pick up the {colour} cube for the first time"
     assert (
         puppet.task.subgoal(puppet.scene, "grounded") == f"pick up the {colour} cube <{row}, {col}> for the first time"
@@ -126,21 +127,21 @@ def test_wording_follows_the_benchmark():
 def test_pixels_are_fixed_when_a_step_begins_unless_the_cube_is_pushed():
     puppet = Puppet()
     first = puppet.task.subgoal(puppet.scene, "grounded")
-    puppet.put(puppet.task.colour, puppet.scene.cube_position(puppet.task.colour) + np.array([0.004, 0, 0]), CUBE_HALF)
+    puppet.put(puppet.task.cube, puppet.scene.position(puppet.task.cube) + np.array([0.004, 0, 0]), CUBE_HALF)
     assert puppet.task.subgoal(puppet.scene, "grounded") == first
-    puppet.put(puppet.task.colour, puppet.scene.cube_position(puppet.task.colour) + np.array([0.05, 0, 0]), CUBE_HALF)
+    puppet.put(puppet.task.cube, puppet.scene.position(puppet.task.cube) + np.array([0.05, 0, 0]), CUBE_HALF)
     assert puppet.task.subgoal(puppet.scene, "grounded") != first
 
 
 def test_layouts_keep_their_distance_and_cover_the_difficulties():
     for seed in range(60):
         task = make_task("PickXtimes", seed)
-        places = [*task.layout.cubes.values(), task.layout.target, task.layout.button]
+        places = [thing.at for thing in task.layout.objects]
         for i, a in enumerate(places):
             assert all(np.hypot(a.x - b.x, a.y - b.y) >= SPACING for b in places[:i])
         low, high = {"easy": (1, 3), "medium": (1, 3), "hard": (4, 5)}[task.difficulty]
         assert low <= task.repetitions <= high
-        assert task.step == Step("pick", task.colour, 1)
+        assert task.step == Step("pick", task.cube, 1)
     assert {make_task("PickXtimes", s).repetitions for s in range(60)} == {1, 2, 3, 4, 5}
 
 

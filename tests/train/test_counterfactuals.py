@@ -9,9 +9,10 @@ import pytest
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory.parser import parse_reply
-from memrt.sim.record import segment_of
-from memrt.sim.scene import CUBE_HALF, Scene
-from memrt.sim.tasks.pick_x_times import NUMBERS, PickXtimes
+from memrt.sim.objects import CUBE_HALF
+from memrt.sim.scene import Scene
+from memrt.sim.tasks.base import NUMBERS
+from memrt.sim.tasks.pick_x_times import PickXtimes
 from memrt.train.high_level_counterfactuals import before_the_next_step, draw_telling, retell, tellings
 from memrt.train.memory_turns import training_turn
 
@@ -23,20 +24,20 @@ def episode(repetitions: int) -> list[dict]:
     task = PickXtimes(3, "medium")
     task.repetitions = repetitions
     scene, held = Scene(task.layout), set()
-    scene.pads_touching = lambda colour: 2 * (colour in held)
+    scene.pads_touching = lambda name: 2 * (name in held)
     scene.tcp_position = lambda: np.array([0.5, 0.0, 0.2])
     texts: list[tuple[str, str]] = []
     records: list[dict] = []
 
     def put(xy: np.ndarray, z: float) -> None:
-        scene.data.joint(f"{task.colour}_cube").qpos[:3] = [*xy[:2], z]
+        scene.data.joint(task.cube).qpos[:3] = [*xy[:2], z]
         mujoco.mj_forward(scene.model, scene.data)
         task.update(scene)
 
     scene.data.qpos[scene.finger_index] = 0.04
     mujoco.mj_forward(scene.model, scene.data)
     for _ in range(2 * repetitions + 1):
-        segment = segment_of(task.step)
+        segment = task.segment
         assert segment == len(records)
         texts.append((task.subgoal(scene, "simple"), task.subgoal(scene, "grounded")))
         records.append(
@@ -53,11 +54,11 @@ def episode(repetitions: int) -> list[dict]:
             }
         )
         if task.step.skill == "pick":
-            held.add(task.colour)
-            put(scene.cube_position(task.colour), 0.12)
+            held.add(task.cube)
+            put(scene.position(task.cube), 0.12)
         elif task.step.skill == "place":
             held.clear()
-            put(scene.target_position() + np.array([0.004, 0.003, 0.0]), CUBE_HALF)
+            put(scene.position("target") + np.array([0.004, 0.003, 0.0]), CUBE_HALF)
     return records
 
 
