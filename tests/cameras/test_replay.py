@@ -90,7 +90,7 @@ def robot(folder, tmp_path):
     camera = f"{{kind: replay, path: {folder}, width: 8, height: 6, fps: 50, repeat: true}}"
     path = tmp_path / "robot.yaml"
     path.write_text(
-        f"name: mine\nkind: node\ncameras:\n  front: {camera}\n  wrist: {camera}\n"
+        f"name: mine\ndriver: node\ncameras:\n  front: {camera}\n  wrist: {camera}\n"
         f"link: {{endpoint: 'ipc://{tmp_path}/robot'}}\n"
     )
     return path

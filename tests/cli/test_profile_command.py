@@ -62,7 +62,7 @@ def test_wrong_options_are_refused_in_one_line(arguments, words):
 def test_a_robot_that_is_no_simulation_needs_arm(monkeypatch, tmp_path):
     monkeypatch.setattr(
         "memrt.robot_io.config.load_robot",
-        lambda name: RobotConfig(name="lab", kind="physical", cameras=("front", "wrist")),
+        lambda name: RobotConfig(name="lab", driver="lab", cameras=("front", "wrist")),
     )
     monkeypatch.setattr(profile_session, "check_proof", lambda *arguments, **named: None)
     line = refusal("--robot", "lab", "-o", tmp_path)

@@ -22,7 +22,7 @@ def server():
 def run(tmp_path, url, *arguments, timeout_ms=2000):
     robot = tmp_path / "served.yaml"
     settings = f"{{url: '{url}', keys: robomme, timeout_ms: {timeout_ms}}}"
-    robot.write_text(f"name: served\nkind: sim\ncameras: [front, wrist]\npolicy_server: {settings}\n")
+    robot.write_text(f"name: served\ndriver: sim\ncameras: [front, wrist]\npolicy_server: {settings}\n")
     command = [*MEMRT, "run", "--robot", str(robot), "--seed", SEED, "--json", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
 
