@@ -20,9 +20,9 @@ from memrt.robot_io.computer import outrank, session_outranks
 from memrt.robot_io.config import NODE, RobotConfig, load_robot
 from memrt.robot_io.driver import Driver
 from memrt.robot_io.drivers import DriverOptions, find_driver
+from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.node import RobotNode
 from memrt.robot_io.link.session import Watchdog
-from memrt.robot_io.link.wire import Endpoints
 from memrt.robot_io.parent import forget_sockets, refusal_to_line, when_ended
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError

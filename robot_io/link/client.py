@@ -7,9 +7,9 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import zmq
@@ -17,25 +17,25 @@ import zmq
 from memrt.robot_io.cameras.alignment import align
 from memrt.robot_io.computer import computer_id
 from memrt.robot_io.link.clock_sync import SAME_CLOCK, ClockEstimate, check_arm, good_enough
+from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.heartbeat import HeartbeatThread
-from memrt.robot_io.link.requests import Requester
+from memrt.robot_io.link.receiving import dropped
+from memrt.robot_io.link.requests import NoAnswerError, Requester
+from memrt.robot_io.link.sockets import open_socket
 from memrt.robot_io.link.state_feed import StateFeed
+from memrt.robot_io.link.streams import Chunk, Outcome, encode_chunk
 from memrt.robot_io.link.wire import (
-    MAX_TRANSPORT_BYTES,
     VERSION,
     Ack,
-    Chunk,
     Command,
     CommandKind,
-    Endpoints,
     Hello,
     Welcome,
-    encode,
 )
 from memrt.robot_io.rings import FrameReader
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.types import ActionChunk, Observation, RobotMode
+from memrt.runtime.types import ActionChunk, ActionSpace, Observation, RobotMode
 
 CONNECT_MS = 5_000
 STATE_LOST_NS = 500 * NS_PER_MS  # a node publishes every 10 ms; this long without a state it is gone
@@ -46,7 +46,7 @@ CHUNK_QUEUE = 4  # chunks are timed: more than a few waiting would all be late
 class TaskOutcome:
     """How the task stands, as the node reports it; "running" where the robot cannot tell."""
 
-    status: Literal["running", "success", "failure"]
+    status: Outcome
     reason: str
 
 
@@ -78,16 +78,14 @@ class LinkRobot:
         self._stops = 0
         self._newest_ack: Ack | None = None
         self._chunks_unsent = 0
-        self._session = secrets.randbits(63)
+        self._session = 1 + secrets.randbelow(2**63 - 1)  # never used before; 0 is no session
         self._frames = FrameReader()
         self._commands = Requester(self._context, self._endpoints.control)
         self._stop_lane = Requester(self._context, self._endpoints.control)
         self._heartbeat = HeartbeatThread(self._context, self._endpoints.control, self._session)
         self._feed: StateFeed | None = None
-        self._chunks = self._context.socket(zmq.PUSH)
-        self._chunks.setsockopt(zmq.SNDHWM, CHUNK_QUEUE)
-        self._chunks.setsockopt(zmq.LINGER, 0)
-        self._chunks.setsockopt(zmq.MAXMSGSIZE, MAX_TRANSPORT_BYTES)
+        self._same_computer: bool | None = None  # not known before the welcome
+        self._chunks = open_socket(self._context, zmq.PUSH, queue=CHUNK_QUEUE)
         try:
             self.welcome = self._connect(connect_ms)
             self._same_computer = self.welcome.computer == computer_id()
@@ -110,23 +108,26 @@ class LinkRobot:
         if self._link_fault() or state is None:
             return RobotMode.FAULT
         ack = self._newest_ack  # an answered command counts at once, before the next state confirms it
-        return RobotMode(ack.mode if ack is not None and ack.after_state >= state.sequence else state.mode)
+        return RobotMode(ack.mode) if ack is not None and ack.after_state >= state.sequence else state.mode
 
     @property
     def fault_reason(self) -> str:
         """Why the robot is in FAULT, or ""."""
-        state = self._state_feed.snapshot.state
-        return self._link_fault() or (state.fault if state else "")
+        snapshot = self._state_feed.snapshot
+        reason = self._link_fault() or snapshot.fault
+        if not reason and snapshot.state is not None and snapshot.state.mode is RobotMode.FAULT:
+            return "the robot's node is in fault; its reason was lost on the way"
+        return reason
 
     @property
     def outcome(self) -> TaskOutcome:
         """How the task stands."""
-        state = self._state_feed.snapshot.state
-        return TaskOutcome(state.outcome, state.reason) if state else TaskOutcome("running", "")
+        snapshot = self._state_feed.snapshot
+        return TaskOutcome(snapshot.state.outcome, snapshot.reason) if snapshot.state else TaskOutcome("running", "")
 
     @property
     def refused_in_a_row(self) -> int:
-        """How many of the newest chunks the node refused."""
+        """How many of the newest chunks the node refused, or got after their deadline."""
         state = self._state_feed.snapshot.state
         return state.refused_in_a_row if state else 0
 
@@ -139,6 +140,7 @@ class LinkRobot:
         }
         if clock := self._clock():
             ours["clock uncertainty [ms]"] = clock.uncertainty_ns / NS_PER_MS
+        ours |= dropped("states", self._state_feed.dropped) | dropped("pulses", self._heartbeat.dropped)
         return {**self._state_feed.snapshot.values, **ours}
 
     def observe(self) -> Observation:
@@ -168,20 +170,33 @@ class LinkRobot:
         return Observation(now.t_ns, now.proprioception, copies, self._frames)
 
     def send(self, chunk: ActionChunk) -> None:
-        """Hand a chunk to the socket, without waiting. One that does not fit is counted: its successor is better."""
+        """Hand a chunk to the socket, without waiting. One that does not fit is counted: its successor is better.
+
+        Its deadline is its last action: the seam joins the arm to whatever is left before that, inside the limits.
+        Raises MemrtError when the node does not take chunks in its space.
+        """
+        if chunk.space not in self.welcome.spaces:
+            raise MemrtError(
+                "the policy's actions",
+                expected=f"{_names(self.welcome.spaces)}, which `{self.welcome.robot}` takes",
+                found=_names([chunk.space]),
+                fix="use a policy or a robot node of another action space",
+            )
         clock = self._clock() or SAME_CLOCK
-        actions = chunk.actions.astype("<f8").tobytes()
         with self._lock:
             message = Chunk(
-                self._session,
-                next(self._chunk_sequence),
-                chunk.subgoal_revision,
-                clock.to_remote(chunk.t0_ns),
-                chunk.dt_ns,
-                actions,
+                session=self._session,
+                sequence=next(self._chunk_sequence),
+                sent_ns=clock.to_remote(time.monotonic_ns()),
+                deadline_ns=clock.to_remote(chunk.end_ns),
+                t0_ns=clock.to_remote(chunk.t0_ns),
+                dt_ns=chunk.dt_ns,
+                revision=chunk.subgoal_revision,
+                space=chunk.space,
+                actions=chunk.actions,
             )
             try:
-                self._chunks.send(encode(message), zmq.NOBLOCK)
+                self._chunks.send(encode_chunk(message), zmq.NOBLOCK)
             except zmq.Again:
                 self._chunks_unsent += 1
 
@@ -239,7 +254,7 @@ class LinkRobot:
 
     def _connect(self, connect_ms: int) -> Welcome:
         self._chunks.connect(self._endpoints.chunks)
-        feed = self._feed = StateFeed(self._context, self._endpoints.state, self._session)
+        feed = self._feed = StateFeed(self._context, self._endpoints.state, self._session, self._clock)
         hello = Hello(self._session, next(self._sequence), VERSION, computer_id())
         deadline_ns = time.monotonic_ns() + connect_ms * NS_PER_MS
         answer: Ack | Welcome | None = None
@@ -248,16 +263,20 @@ class LinkRobot:
                 raise _gone(dead)
             try:
                 answer = self._commands.ask(hello, "connecting", min(connect_ms, 500))
-            except MemrtError:
+            except NoAnswerError:
                 if time.monotonic_ns() >= deadline_ns:
                     raise
         if isinstance(answer, Ack):
             raise MemrtError(
-                "the robot refused the session", expected="a free robot", found=answer.error, fix="end the other client"
+                "the robot refused the session",
+                expected="a free robot of the same version",
+                found=answer.error,
+                fix="end the other client, or install the same memrt on both computers",
             )
         self._heartbeat.start()
         if not feed.wait_first(connect_ms / 1000):
-            raise _gone("it answers, but publishes no state")
+            found = ", ".join(f"{count} {reason}" for reason, count in feed.dropped.items())
+            raise _gone(f"it answers, but publishes no state{found and f' that can be used ({found})'}")
         return answer
 
     def _command(self, kind: CommandKind, lane: Requester | None = None) -> None:
@@ -279,6 +298,7 @@ class LinkRobot:
             )
 
     def _clock(self) -> ClockEstimate | None:
+        """The node's clock; None before anything is known of it."""
         return SAME_CLOCK if self._same_computer else self._heartbeat.estimate
 
     def _link_fault(self) -> str:
@@ -289,6 +309,11 @@ class LinkRobot:
         if snapshot.state is not None and silence_ns > STATE_LOST_NS:
             return f"nothing was heard from the robot's node for {silence_ns / NS_PER_MS:.0f} ms"
         return ""
+
+
+def _names(spaces: Iterable[int]) -> str:
+    known = {int(space): space.name.lower().replace("_", " ") for space in ActionSpace}
+    return ", ".join(known.get(space, f"space {space}") for space in spaces)
 
 
 def _gone(reason: str) -> MemrtError:

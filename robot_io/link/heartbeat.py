@@ -11,12 +11,13 @@ import zmq
 
 from memrt.robot_io.computer import outrank
 from memrt.robot_io.link.clock_sync import ClockEstimate, ClockSync
-from memrt.robot_io.link.wire import FromNode, Heartbeat, Pulse, Receiver, encode
+from memrt.robot_io.link.receiving import Receiver
+from memrt.robot_io.link.sockets import open_socket
+from memrt.robot_io.link.wire import FromNode, Heartbeat, Pulse, encode
 from memrt.runtime.clock import NS_PER_MS
 
 PERIOD_NS = 10 * NS_PER_MS  # five beats fit into the 50 ms after which a node brakes
-
-
+QUEUE = 8  # old beats are worthless: none queue up for a node that is away
 NICE = -10  # where permitted; it needs 10 us of every 10 ms
 
 
@@ -28,13 +29,12 @@ class HeartbeatThread:
         self._receiver = Receiver(FromNode)
         self._sync = ClockSync()
         self._quit = threading.Event()
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, 8)  # old beats are worthless: none queue up for a node that is away
+        self._socket = open_socket(context, zmq.DEALER, queue=QUEUE)
         self._socket.connect(address)
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self.estimate: ClockEstimate | None = None
         self.longest_gap_ns = 0
+        self.dropped = self._receiver.dropped  # answers, by reason
 
     def start(self) -> None:
         """Begin to beat."""
@@ -70,6 +70,8 @@ class HeartbeatThread:
 
     def _take_answer(self) -> None:
         answer = self._receiver.decode(self._socket.recv())
-        if isinstance(answer, Pulse) and answer.session == self._session:
+        if not isinstance(answer, Pulse) or answer.session != self._session:
+            self.dropped["foreign session"] += answer is not None
+        else:
             self._sync.add(answer.t_client_ns, answer.t_node_ns, time.monotonic_ns())
             self.estimate = self._sync.estimate

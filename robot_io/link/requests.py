@@ -9,14 +9,15 @@ from typing import cast
 
 import zmq
 
+from memrt.robot_io.link.receiving import Receiver, other_version
+from memrt.robot_io.link.sockets import open_socket
 from memrt.robot_io.link.wire import (
-    MAX_TRANSPORT_BYTES,
+    VERSION,
     Ack,
     Command,
     FromNode,
     Hello,
     Message,
-    Receiver,
     Welcome,
     encode,
 )
@@ -27,19 +28,24 @@ REPEAT_MS = 100  # a lost message is repeated after this long; the node executes
 ANSWER_MS = 3_000  # a stop is answered when the robot is at rest, which takes up to 2 s
 
 
+class NoAnswerError(MemrtError):
+    """Nobody answered in time; a later attempt may."""
+
+
 class Requester:
     """One DEALER socket for requests; its lock makes it usable from any thread, one request at a time."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         self._lock = threading.Lock()
         self._receiver = Receiver(FromNode)
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_TRANSPORT_BYTES)
-        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket = open_socket(context, zmq.DEALER)
         self._socket.connect(address)
 
     def ask(self, message: Hello | Command, what: str, answer_ms: int = ANSWER_MS) -> Ack | Welcome:
-        """Send until answered. Raises MemrtError when there is no answer within `answer_ms`."""
+        """Send until answered.
+
+        Raises NoAnswerError when there is no answer within `answer_ms`, MemrtError for one of another version.
+        """
         with self._lock:
             deadline_ns = time.monotonic_ns() + answer_ms * NS_PER_MS
             while time.monotonic_ns() < deadline_ns:
@@ -47,7 +53,7 @@ class Requester:
                 answer = self._await(message.sequence, min(deadline_ns, time.monotonic_ns() + REPEAT_MS * NS_PER_MS))
                 if answer is not None:
                     return answer
-        raise MemrtError(
+        raise NoAnswerError(
             f"{what}: no answer from the robot",
             expected=f"an acknowledgement within {answer_ms / 1000:g} s",
             found="none",
@@ -67,6 +73,14 @@ class Requester:
             wait_ms = -(-(until_ns - time.monotonic_ns()) // NS_PER_MS)
             if wait_ms <= 0 or not self._socket.poll(wait_ms):
                 return None
-            answer = cast(Ack | Welcome | None, self._receiver.decode(self._socket.recv()))
+            data = self._socket.recv()
+            answer = cast(Ack | Welcome | None, self._receiver.decode(data))
+            if answer is None and (other := other_version(data)):
+                raise MemrtError(
+                    "the link to the robot",
+                    expected=f"a node that speaks version {VERSION} of the link",
+                    found=f"one that speaks version {other.version}",
+                    fix="install the same memrt on both computers",
+                )
             if isinstance(answer, Ack | Welcome) and answer.sequence == sequence:
                 return answer  # an answer to an earlier, repeated request is passed over

@@ -18,6 +18,8 @@ from memrt.runtime.types import RobotMode
 
 SESSIONS_REMEMBERED = 1024  # used session ids, newest; ids are 63 random bits, so older ones do not come back
 
+NO_SESSION = "no such session; say hello first"
+
 
 @dataclass(frozen=True, slots=True)
 class Watchdog:
@@ -60,7 +62,9 @@ class NodeSession:
     def hello(self, hello: Hello, now_ns: int, driver_fault: str) -> str:
         """Begin a session; "" or why not. A client that is still alive is never pushed out."""
         if hello.version != VERSION:
-            return f"the node speaks version {VERSION} of the link, the client version {hello.version}"
+            return refuse_version(hello.version)
+        if not hello.session:
+            return "session 0 is nobody's; draw another number"
         if hello.session == self.session and not self._ended:
             return ""  # its first answer was lost
         if hello.session in self._used:
@@ -107,7 +111,7 @@ class NodeSession:
         Its stop counts even when it has ended.
         """
         if command.session != self.session:
-            return "no such session; say hello first", Reaction.NOTHING
+            return NO_SESSION, Reaction.NOTHING
         if command.kind == "stop":
             self._stops = max(self._stops, command.stops)
             if self.mode is RobotMode.RUNNING:
@@ -150,3 +154,8 @@ class NodeSession:
     def _enter_fault(self, reason: str) -> Reaction:
         self.mode, self.fault = RobotMode.FAULT, reason
         return Reaction.BRAKE
+
+
+def refuse_version(version: int) -> str:
+    """What a client of another version of the link is told."""
+    return f"the node speaks version {VERSION} of the link, the client version {version}"

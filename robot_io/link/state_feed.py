@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import zmq
 
 from memrt.robot_io.cameras.alignment import state_at
-from memrt.robot_io.link.wire import MAX_TRANSPORT_BYTES, InOrder, Published, Receiver, Report, State
+from memrt.robot_io.link.clock_sync import ClockEstimate
+from memrt.robot_io.link.receiving import InOrder, Receiver
+from memrt.robot_io.link.sockets import open_socket
+from memrt.robot_io.link.streams import State, decode_state, is_stream
+from memrt.robot_io.link.wire import Report
 from memrt.runtime.types import FloatArray
 
 HISTORY = 128  # states: 1.3 s at 100 Hz, so that a frame up to that old finds its proprioception
@@ -26,23 +29,36 @@ class Snapshot:
 
     state: State | None = None
     received_ns: int = 0
+    reason: str = ""
+    fault: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StateFeed:
-    """Subscribes from construction until `close`. Every method may be called from any thread."""
+    """Subscribes from construction until `close`. Every method may be called from any thread.
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, session: int) -> None:
+    `clock` tells the node's clock, or None while it is not known: deadlines are not judged then.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        session: int,
+        clock: Callable[[], ClockEstimate | None],
+    ) -> None:
         self._session = session
-        self._receiver = Receiver(Published)
+        self._clock = clock
+        self._receiver = Receiver(Report)
         self._order = InOrder()
+        self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._history: deque[tuple[int, FloatArray]] = deque(maxlen=HISTORY)
         self._snapshot = Snapshot()
+        self._reported = False
         self._complete = threading.Event()
         self._quit = threading.Event()
-        self._socket = context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_TRANSPORT_BYTES)
+        self._socket = open_socket(context, zmq.SUB)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._socket.connect(address)
         self._thread = threading.Thread(target=self._receive, name="state feed", daemon=True)
@@ -53,6 +69,11 @@ class StateFeed:
         """What is known now."""
         with self._lock:
             return self._snapshot
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many messages were dropped, by reason."""
+        return self._counts + self._receiver.dropped + self._order.dropped
 
     def wait_first(self, timeout_s: float) -> bool:
         """Whether a state and a report have come in, after at most `timeout_s`."""
@@ -74,25 +95,42 @@ class StateFeed:
 
     def _receive(self) -> None:
         while not self._quit.is_set():
-            if not self._socket.poll(POLL_MS):
-                continue
-            message = self._receiver.decode(self._socket.recv())
-            # Before its session begins, and after it has ended, a node publishes under another session's number.
-            if message is None or message.session != self._session or not self._order.accept(message.sequence):
-                continue
+            if self._socket.poll(POLL_MS):
+                self._take(self._socket.recv())
+        self._socket.close()
+
+    def _take(self, data: bytes) -> None:
+        message = decode_state(data) if is_stream(data) else self._receiver.decode(data)
+        if isinstance(message, str):
+            self._counts[message] += 1
+        elif message is None:
+            pass  # counted by the receiver
+        elif message.session != self._session:
+            # Before our session begins the node publishes under another's number: no news then.
+            self._counts["foreign session"] += self._snapshot.state is not None
+        elif self._order.accept(message.sequence):
             if isinstance(message, State):
                 self._take_state(message)
             elif isinstance(message, Report):
-                with self._lock:
-                    old = self._snapshot
-                    self._snapshot = Snapshot(old.state, old.received_ns, {**message.values, **message.texts})
-                    if old.state is not None:
-                        self._complete.set()
-        self._socket.close()
+                self._take_report(message)
 
     def _take_state(self, state: State) -> None:
-        proprioception = np.array([*state.q, state.gripper])
+        now_ns, clock = time.monotonic_ns(), self._clock()
+        if clock is not None and now_ns > clock.to_local(state.deadline_ns) + clock.uncertainty_ns:
+            self._counts["past deadline"] += 1
+            return
         with self._lock:
             if not self._history or state.t_ns > self._history[-1][0]:
-                self._history.append((state.t_ns, proprioception))
-            self._snapshot = Snapshot(state, time.monotonic_ns(), self._snapshot.values)
+                self._history.append((state.t_ns, state.proprioception))
+            self._snapshot = replace(self._snapshot, state=state, received_ns=now_ns)
+            if self._reported:
+                self._complete.set()
+
+    def _take_report(self, report: Report) -> None:
+        with self._lock:
+            self._snapshot = replace(
+                self._snapshot, reason=report.reason, fault=report.fault, values={**report.values, **report.texts}
+            )
+            self._reported = True
+            if self._snapshot.state is not None:
+                self._complete.set()

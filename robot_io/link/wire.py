@@ -1,36 +1,32 @@
-"""The link's wire format: msgpack arrays, each tagged with its kind, each carrying session and sequence number.
+"""The link's control messages: msgpack arrays, each tagged with its kind, each carrying session and sequence number.
 
-Three channels, each a socket of its own (`Endpoints`): *control* (client DEALER to node ROUTER: hello, commands,
-heartbeats, and their answers), *chunks* (client PUSH to node PULL) and *state* (node PUB to client SUB). Every message
-is `[kind, session, sequence, ...]`. The version travels in `Hello` and `Welcome` only: a node and a client that differ
-in it never get as far as a session. Times are CLOCK_MONOTONIC nanoseconds of the *node*; the client converts.
+Three channels, each a socket of its own (`endpoints.py`): *control* (client DEALER to node ROUTER: hello, commands,
+heartbeats, and their answers), *chunks* (client PUSH to node PULL) and *state* (node PUB to client SUB). What is sent
+again and again, chunks and states, is fixed bytes (`streams.py`). `WIRE.md` describes all of it for other languages.
 
-Nothing received can raise past `decode`: a message is a known struct or it is None, and the reason is counted.
+Times are CLOCK_MONOTONIC nanoseconds of the *node*; the client converts. Nothing received can raise past `decode`: a
+message is a known struct or it is None, and the reason is counted.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
-import numpy as np
 
-from memrt.runtime.errors import MemrtError
-from memrt.runtime.types import ARM_JOINTS, PROPRIOCEPTION_DIM, FloatArray
-
-VERSION = 1
-MAX_MESSAGE_BYTES = 65_536  # the largest chunk below has 8 KiB; a longer message is refused unread
-MAX_TRANSPORT_BYTES = 1 << 20  # ZMQ_MAXMSGSIZE: beyond it the transport itself drops the peer
-MAX_HORIZON = 128  # the seam's own bound
+VERSION = 2
+MAX_MESSAGE_BYTES = 65_536  # a longer message is refused unread
+MAX_TRANSPORT_BYTES = 2 * MAX_MESSAGE_BYTES  # ZMQ_MAXMSGSIZE: beyond it the transport itself drops the peer
+MAX_TIME_NS = 2**62  # sums of two still fit the core's 64 bits
 MAX_TEXT = 1024
 
 Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Session = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # ns; sums of two still fit the core's 64 bits
+Time = Annotated[int, msgspec.Meta(ge=-MAX_TIME_NS, le=MAX_TIME_NS)]
+Version = Annotated[int, msgspec.Meta(ge=0, le=255)]  # one byte of the streams
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-Joints = Annotated[list[float], msgspec.Meta(min_length=ARM_JOINTS, max_length=ARM_JOINTS)]
 CommandKind = Literal["arm", "stop", "resume", "home"]
+Mode = Literal["disarmed", "running", "stopped", "fault"]  # the values of RobotMode
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -41,20 +37,27 @@ class Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
 
 class Hello(Message, tag="hello", frozen=True):
-    """Client to node: may I begin session `session`, which has never been used before?"""
+    """Client to node: may I begin session `session`, which has never been used before? It is 1 or more.
 
-    version: int
+    In every version of the link a hello begins with these three: session, sequence, version.
+    """
+
+    version: Version
     computer: Text
 
 
 class Welcome(Message, tag="welcome", frozen=True):
-    """Node to client: yes. `rings` names the shared-memory ring of each camera, for clients on the same computer."""
+    """Node to client: yes. `rings` names the shared-memory ring of each camera, for clients on the same computer.
 
-    version: int
+    `spaces` are the action spaces (`ActionSpace`) that the node takes chunks in.
+    """
+
+    version: Version
     computer: Text
     robot: Text
     goal: Text
-    rings: Annotated[dict[str, str], msgspec.Meta(max_length=16)]
+    rings: Annotated[dict[Text, Text], msgspec.Meta(max_length=16)]
+    spaces: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=255)]], msgspec.Meta(min_length=1, max_length=16)]
 
 
 class Command(Message, tag="command", frozen=True):
@@ -71,11 +74,12 @@ class Command(Message, tag="command", frozen=True):
 class Ack(Message, tag="ack", frozen=True):
     """Node to client: command `sequence` is done (`error` is "") or refused (`error` says why).
 
-    `mode` is the robot's, until a state with a sequence number above `after_state` says otherwise.
+    `mode` is the robot's, until a state with a sequence number above `after_state` says otherwise. The same in every
+    version of the link, because it also answers the hello of another version.
     """
 
     error: Text
-    mode: Text
+    mode: Mode
     after_state: Sequence
 
 
@@ -92,111 +96,25 @@ class Pulse(Message, tag="pulse", frozen=True):
     t_node_ns: Time
 
 
-class Chunk(Message, tag="chunk", frozen=True):
-    """Client to node: `actions` is float64 little-endian [horizon, 8], action i meant for `t0_ns + i * dt_ns`."""
+class Report(Message, tag="report", frozen=True):
+    """Node to client, a few times a second: counts and figures for people and for the record.
 
-    revision: Sequence
-    t0_ns: Time
-    dt_ns: Annotated[int, msgspec.Meta(gt=0, le=10_000_000_000)]
-    actions: bytes
+    `reason` belongs to the states' outcome, `fault` to their mode FAULT. A report with changed texts is sent at once,
+    before the state that they explain; both carry sequence numbers of one count.
+    """
 
-    def matrix(self) -> FloatArray | None:
-        """The actions as float64 [horizon, 8], or None when the bytes are not a chunk of 1 to 128 actions."""
-        row = PROPRIOCEPTION_DIM * 8
-        horizon, rest = divmod(len(self.actions), row)
-        if rest or not 1 <= horizon <= MAX_HORIZON:
-            return None
-        return np.frombuffer(self.actions, dtype="<f8").reshape(horizon, PROPRIOCEPTION_DIM).astype(np.float64)
-
-
-class State(Message, tag="state", frozen=True):
-    """Node to client, at 100 Hz: where the robot is and what it does with the chunks."""
-
-    t_ns: Time
-    mode: Text
-    q: Joints
-    gripper: float
-    remaining_ns: Time
-    revision: Sequence
-    refused_in_a_row: Sequence
-    outcome: Literal["running", "success", "failure"]
     reason: Text
     fault: Text
-
-
-class Report(Message, tag="report", frozen=True):
-    """Node to client, a few times a second: counts and figures for people and for the record."""
-
-    values: Annotated[dict[str, float], msgspec.Meta(max_length=64)]
-    texts: Annotated[dict[str, str], msgspec.Meta(max_length=16)]
+    values: Annotated[dict[Text, float], msgspec.Meta(max_length=256)]
+    texts: Annotated[dict[Text, Text], msgspec.Meta(max_length=16)]
 
 
 ToNode = Hello | Command | Heartbeat
 FromNode = Welcome | Ack | Pulse
-Published = State | Report
 
 _encoder = msgspec.msgpack.Encoder()
-MessageT = TypeVar("MessageT")
 
 
 def encode(message: Message) -> bytes:
     """The bytes of one message."""
     return _encoder.encode(message)
-
-
-class Receiver:
-    """Decodes one channel's messages and counts what it drops: the count is all that a bad message can cause."""
-
-    def __init__(self, kinds: object) -> None:
-        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(kinds)
-        self.dropped: Counter[str] = Counter()
-
-    def decode(self, data: bytes) -> Message | None:
-        """The message, or None when it is oversized or malformed."""
-        if len(data) > MAX_MESSAGE_BYTES:
-            self.dropped["oversized"] += 1
-            return None
-        try:
-            return self._decoder.decode(data)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            self.dropped["malformed"] += 1
-            return None
-
-
-class InOrder:
-    """Lets the messages of one sender through that are newer than all before them."""
-
-    def __init__(self) -> None:
-        self._last = -1
-        self.dropped: Counter[str] = Counter()
-
-    def accept(self, sequence: int) -> bool:
-        """Whether this message is new; a repeated or overtaken one is counted and dropped."""
-        if sequence > self._last:
-            self._last = sequence
-            return True
-        self.dropped["duplicate" if sequence == self._last else "old"] += 1
-        return False
-
-
-class Endpoints(msgspec.Struct, frozen=True):
-    """The three sockets' addresses, made of one: `ipc:///path` gets suffixes, `tcp://host:port` the next two ports."""
-
-    control: str
-    chunks: str
-    state: str
-
-    @classmethod
-    def of(cls, base: str) -> Endpoints:
-        """Raises MemrtError for anything but `ipc:///absolute/path` and `tcp://host:port`."""
-        if base.startswith("ipc:///"):
-            return cls(f"{base}.control", f"{base}.chunks", f"{base}.state")
-        host, _, port = base.removeprefix("tcp://").rpartition(":")
-        if base.startswith("tcp://") and host and port.isdigit() and 0 < int(port) < 65_534:
-            return cls(*(f"tcp://{host}:{int(port) + offset}" for offset in range(3)))
-        raise MemrtError(
-            "robot endpoint",
-            expected="ipc:///absolute/path or tcp://host:port",
-            found=repr(base),
-            fix="correct the endpoint in the robot's YAML",
-        )

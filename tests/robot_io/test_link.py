@@ -9,11 +9,13 @@ import zmq
 from arm_driver import HOME, Rig, eventually
 
 from memrt.robot_io.link import client
+from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.session import Watchdog
-from memrt.robot_io.link.wire import Ack, Command, Endpoints, Hello, Published, State, Welcome, encode
+from memrt.robot_io.link.streams import Chunk, decode_state, encode_chunk, is_stream
+from memrt.robot_io.link.wire import VERSION, Ack, Command, Hello, Report, Welcome, encode
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.types import ActionChunk, RobotMode
+from memrt.runtime.types import ActionChunk, ActionSpace, RobotMode
 
 DT_NS = 50 * NS_PER_MS
 
@@ -163,39 +165,78 @@ def raw(rig):
 
 
 def test_a_repeated_command_is_answered_again_and_done_once(rig, raw):
-    assert isinstance(raw.ask(encode(Hello(5, 1, 1, "here"))), Welcome)
+    assert isinstance(raw.ask(encode(Hello(5, 1, VERSION, "here"))), Welcome)
     first = raw.ask(encode(Command(5, 2, "home", 0)))
     again = raw.ask(encode(Command(5, 2, "home", 0)))
     assert first == again
     assert rig.driver.homed == 1
 
 
-def test_malformed_foreign_and_duplicate_messages_change_nothing(rig, raw):
-    assert isinstance(raw.ask(encode(Hello(5, 1, 1, "here"))), Welcome)
+def raw_chunk(**changes) -> bytes:
+    """A chunk that holds still a second from now, sent by session 5."""
+    now_ns = time.monotonic_ns()
+    fields = {
+        **{"session": 5, "sequence": 1, "sent_ns": now_ns, "deadline_ns": now_ns + 2 * NS_PER_S, "revision": 1},
+        **{"t0_ns": now_ns + NS_PER_S, "dt_ns": DT_NS, "space": ActionSpace.JOINT_POSITION},
+        "actions": np.append(HOME, 1.0)[None],
+    }
+    return encode_chunk(Chunk(**fields | changes))
+
+
+def test_bad_messages_change_nothing_and_are_counted(rig, raw):
+    assert isinstance(raw.ask(encode(Hello(5, 1, VERSION, "here"))), Welcome)
+    before_ns = time.monotonic_ns()
     assert raw.ask(encode(Command(5, 2, "arm", 0))).error == ""
-    for junk in (b"", b"\xff\xfe", b"\x00" * 70_000, msgspec.msgpack.encode(["command", 5, 9, "arm"])):
-        raw.control.send(junk)
-        raw.chunks.send(junk)
+    junk = (b"", b"\xff\xfe", b"\x00" * 70_000, msgspec.msgpack.encode(["command", 5, 9, "arm"]), b"\x01\x09")
+    for data in junk:
+        raw.control.send(data)
+        raw.chunks.send(data)
     raw.control.send_multipart([b"two", b"frames"])
+    raw.control.send(msgspec.msgpack.encode(["heartbeat", 6, 1, 0]))
     assert "say hello first" in raw.ask(encode(Command(6, 1, "stop", 1))).error
-    good = msgspec.msgpack.encode(
-        ["chunk", 5, 1, 1, time.monotonic_ns() + NS_PER_S, DT_NS, np.append(HOME, 1.0).tobytes()]
-    )
-    raw.chunks.send(good)
-    raw.chunks.send(good)
-    raw.chunks.send(msgspec.msgpack.encode(["chunk", 6, 2, 1, 0, DT_NS, b""]))
-    raw.chunks.send(msgspec.msgpack.encode(["chunk", 5, 2, 1, time.monotonic_ns(), DT_NS, b"odd"]))
-    assert eventually(lambda: rig.node._counts["chunks refused"] == 1)
-    assert len(rig.driver.pushed) == 1
-    assert rig.node._chunk_order.dropped == {"duplicate": 1}
-    assert rig.node._control_in.dropped["oversized"] == rig.node._chunks_in.dropped["oversized"] == 1
+    raw.chunks.send(raw_chunk(sequence=3))
+    raw.chunks.send(raw_chunk(sequence=3))
+    raw.chunks.send(raw_chunk(sequence=2))
+    raw.chunks.send(raw_chunk(session=6, sequence=4))
+    raw.chunks.send(raw_chunk(sequence=4, sent_ns=before_ns - NS_PER_S))
+    raw.chunks.send(raw_chunk(sequence=5, deadline_ns=time.monotonic_ns() - 1))
+    raw.chunks.send(raw_chunk(sequence=6, space=ActionSpace.CARTESIAN_POSE))
+    raw.chunks.send(raw_chunk(sequence=7, actions=np.full((1, 8), np.nan)))
+    assert eventually(lambda: rig.node._figures()[0].get("chunks refused") == 2)
+    assert [sent[3] for sent in rig.driver.pushed] == [1, 1]
+    assert np.isnan(rig.driver.pushed[1][0]).all()  # the driver refuses those
+    figures = rig.node._figures()[0]
+    assert {name: count for name, count in figures.items() if "dropped" in name} == {
+        "control dropped: malformed": 5,
+        "control dropped: oversized": 1,
+        "control dropped: foreign session": 2,
+        "chunks dropped: malformed": 3,
+        "chunks dropped: oversized": 1,
+        "chunks dropped: wrong version": 1,
+        "chunks dropped: duplicate": 1,
+        "chunks dropped: old": 1,
+        "chunks dropped: foreign session": 1,
+        "chunks dropped: sent before arming": 1,
+        "chunks dropped: past deadline": 1,
+    }
+    assert rig.node._gate.refused_in_a_row == 3  # so that the client knows: too late, a space too many, no numbers
     assert raw.ask(encode(Command(5, 3, "arm", 0))).mode == "running"
 
 
+def test_a_command_that_was_overtaken_is_refused_but_a_stop_never_is(rig, raw):
+    raw.ask(encode(Hello(5, 1, VERSION, "here")))
+    assert raw.ask(encode(Command(5, 9, "arm", 0))).mode == "running"
+    assert raw.ask(encode(Command(5, 8, "stop", 1))).mode == "stopped"
+    assert "a later command" in raw.ask(encode(Command(5, 7, "resume", 1))).error
+    assert rig.driver.control.stopped
+
+
 def test_another_version_is_refused_in_words(raw):
-    answer = raw.ask(encode(Hello(5, 1, 2, "here")))
+    answer = raw.ask(encode(Hello(5, 1, VERSION + 1, "here")))
     assert isinstance(answer, Ack)
-    assert "version 1" in answer.error
+    assert f"version {VERSION}" in answer.error
+    later = msgspec.msgpack.encode(["hello", 5, 1, VERSION + 1, {"of": "another shape"}])
+    assert raw.ask(later).error == answer.error
 
 
 def test_silence_brakes_the_arm_and_then_ends_the_session(tmp_path):
@@ -205,15 +246,17 @@ def test_silence_brakes_the_arm_and_then_ends_the_session(tmp_path):
         state = listener.socket(zmq.SUB)
         state.connect(Endpoints.of(rig.endpoint).state)
         state.subscribe(b"")
-        raw.ask(encode(Hello(5, 1, 1, "here")))
+        raw.ask(encode(Hello(5, 1, VERSION, "here")))
         raw.ask(encode(Command(5, 2, "arm", 0)))  # and then not one heartbeat
         modes = []
         while "fault" not in modes:
             assert state.poll(20_000)
-            message = msgspec.msgpack.decode(state.recv(), type=Published)
-            if isinstance(message, State):
-                modes.append(message.mode)
-        assert "silent for" in message.fault
+            data = state.recv()
+            if is_stream(data):
+                modes.append(decode_state(data).mode.value)
+            else:
+                fault = msgspec.msgpack.decode(data, type=Report).fault
+        assert "silent for" in fault  # said before the state that it explains
         assert rig.driver.control.stopped
         assert "has ended" in raw.ask(encode(Command(5, 3, "resume", 0))).error
     finally:
