@@ -1,14 +1,16 @@
 """The Franka FR3 with its hand, as MJCF built from primitive shapes.
 
-Kinematics are the manufacturer's published modified Denavit–Hartenberg table (the FR3 shares it with the Panda);
-shapes are capsules and boxes of our own, because primitive shapes render several times faster than visual meshes
-on a CPU. Masses are round figures: gravity is compensated, as libfranka's controllers do, so that only inertia acts.
+Kinematics are the manufacturer's (`runtime/kinematics.py`); shapes are capsules and boxes of our own, because primitive
+shapes render several times faster than visual meshes on a CPU. Masses are round figures: gravity is compensated, as
+libfranka's controllers do, so that only inertia acts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, pi, sin
+from math import cos, sin
+
+from memrt.runtime.kinematics import FLANGE_D, FRANKA_DH, HAND_TCP_D, HAND_TURN
 
 HOME_Q = (0.0, -0.0601, 0.0, -2.5094, 0.0, 2.4492, 0.7854)  # fingertips 0.20 m above the table's middle [rad]
 
@@ -25,16 +27,12 @@ HAND_OPEN_WIDTH = 0.08  # Franka Hand datasheet: travel of both fingers together
 HAND_SPEED = (
     0.15  # [m/s], both fingers together; the datasheet allows 0.05 m/s per finger, rounded up for the spline's sake
 )
-TCP_FROM_FLANGE = 0.1034  # Franka Hand's end-effector frame [m]
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """One row of the modified DH table and the shapes drawn in the link's frame."""
+    """One link: its mass [kg], and the shapes drawn in its frame."""
 
-    a: float
-    d: float
-    alpha: float
     mass: float
     shapes: tuple[str, ...]
 
@@ -44,25 +42,13 @@ def _capsule(start: str, end: str, radius: float, colour: str = "white") -> str:
 
 
 _LINKS = (
-    _Link(0, 0.333, 0, 3.0, (_capsule("0 0 -.16", "0 0 .02", 0.06), _capsule("0 -.03 0", "0 .03 0", 0.062, "grey"))),
-    _Link(0, 0, -pi / 2, 3.0, (_capsule("0 0 -.05", "0 0 .05", 0.06), _capsule("0 -.06 0", "0 -.19 0", 0.058))),
-    _Link(0, 0.316, pi / 2, 2.5, (_capsule("0 0 -.09", "0 0 0", 0.055), _capsule("0 0 0", ".0825 0 0", 0.052))),
-    _Link(
-        0.0825,
-        0,
-        pi / 2,
-        2.5,
-        (_capsule("0 0 -.04", "0 0 .04", 0.052, "grey"), _capsule("0 0 0", "-.0825 .11 0", 0.05)),
-    ),
-    _Link(
-        -0.0825,
-        0.384,
-        -pi / 2,
-        2.0,
-        (_capsule("0 0 -.22", "0 0 -.02", 0.048), _capsule("0 .04 -.04", "0 .06 0", 0.045)),
-    ),
-    _Link(0, 0, pi / 2, 1.5, (_capsule("0 0 -.03", "0 0 .03", 0.048, "grey"), _capsule("0 0 0", ".088 0 0", 0.045))),
-    _Link(0.088, 0, pi / 2, 0.7, (_capsule("0 0 .02", "0 0 .09", 0.042),)),
+    _Link(3.0, (_capsule("0 0 -.16", "0 0 .02", 0.06), _capsule("0 -.03 0", "0 .03 0", 0.062, "grey"))),
+    _Link(3.0, (_capsule("0 0 -.05", "0 0 .05", 0.06), _capsule("0 -.06 0", "0 -.19 0", 0.058))),
+    _Link(2.5, (_capsule("0 0 -.09", "0 0 0", 0.055), _capsule("0 0 0", ".0825 0 0", 0.052))),
+    _Link(2.5, (_capsule("0 0 -.04", "0 0 .04", 0.052, "grey"), _capsule("0 0 0", "-.0825 .11 0", 0.05))),
+    _Link(2.0, (_capsule("0 0 -.22", "0 0 -.02", 0.048), _capsule("0 .04 -.04", "0 .06 0", 0.045))),
+    _Link(1.5, (_capsule("0 0 -.03", "0 0 .03", 0.048, "grey"), _capsule("0 0 0", ".088 0 0", 0.045))),
+    _Link(0.7, (_capsule("0 0 .02", "0 0 .09", 0.042),)),
 )
 
 _FINGER = """
@@ -74,10 +60,10 @@ _FINGER = """
 </body>"""
 
 _HAND = f"""
-<body name="hand" pos="0 0 .107" euler="0 0 -{pi / 4}" gravcomp="1">
+<body name="hand" pos="0 0 {FLANGE_D}" euler="0 0 {HAND_TURN}" gravcomp="1">
   <inertial pos="0 0 .04" mass=".73" diaginertia=".001 .0025 .0017"/>
   <geom class="arm" type="box" size=".022 .095 .030" pos="0 0 .030" material="white"/>
-  <site name="tcp" pos="0 0 {TCP_FROM_FLANGE}" size=".004" rgba="0 0 0 0"/>
+  <site name="tcp" pos="0 0 {HAND_TCP_D}" size=".004" rgba="0 0 0 0"/>
   <camera name="wrist" pos=".07 0 .025" xyaxes="0 1 0 .91 0 .41" fovy="75"/>
   {_FINGER.format(side="left", rotation="")}
   {_FINGER.format(side="right", rotation='euler="0 0 3.14159265"')}
@@ -100,10 +86,10 @@ def arm_body() -> str:
     """The kinematic tree from the base to the fingers, base frame at the world's origin."""
     body = _HAND
     for number in range(len(_LINKS), 0, -1):
-        link = _LINKS[number - 1]
-        y, z = -sin(link.alpha) * link.d, cos(link.alpha) * link.d
+        link, (a, d, alpha) = _LINKS[number - 1], FRANKA_DH[number - 1]
+        y, z = -sin(alpha) * d, cos(alpha) * d
         body = f"""
-<body name="link{number}" pos="{link.a} {y} {z}" euler="{link.alpha} 0 0" gravcomp="1">
+<body name="link{number}" pos="{a} {y} {z}" euler="{alpha} 0 0" gravcomp="1">
   <inertial pos="0 0 0" mass="{link.mass}" diaginertia=".03 .03 .02"/>
   <joint name="joint{number}" axis="0 0 1" range="{Q_MIN[number - 1]} {Q_MAX[number - 1]}" damping="1" armature=".1"/>
   {"".join(link.shapes)}

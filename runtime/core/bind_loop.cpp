@@ -101,6 +101,10 @@ void bind_loop(nb::module_& m) {
                                       status.t_ns);
             },
             "(q float64 [7], dq float64 [7], gripper, t_ns): the newest command and the time it is for.")
+        .def(
+            "planned", [](const ControlLoop& self, std::int64_t t_ns) { return to_numpy(self.planned(t_ns)); },
+            "t_ns"_a,
+            "Where the arm is to be at `t_ns` by the chunks taken, float64 [7]; without a plan, where the command is.")
         .def("stop", &ControlLoop::stop, nb::call_guard<nb::gil_scoped_release>(),
              "Brakes inside the limits; True once the control thread has acknowledged.")
         .def("resume", &ControlLoop::resume, nb::call_guard<nb::gil_scoped_release>(),

@@ -113,6 +113,9 @@ void bind_seam(nb::module_& m) {
                 return nb::make_tuple(to_numpy(command.q), to_numpy(command.dq), command.gripper);
             },
             "t_ns"_a, "(q float64 [7], dq float64 [7], gripper) for `t_ns`, which must not decrease.")
+        .def(
+            "planned", [](const Seam& self, std::int64_t t_ns) { return to_numpy(self.planned(t_ns)); }, "t_ns"_a,
+            "Where the arm is to be at `t_ns` by what was pushed, float64 [7]; without a plan, where the command is.")
         .def("stop", &Seam::stop, "t_ns"_a, "Drops the future and brakes inside the limits; chunks are refused.")
         .def("resume", &Seam::resume, "Accepts chunks again after a stop.")
         .def("remaining_s", &Seam::remaining_s, "t_ns"_a, "How much of the pushed future lies after `t_ns` [s].")

@@ -10,4 +10,5 @@ NB_MODULE(_core, m) {
     memrt::bind_loop(m);
     memrt::bind_ring(m);
     memrt::bind_resize(m);
+    memrt::bind_kinematics(m);
 }

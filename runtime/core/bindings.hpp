@@ -10,5 +10,6 @@ void bind_trace(nanobind::module_& m);
 void bind_loop(nanobind::module_& m);
 void bind_ring(nanobind::module_& m);
 void bind_resize(nanobind::module_& m);
+void bind_kinematics(nanobind::module_& m);
 
 }  // namespace memrt

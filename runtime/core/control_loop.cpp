@@ -51,6 +51,7 @@ void ControlLoop::start(const JointArray& q, double gripper) {
     status.command = seam_.step(now);
     status.t_ns = now;
     status_.store(status);
+    curve_.store(seam_.spline());
     running_.store(true, std::memory_order_release);  // partner: the acquire in running()
     thread_ = std::thread([this] { run(); });
 }
@@ -78,6 +79,11 @@ Refusal ControlLoop::push(std::span<const Action> actions, std::int64_t t0_ns, s
         rejected_.fetch_add(1, std::memory_order_relaxed);
     }
     return refusal;
+}
+
+JointArray ControlLoop::planned(std::int64_t t_ns) const {
+    const Spline curve = curve_.load();
+    return curve.size() == 0 ? status_.load().command.q : curve.at(t_ns).q;
 }
 
 bool ControlLoop::stop() {
@@ -139,12 +145,14 @@ void ControlLoop::tick(std::int64_t deadline_ns, ControlStatus& status) {
     const bool stop_wanted = stop_wanted_.load(std::memory_order_acquire);  // partner: stop(), resume()
     if (stop_wanted && !seam_.stopped()) {
         seam_.stop(deadline_ns);
+        curve_.store(seam_.spline());
         record(ControlEvent::kStop, deadline_ns);
     }
     if (const TimedChunk* chunk = inbox_.take(); chunk != nullptr) {
         const Refusal refusal = seam_.push(chunk->rows(), chunk->t0_ns, chunk->dt_ns);
         if (refusal == Refusal::kNone) {
             status.revision = chunk->revision;
+            curve_.store(seam_.spline());
             record(ControlEvent::kChunkTaken, deadline_ns, chunk->revision);
         } else {
             record(ControlEvent::kChunkRefused, deadline_ns, static_cast<std::int64_t>(refusal));

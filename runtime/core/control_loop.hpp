@@ -63,6 +63,10 @@ class ControlLoop {
     /// \brief The newest command, and everything counted up to it.
     ControlStatus status() const { return status_.load(); }
 
+    /// \brief Where the arm is to be at `t_ns` by the chunks that the thread has taken: see Seam::planned(). Any
+    /// thread.
+    JointArray planned(std::int64_t t_ns) const;
+
     /// \brief Brakes inside the limits and refuses chunks from this call on. Waits until the thread has acknowledged.
     ///
     /// \return False when there was no acknowledgement within a tenth of a second (or two ticks): the arm must then be
@@ -100,6 +104,7 @@ class ControlLoop {
     std::shared_ptr<TraceRing> trace_;
     ChunkBuffer inbox_;
     Seqlock<ControlStatus> status_;
+    Seqlock<Spline> curve_;  // the seam's, as of the last chunk or stop
     Histogram lateness_;
     Histogram work_;
     std::atomic<std::uint64_t> rejected_{0};

@@ -183,6 +183,10 @@ void Seam::stop(std::int64_t t_ns) {
     spline_.clear();
 }
 
+JointArray Seam::planned(std::int64_t t_ns) const {
+    return spline_.size() == 0 ? command_state().q : spline_.at(t_ns).q;
+}
+
 bool Seam::at_rest() const {
     const JointState state = command_state();
     for (std::size_t j = 0; j < kJoints; ++j) {

@@ -94,6 +94,10 @@ class Seam {
     /// \brief The command for time `t_ns`. Times must not decrease; an earlier one is taken as the latest seen.
     Command step(std::int64_t t_ns);
 
+    /// \brief Where the arm is to be at `t_ns` by what was pushed [rad]: on the curve, also while the limits keep the
+    ///        command behind it. Without a curve (before the first chunk, after a stop): where the command is.
+    JointArray planned(std::int64_t t_ns) const;
+
     /// \brief Drops the future and brakes as hard as the limits allow, from the next plan (within `replan_s`) on.
     ///
     /// Chunks are refused until resume().

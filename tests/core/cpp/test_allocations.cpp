@@ -9,6 +9,7 @@
 #include "control_loop.hpp"
 #include "count_allocations.hpp"
 #include "frame_ring.hpp"
+#include "kinematics.hpp"
 #include "support.hpp"
 
 using namespace memrt;
@@ -69,6 +70,31 @@ TEST_CASE("a seam plans without allocating, whatever is pushed") {
     CHECK(seam.counters().accepted > 200);
 }
 
+TEST_CASE("inverse kinematics finds and misses poses without allocating") {
+    constexpr DhRow link{.a = 0.1, .d = 0.2, .alpha = 1.5};
+    std::array<DhRow, kJoints> dh;
+    dh.fill(link);
+    const Kinematics arm(dh, {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0.1});
+    Posture posture{.q_min = {}, .q_max = {}, .home = kHome, .pull = 0.1};
+    posture.q_min.fill(-3.0);
+    posture.q_max.fill(3.0);
+    const Pose near = arm.forward(kHome);
+    Pose far = near;
+    far.position[0] += 10.0;
+    std::uint64_t counted = 0;
+    Reached found;
+    Reached missed;
+    {
+        const CountAllocations allocations;
+        found = arm.solve(near, kHome, posture);
+        missed = arm.solve(far, kHome, posture);
+        counted = allocations.count();
+    }
+    CHECK(counted == 0);
+    CHECK(found.position_error < 1e-6);
+    CHECK(missed.position_error > 1.0);
+}
+
 TEST_CASE("the control thread ticks, takes chunks, stops and records without allocating") {
     const auto chunks = random_chunks(60);
     const auto trace = std::make_shared<TraceRing>(1 << 10);
@@ -85,6 +111,7 @@ TEST_CASE("the control thread ticks, takes chunks, stops and records without all
             loop.push(chunk, now_ns() + 5 * kMs, 20 * kMs, ++revision);
             sleep_until(now_ns() + 8 * kMs);
             loop.status();
+            loop.planned(now_ns());
         }
         loop.stop();
         loop.resume();

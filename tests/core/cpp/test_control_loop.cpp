@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <memory>
 
 #include "control_loop.hpp"
@@ -46,6 +47,7 @@ TEST_CASE("chunks, stops and looks from many threads meet one control thread") {
                 newest = status.t_ns;
                 ticks = status.ticks;
                 loop->lateness().quantile(0.99);
+                for (const double q : loop->planned(now_ns() + 50 * kMs)) wrong += !std::isfinite(q);
                 sleep_until(now_ns() + kMs / 2);
             }
         });
