@@ -13,8 +13,10 @@ from memrt.runtime.types import FloatArray
 class Driver(Protocol):
     """One robot and its task. No method waits for the robot; times are CLOCK_MONOTONIC ns.
 
-    `push` returns "" or why the chunk was refused. After `brake` nothing is followed until `follow`; `go_home` is
-    called while braked and moves to the start posture by itself. `fault` is "" or why the robot cannot go on.
+    `push` takes joint targets, whatever space the chunk was sent in; it returns "" or why they were refused. `planned`
+    is where the arm is to be at a time by what was pushed, float64 [7] in rad (`ControlLoop.planned`): chunks of
+    velocities and poses go on from there. After `brake` nothing is followed until `follow`; `go_home` is called while
+    braked and moves to the start posture by itself. `fault` is "" or why the robot cannot go on.
     """
 
     @property
@@ -35,6 +37,8 @@ class Driver(Protocol):
     def proprioception(self) -> tuple[int, FloatArray]: ...
 
     def push(self, actions: FloatArray, t0_ns: int, dt_ns: int, revision: int) -> str: ...
+
+    def planned(self, t_ns: int) -> FloatArray: ...
 
     def follow(self) -> None: ...
 

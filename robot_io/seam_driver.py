@@ -78,6 +78,10 @@ class SeamDriver:
         """Hand a chunk to the control loop; "" or why it refuses."""
         return self.control.push(actions, t0_ns, dt_ns, revision)
 
+    def planned(self, t_ns: int) -> FloatArray:
+        """Where the arm is to be at `t_ns` by what was pushed, float64 [7]."""
+        return self.control.planned(t_ns)
+
     def follow(self) -> None:
         """Accept chunks."""
         self.control.resume()

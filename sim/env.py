@@ -10,7 +10,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from memrt.robot_io.action_spaces import ActionSpaces, RefusedChunkError
 from memrt.runtime._core import Seam, SeamLimits
+from memrt.runtime.kinematics import franka_with_hand
 from memrt.runtime.types import ActionChunk, Frame, Observation, RobotMode
 from memrt.sim import fr3
 from memrt.sim.render import SceneRenderer
@@ -36,7 +38,9 @@ class TabletopEnv:
         self._rendered: dict[str, Frame] = {}
         self._physics_steps = 0
         self._grip = 1.0
-        self._seam = Seam(SeamLimits.fr3(), speed=speed)
+        limits = SeamLimits.fr3()
+        self._seam = Seam(limits, speed=speed)
+        self._spaces = ActionSpaces(limits, speed=speed, arm=franka_with_hand(), home=np.array(fr3.HOME_Q))
         rng = np.random.Generator(np.random.PCG64([seed, 1]))
         start = np.array(fr3.HOME_Q) + rng.uniform(-START_JITTER, START_JITTER, 7)
         data = self.scene.data
@@ -96,12 +100,14 @@ class TabletopEnv:
         return Observation(self.t_ns, self.proprioception(), dict(self._rendered))
 
     def send(self, chunk: ActionChunk) -> None:
-        """Follow `chunk` from its `t0_ns` on. Ignored unless running; a chunk outside the limits raises ValueError."""
+        """Follow `chunk` from its `t0_ns` on. Ignored unless running; one that cannot be followed raises ValueError."""
         if self._mode is not RobotMode.RUNNING:
             return
-        refusal = self._seam.push(np.ascontiguousarray(chunk.actions, dtype=np.float64), chunk.t0_ns, chunk.dt_ns)
+        actions = np.ascontiguousarray(chunk.actions, dtype=np.float64)
+        targets = self._spaces.targets(actions, chunk.space, chunk.t0_ns, chunk.dt_ns, self._seam.planned)
+        refusal = self._seam.push(targets, chunk.t0_ns, chunk.dt_ns)
         if refusal:
-            raise ValueError(f"action chunk refused: {refusal}")
+            raise RefusedChunkError(refusal)
 
     def advance(self, steps: int) -> None:
         """Let control steps pass; stops early when the episode has ended."""

@@ -43,6 +43,9 @@ class ArmDriver:
         self.pushed.append((actions, t0_ns, dt_ns, revision))
         return self.control.push(actions, t0_ns, dt_ns, revision)
 
+    def planned(self, t_ns):
+        return self.control.planned(t_ns)
+
     def follow(self) -> None:
         self.control.resume()
 
