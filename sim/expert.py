@@ -19,6 +19,7 @@ from memrt.sim.tasks.base import Step
 
 HOVER = 0.14  # height of the fingertips for sideways motion [m]
 PLACE_HEIGHT = 0.024
+RELEASE_ABOVE = 0.006  # how far above its grasp height a thing is let go that is put down where it is [m]
 BUTTON_HOVER = 0.11
 BUTTON_PUSH = 0.030  # below the cap's travel, so that the press is certain [m]
 PRESS_LEAD = 14  # control steps from the hover over a button until it counts as pressed, measured
@@ -105,7 +106,8 @@ class Expert:
         return self._release_at(state, self._env.scene.position(step.to)[:2], PLACE_HEIGHT, PLACE_HEIGHT + CUBE_HALF)
 
     def _put(self, step: Step, state: _State) -> _Intent:
-        return self._release_at(state, state.tcp[:2], PLACE_HEIGHT, PLACE_HEIGHT + CUBE_HALF)
+        height = self._graspable(step).grasp_height + RELEASE_ABOVE
+        return self._release_at(state, state.tcp[:2], height, height + CUBE_HALF)
 
     def _release_at(self, state: _State, xy: NDArray[np.float64], height: float, below: float) -> _Intent:
         error = float(np.hypot(*(xy - state.tcp[:2])))

@@ -132,16 +132,23 @@ class Task(ABC):
         """The objects in sight with their front-image pixels and the gripper's state, for grounding pre-training."""
         cubes = sorted(self.layout.of(Cube), key=lambda cube: list(COLOURS).index(cube.colour))
         others = [thing for thing in self.layout.objects if not isinstance(thing, Cube | Marker)]
-        parts = [
-            _pointed(thing.words, scene.pixel(scene.position(thing.name)))
+        seen = [
+            (thing.words, scene.pixel(scene.position(thing.name)))
             for thing in (*cubes, *others)
-            if scene.shown(thing.name)
+            if self.in_sight(scene, thing.name)
         ]
+        order = list(dict.fromkeys(words for words, _ in seen))
+        # Objects that look alike come in the picture's own order, row by row: nothing else tells them apart.
+        parts = [_pointed(*each) for each in sorted(seen, key=lambda each: (order.index(each[0]), each[1]))]
         opening = float(scene.data.qpos[scene.finger_index].sum())
         held = self.held(scene)
         state = f"holding the {self.layout[held].words}" if held else ("open" if opening > 0.06 else "closed")
         parts.append(_pointed("gripper", scene.pixel(scene.tcp_position())) + f" {state}")
         return "; ".join(parts)
+
+    def in_sight(self, scene: Scene, name: str) -> bool:
+        """Whether an object can be seen in the front image when the arm is not in the way."""
+        return scene.shown(name)
 
     def succeed(self, reason: str) -> None:
         """End the episode, unless it has ended."""
