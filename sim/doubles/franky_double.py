@@ -29,7 +29,7 @@ from franky_sim.franka_robot_protocol import (
 )
 from franky_sim.mujoco_simulator import FrankaMujocoRobot, MujocoSimulator
 
-from memrt.robot_io.computer import die_with_parent
+from memrt.robot_io.parent import when_ended
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.errors import MemrtError
 from memrt.sim import fr3
@@ -229,12 +229,12 @@ class FrankyDouble:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM, Ctrl-C or `--duration`; print one JSON line. 2 and one line on stderr when refused."""
     options = _parse(arguments)
-    if options.parent:
-        die_with_parent(options.parent)
     try:
         double = FrankyDouble(options.task, options.seed, options.host, options.rings, options.minutes)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, double.end)
+        if options.parent:
+            when_ended(options.parent, double.end)
         if options.fifo:
             _outrank()
         double.run(options.duration, options.control)
