@@ -57,7 +57,7 @@ class LowLevelWorker:
         now_ns = self._clock.now_ns()
         with shared.lock:
             following, epoch, subgoal = shared.following, shared.epoch, shared.board.subgoal
-        if not following:
+        if not following or shared.hold_asked:
             return now_ns + IDLE_NS
         if epoch != self._epoch:  # a hold or a resume lies between: what was playing is gone
             self._epoch, self._newest = epoch, None

@@ -58,6 +58,12 @@ class Shared:
         with self.lock:
             self._hold_asked = self._hold_asked or reason
 
+    @property
+    def hold_asked(self) -> bool:
+        """Whether the supervisor is about to hold because a worker asked: until then nothing more is computed."""
+        with self.lock:
+            return bool(self._hold_asked)
+
     def fail(self, error: BaseException) -> None:
         """From a worker: a policy raised. The run ends with this error. The first one stands."""
         with self.lock:
