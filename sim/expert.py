@@ -22,7 +22,6 @@ PLACE_HEIGHT = 0.024
 RELEASE_ABOVE = 0.006  # how far above its grasp height a thing is let go that is put down where it is [m]
 BUTTON_HOVER = 0.11
 BUTTON_PUSH = 0.030  # below the cap's travel, so that the press is certain [m]
-PRESS_LEAD = 14  # control steps from the hover over a button until it counts as pressed, measured
 CRUISE = 0.30  # fingertip speed [m/s]
 SLOWING = 5.0  # speed falls linearly near the goal: v = SLOWING * distance [1/s]
 MIN_SPEED = 0.04
@@ -131,7 +130,7 @@ class Expert:
         return self._funnel(state, self._env.scene.position(step.thing)[:2], BUTTON_HOVER, BUTTON_HOVER), CLOSED
 
     def _press(self, step: Step, state: _State) -> _Intent:
-        if self._env.task.due_in() - state.ahead > PRESS_LEAD:
+        if self._env.task.due_in() > state.ahead:
             return self._hover(step, state)
         return self._funnel(state, self._env.scene.position(step.thing)[:2], BUTTON_PUSH, BUTTON_HOVER), CLOSED
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from memrt.runtime.errors import MemrtError
 from memrt.sim.tasks.base import Difficulty, Task
+from memrt.sim.tasks.bin_fill import BinFill
 from memrt.sim.tasks.pick_x_times import PickXtimes
+from memrt.sim.tasks.stop_cube import StopCube
+from memrt.sim.tasks.swing_x_times import SwingXtimes
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (PickXtimes,)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (BinFill, PickXtimes, SwingXtimes, StopCube)}
 
 
 def make_task(name: str, seed: int, difficulty: Difficulty | None = None) -> Task:

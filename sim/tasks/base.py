@@ -109,7 +109,7 @@ class Task(ABC):
         return
 
     def due_in(self) -> int:
-        """Control steps until the running step's effect is due; 0 for at once. Only timed tasks need more."""
+        """Control steps until a press should begin; 0 or less for now. Only timed tasks have to wait."""
         return 0
 
     def update(self, scene: Scene) -> None:

@@ -24,20 +24,22 @@ def scatter(
     clear: Clear = lambda i, j, dx, dy: bool(np.hypot(dx, dy) >= SPACING),
     x_range: Range = WORKSPACE_X,
     y_range: Range = WORKSPACE_Y,
-    attempts: int = ATTEMPTS,
+    standing: Sequence[tuple[float, float]] = (),
 ) -> list[Placement]:
     """Place `count` objects one by one by rejection; starts again when the table is full.
 
-    `clear(i, j, dx, dy)` says whether object i may stand that far from object j, j < i.
+    `clear(i, j, dx, dy)` says whether object i may stand that far from object j, j < i. Objects that are `standing`
+    already come first; they are not among those returned.
     """
     while True:
-        placed: list[tuple[float, float]] = []
-        for _ in range(attempts):
+        placed = list(standing)
+        for _ in range(ATTEMPTS):
             x, y = rng.uniform(*x_range), rng.uniform(*y_range)
             if all(clear(len(placed), j, x - px, y - py) for j, (px, py) in enumerate(placed)):
                 placed.append((float(x), float(y)))
-            if len(placed) == count:
-                return [Placement(px, py, float(rng.uniform(-CUBE_YAW, CUBE_YAW))) for px, py in placed]
+            if len(placed) == len(standing) + count:
+                new = placed[len(standing) :]
+                return [Placement(px, py, float(rng.uniform(-CUBE_YAW, CUBE_YAW))) for px, py in new]
 
 
 def rectangles(halves: Sequence[tuple[float, float]]) -> Clear:
