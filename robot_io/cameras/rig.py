@@ -7,6 +7,7 @@ from types import TracebackType
 
 from memrt.robot_io.cameras.capture import CaptureCounts, CapturedCamera, Open, Tell
 from memrt.robot_io.cameras.settings import CameraConfig
+from memrt.robot_io.cameras.shared import SharedCamera
 from memrt.robot_io.cameras.source import open_source
 
 
@@ -22,12 +23,15 @@ class CameraRig:
         first_picture_s: float = 10.0,
     ) -> None:
         """Open all at once and wait for the first picture of each. Raises MemrtError for the first that gives none."""
-        self.cameras: dict[str, CapturedCamera] = {}
+        self.cameras: dict[str, CapturedCamera | SharedCamera] = {}
         try:
             for name, config in configs.items():
-                camera = CapturedCamera(name, config, f"{ring_prefix}-{name}", tell, open_camera)
-                self.cameras[name] = camera
-                camera.start()
+                if config.kind == "ring":
+                    self.cameras[name] = SharedCamera(name, config)
+                    continue
+                captured = CapturedCamera(name, config, f"{ring_prefix}-{name}", tell, open_camera)
+                self.cameras[name] = captured
+                captured.start()
             for camera in self.cameras.values():
                 camera.wait_first(first_picture_s)
         except BaseException:

@@ -13,12 +13,14 @@ Side = Annotated[int, msgspec.Meta(ge=1, le=16_384)]  # the frame ring's bound
 
 class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One camera. `realsense` takes a `serial` or a recording's `path`, `v4l2` a device's and `replay` a folder's.
+    `ring` takes the `name` of a shared-memory ring that another program of this computer writes.
 
     `latency_ms` is how much older a picture is than its time stamp says, measured by the lab: subtracted from it.
     `repeat` plays recordings and folders again from the start, `pixels` is the format a V4L2 device sends.
     """
 
-    kind: Literal["realsense", "v4l2", "replay"]
+    kind: Literal["realsense", "v4l2", "replay", "ring"]
+    name: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     serial: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     width: Side = 640
@@ -29,7 +31,16 @@ class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     pixels: Literal["MJPG", "YUYV"] = "MJPG"
 
     def __post_init__(self) -> None:
-        if self.kind == "realsense":
+        if (self.name is None) == (self.kind == "ring"):
+            raise FieldError(
+                "name",
+                expected="given exactly when `kind: ring`",
+                found="nothing" if self.name is None else f"`{self.name}` with `kind: {self.kind}`",
+                fix="add the name of the shared-memory ring" if self.name is None else "remove it",
+            )
+        if self.kind == "ring":
+            self._check_ring()
+        elif self.kind == "realsense":
             if (self.serial is None) == (self.path is None):
                 raise FieldError(
                     "serial",
@@ -47,10 +58,19 @@ class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 found=self.serial,
                 fix="remove it; a V4L2 device's serial number is in its path below /dev/v4l/by-id",
             )
-        if self.repeat and (self.kind == "v4l2" or self.serial is not None):
+        if self.repeat and (self.kind in {"v4l2", "ring"} or self.serial is not None):
             raise FieldError(
                 "repeat",
                 expected="a recording or a folder",
                 found="a device",
                 fix="remove `repeat`, a device never ends",
+            )
+
+    def _check_ring(self) -> None:
+        if self.path is not None or self.latency_ms:
+            raise FieldError(
+                "path" if self.path is not None else "latency_ms",
+                expected="nothing: pictures and times are used as the other program wrote them",
+                found=self.path if self.path is not None else f"{self.latency_ms:g}",
+                fix="remove it",
             )
