@@ -19,9 +19,13 @@ Milliseconds = Annotated[float, msgspec.Meta(gt=0, le=60_000)]
 
 
 class LinkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The link's deadlines. `endpoint` is where `memrt node` listens; without it `memrt run` starts the node itself."""
+    """The link's deadlines. `endpoint` is where `memrt node` listens; without it `memrt run` starts the node itself.
+
+    `keys` is the folder with this side's keys (`memrt link-keys`); an endpoint beyond this computer demands them.
+    """
 
     endpoint: str | None = None
+    keys: str | None = None
     brake_after_ms: Milliseconds = 50.0
     fault_after_ms: Milliseconds = 200.0
     connect_ms: Milliseconds = 30_000.0

@@ -21,6 +21,7 @@ from memrt.robot_io.config import NODE, RobotConfig, load_robot
 from memrt.robot_io.driver import Driver
 from memrt.robot_io.drivers import DriverOptions, find_driver
 from memrt.robot_io.link.endpoints import Endpoints
+from memrt.robot_io.link.keys import node_keys
 from memrt.robot_io.link.node import RobotNode
 from memrt.robot_io.link.session import Watchdog
 from memrt.robot_io.parent import forget_sockets, refusal_to_line, when_ended
@@ -41,6 +42,7 @@ class NodeOptions:
 
     robot: str
     endpoint: str | None = None
+    keys: str | None = None
     host: str | None = None
     speed: float = 1.0
     task: str = "PickXtimes"
@@ -68,6 +70,9 @@ def serve_node(options: NodeOptions, ready: Tell, trouble: Tell) -> None:
         session_outranks(NICE)
     link = robot.link
     endpoint = options.endpoint or link.endpoint or DEFAULT_ENDPOINT
+    # A child's socket lies in a folder that only its user can enter.
+    keys = options.keys or (None if options.parent else link.keys)
+    node_keys(endpoint, keys)  # refuses before anything is opened
     watchdog = Watchdog(round(link.brake_after_ms * NS_PER_MS), round(link.fault_after_ms * NS_PER_MS))
     open_driver = find_driver(robot.driver, f"robot `{robot.name}`")
     cameras = robot.cameras if isinstance(robot.cameras, dict) else {}
@@ -84,7 +89,7 @@ def serve_node(options: NodeOptions, ready: Tell, trouble: Tell) -> None:
         )
         driver = stack.enter_context(open_driver(robot, driver_options))
         _check_rings(robot, driver)
-        node = end.node = _listen(driver, endpoint, watchdog)
+        node = end.node = _listen(driver, endpoint, watchdog, keys)
         stack.callback(forget_sockets, endpoint)
         stack.callback(_wait_for_rest, driver, trouble)
         shown = ", ".join(robot.cameras) or "none"
@@ -108,11 +113,11 @@ class _End:
         self.node.shutdown.set()
 
 
-def _listen(driver: Driver, endpoint: str, watchdog: Watchdog) -> RobotNode:
+def _listen(driver: Driver, endpoint: str, watchdog: Watchdog, keys: str | None) -> RobotNode:
     try:
         if _answers(endpoint):
             raise FileExistsError("another node that listens there")
-        return RobotNode(driver, endpoint, watchdog)
+        return RobotNode(driver, endpoint, watchdog, keys=keys)
     except (zmq.ZMQError, FileExistsError) as error:
         raise MemrtError(
             f"the node's endpoint {endpoint}",
@@ -177,6 +182,7 @@ def _parse(arguments: list[str] | None) -> NodeOptions:
     parser = argparse.ArgumentParser(prog="python -m memrt.robot_io.serve_node", description=__doc__)
     parser.add_argument("robot", help="a packaged robot, or a robot YAML")
     parser.add_argument("--endpoint", help="ipc:///absolute/path or tcp://host:port")
+    parser.add_argument("--keys", help="the folder with the node's keys, of `memrt link-keys`")
     parser.add_argument("--host", help="the robot's own address")
     parser.add_argument("--speed", type=float, default=1.0, help="factor on the arm's speed limits, above 0, at most 1")
     parser.add_argument("--task", default="PickXtimes", help="the simulator's task")

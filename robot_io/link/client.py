@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from memrt.robot_io.computer import computer_id
 from memrt.robot_io.link.clock_sync import SAME_CLOCK, ClockEstimate, check_arm, good_enough
 from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.heartbeat import HeartbeatThread
+from memrt.robot_io.link.keys import client_keys
 from memrt.robot_io.link.receiving import dropped
 from memrt.robot_io.link.requests import NoAnswerError, Requester
 from memrt.robot_io.link.sockets import open_socket
@@ -54,7 +56,8 @@ class LinkRobot:
     """Implements the loop's `TaskRobot`. Every method may be called from any thread; a stop waits for no other command.
 
     `alive` returns "" or why the node's process is gone, where this side has started it. `align_to` names the camera
-    whose newest frame is "now" in observations; without it they hold every camera's newest.
+    whose newest frame is "now" in observations; without it they hold every camera's newest. `keys` is the folder with
+    this client's keys (`keys.py`).
     """
 
     def __init__(
@@ -65,13 +68,15 @@ class LinkRobot:
         on_close: Callable[[], None] | None = None,
         connect_ms: int = CONNECT_MS,
         align_to: str | None = None,
+        keys: str | Path | None = None,
     ) -> None:
-        """Begin a session. Raises MemrtError when the node does not answer or refuses."""
+        """Begin a session. Raises MemrtError when the node does not answer or refuses, or keys are missing or wrong."""
         self._alive = alive or (lambda: "")
         self._on_close = on_close or (lambda: None)
         self._align_to = align_to
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._endpoints = Endpoints.of(endpoint)
+        self._keys = client_keys(endpoint, keys)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sequence = itertools.count(1)
         self._chunk_sequence = itertools.count(1)
         self._lock = threading.Lock()
@@ -80,12 +85,12 @@ class LinkRobot:
         self._chunks_unsent = 0
         self._session = 1 + secrets.randbelow(2**63 - 1)  # never used before; 0 is no session
         self._frames = FrameReader()
-        self._commands = Requester(self._context, self._endpoints.control)
-        self._stop_lane = Requester(self._context, self._endpoints.control)
-        self._heartbeat = HeartbeatThread(self._context, self._endpoints.control, self._session)
+        self._commands = Requester(self._context, self._endpoints.control, self._keys)
+        self._stop_lane = Requester(self._context, self._endpoints.control, self._keys)
+        self._heartbeat = HeartbeatThread(self._context, self._endpoints.control, self._session, self._keys)
         self._feed: StateFeed | None = None
         self._same_computer: bool | None = None  # not known before the welcome
-        self._chunks = open_socket(self._context, zmq.PUSH, queue=CHUNK_QUEUE)
+        self._chunks = open_socket(self._context, zmq.PUSH, self._endpoints.chunks, keys=self._keys, queue=CHUNK_QUEUE)
         try:
             self.welcome = self._connect(connect_ms)
             self._same_computer = self.welcome.computer == computer_id()
@@ -254,7 +259,7 @@ class LinkRobot:
 
     def _connect(self, connect_ms: int) -> Welcome:
         self._chunks.connect(self._endpoints.chunks)
-        feed = self._feed = StateFeed(self._context, self._endpoints.state, self._session, self._clock)
+        feed = self._feed = StateFeed(self._context, self._endpoints.state, self._session, self._clock, self._keys)
         hello = Hello(self._session, next(self._sequence), VERSION, computer_id())
         deadline_ns = time.monotonic_ns() + connect_ms * NS_PER_MS
         answer: Ack | Welcome | None = None
@@ -264,7 +269,10 @@ class LinkRobot:
             try:
                 answer = self._commands.ask(hello, "connecting", min(connect_ms, 500))
             except NoAnswerError:
-                if time.monotonic_ns() >= deadline_ns:
+                late = time.monotonic_ns() >= deadline_ns
+                if found := self._commands.handshake_failure(final=not late):
+                    raise _not_let_in(found) from None
+                if late:
                     raise
         if isinstance(answer, Ack):
             raise MemrtError(
@@ -314,6 +322,15 @@ class LinkRobot:
 def _names(spaces: Iterable[int]) -> str:
     known = {int(space): space.name.lower().replace("_", " ") for space in ActionSpace}
     return ", ".join(known.get(space, f"space {space}") for space in spaces)
+
+
+def _not_let_in(found: str) -> MemrtError:
+    return MemrtError(
+        "connecting to the robot",
+        expected="a node that knows this client's key and is known by its own",
+        found=found,
+        fix="make keys for both sides with `memrt link-keys`: `link.keys` in the client's YAML, `memrt node --keys`",
+    )
 
 
 def _gone(reason: str) -> MemrtError:

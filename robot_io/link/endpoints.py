@@ -1,7 +1,8 @@
-"""Where a node's three sockets are."""
+"""Where a node's three sockets are, and whether other computers can reach them."""
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from memrt.runtime.errors import MemrtError
@@ -29,3 +30,16 @@ class Endpoints:
             found=repr(base),
             fix="correct the endpoint in the robot's YAML",
         )
+
+
+def needs_keys(base: str) -> bool:
+    """Whether an endpoint reaches beyond this computer. Every name but `localhost` does: names can change hands."""
+    if base.startswith("ipc://"):
+        return False
+    host = base.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True  # a name, `*`, or a network interface

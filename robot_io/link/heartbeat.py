@@ -11,6 +11,7 @@ import zmq
 
 from memrt.robot_io.computer import outrank
 from memrt.robot_io.link.clock_sync import ClockEstimate, ClockSync
+from memrt.robot_io.link.keys import ClientKeys
 from memrt.robot_io.link.receiving import Receiver
 from memrt.robot_io.link.sockets import open_socket
 from memrt.robot_io.link.wire import FromNode, Heartbeat, Pulse, encode
@@ -24,12 +25,14 @@ NICE = -10  # where permitted; it needs 10 us of every 10 ms
 class HeartbeatThread:
     """Beats from `start` until `close`. `estimate` may be read from any thread."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, session: int) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], address: str, session: int, keys: ClientKeys | None
+    ) -> None:
         self._session = session
         self._receiver = Receiver(FromNode)
         self._sync = ClockSync()
         self._quit = threading.Event()
-        self._socket = open_socket(context, zmq.DEALER, queue=QUEUE)
+        self._socket = open_socket(context, zmq.DEALER, address, keys=keys, queue=QUEUE)
         self._socket.connect(address)
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self.estimate: ClockEstimate | None = None

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import zmq
 
@@ -18,6 +19,8 @@ from memrt.robot_io.computer import computer_id
 from memrt.robot_io.driver import Driver
 from memrt.robot_io.link.chunk_gate import ChunkGate
 from memrt.robot_io.link.endpoints import Endpoints
+from memrt.robot_io.link.key_check import KeyCheck
+from memrt.robot_io.link.keys import node_keys
 from memrt.robot_io.link.publisher import Figures, Publisher
 from memrt.robot_io.link.receiving import InOrder, Receiver, dropped, other_version
 from memrt.robot_io.link.session import NO_SESSION, NodeSession, Reaction, Watchdog, refuse_version
@@ -54,7 +57,14 @@ class _PendingStop:
 class RobotNode:
     """Serves one driver. `serve` blocks until `shutdown` is set; the driver is braked on the way out."""
 
-    def __init__(self, driver: Driver, endpoint: str, watchdog: Watchdog | None = None) -> None:
+    def __init__(
+        self, driver: Driver, endpoint: str, watchdog: Watchdog | None = None, *, keys: str | Path | None = None
+    ) -> None:
+        """Listen at `endpoint`; `keys` is the folder with the node's keys (`keys.py`).
+
+        Raises MemrtError when other computers can reach the endpoint and there are no keys, zmq.ZMQError when it is
+        taken.
+        """
         self._driver = driver
         self._session = NodeSession(watchdog or Watchdog())
         self._gate = ChunkGate(driver, self._session)
@@ -66,10 +76,16 @@ class RobotNode:
         self._counts: Counter[str] = Counter()
         self.shutdown = threading.Event()
         endpoints = Endpoints.of(endpoint)
+        self._keys = node_keys(endpoint, keys)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._control = self._bind(zmq.ROUTER, endpoints.control)
-        self._chunks = self._bind(zmq.PULL, endpoints.chunks)
-        state = self._bind(zmq.PUB, endpoints.state)
+        self._key_check = None if self._keys is None else KeyCheck(self._context, self._keys)
+        try:
+            self._control = self._bind(zmq.ROUTER, endpoints.control)
+            self._chunks = self._bind(zmq.PULL, endpoints.chunks)
+            state = self._bind(zmq.PUB, endpoints.state)
+        except zmq.ZMQError:
+            self._close()
+            raise
         self._publisher = Publisher(state, driver, self._session, self._gate, self._figures)
 
     def serve(self) -> None:
@@ -96,10 +112,15 @@ class RobotNode:
                 self._publisher.publish(now_ns)
         finally:
             self._driver.brake()
-            self._context.destroy(linger=0)
+            self._close()
+
+    def _close(self) -> None:
+        if self._key_check is not None:
+            self._key_check.close()
+        self._context.destroy(linger=0)
 
     def _bind(self, kind: int, address: str) -> zmq.Socket[bytes]:
-        socket = open_socket(self._context, kind)
+        socket = open_socket(self._context, kind, address, keys=self._keys)
         socket.bind(address)
         return socket
 
@@ -229,5 +250,7 @@ class RobotNode:
         values, texts = self._driver.report()
         chunk_values, chunk_texts = self._gate.report()
         control = self._receiver.dropped + self._command_order.dropped + self._pulse_order.dropped
+        if self._key_check is not None:
+            values["clients refused for their key"] = float(self._key_check.refused)
         ours = {**self._counts, **dropped("control", control), "silences of the client": self._session.silences}
         return {**values, **chunk_values, **{name: float(n) for name, n in ours.items()}}, {**texts, **chunk_texts}

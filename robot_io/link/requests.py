@@ -9,6 +9,8 @@ from typing import cast
 
 import zmq
 
+from memrt.robot_io.link.key_check import HandshakeWatch
+from memrt.robot_io.link.keys import ClientKeys
 from memrt.robot_io.link.receiving import Receiver, other_version
 from memrt.robot_io.link.sockets import open_socket
 from memrt.robot_io.link.wire import (
@@ -35,10 +37,11 @@ class NoAnswerError(MemrtError):
 class Requester:
     """One DEALER socket for requests; its lock makes it usable from any thread, one request at a time."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, keys: ClientKeys | None) -> None:
         self._lock = threading.Lock()
         self._receiver = Receiver(FromNode)
-        self._socket = open_socket(context, zmq.DEALER)
+        self._socket = open_socket(context, zmq.DEALER, address, keys=keys)
+        self._handshakes = HandshakeWatch(self._socket, has_keys=keys is not None)
         self._socket.connect(address)
 
     def ask(self, message: Hello | Command, what: str, answer_ms: int = ANSWER_MS) -> Ack | Welcome:
@@ -60,8 +63,14 @@ class Requester:
             fix="check that the robot's node runs and that its endpoint is right; use the emergency stop if it moves",
         )
 
+    def handshake_failure(self, *, final: bool) -> str:
+        """As `HandshakeWatch.failure`."""
+        with self._lock:
+            return self._handshakes.failure(final)
+
     def close(self) -> None:
         """Close the socket."""
+        self._handshakes.close()
         self._socket.close()
 
     def _send(self, message: Message) -> None:

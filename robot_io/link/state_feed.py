@@ -13,6 +13,7 @@ import zmq
 
 from memrt.robot_io.cameras.alignment import state_at
 from memrt.robot_io.link.clock_sync import ClockEstimate
+from memrt.robot_io.link.keys import ClientKeys
 from memrt.robot_io.link.receiving import InOrder, Receiver
 from memrt.robot_io.link.sockets import open_socket
 from memrt.robot_io.link.streams import State, decode_state, is_stream
@@ -46,6 +47,7 @@ class StateFeed:
         address: str,
         session: int,
         clock: Callable[[], ClockEstimate | None],
+        keys: ClientKeys | None,
     ) -> None:
         self._session = session
         self._clock = clock
@@ -58,7 +60,7 @@ class StateFeed:
         self._reported = False
         self._complete = threading.Event()
         self._quit = threading.Event()
-        self._socket = open_socket(context, zmq.SUB)
+        self._socket = open_socket(context, zmq.SUB, address, keys=keys)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._socket.connect(address)
         self._thread = threading.Thread(target=self._receive, name="state feed", daemon=True)

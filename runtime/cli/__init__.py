@@ -14,6 +14,7 @@ from memrt.runtime.cli import (
     eval_command,
     export_command,
     fidelity_command,
+    link_keys_command,
     node_command,
     profile_command,
     replay_command,
@@ -39,6 +40,7 @@ def build_app() -> typer.Typer:
     for command in (
         run_command,
         node_command,
+        link_keys_command,
         replay_command,
         serve_command,
         eval_command,

@@ -27,6 +27,13 @@ def node(
             show_default="the YAML's, else tcp://127.0.0.1:5550",
         ),
     ] = None,
+    keys: Annotated[
+        str | None,
+        typer.Option(
+            help="The folder with the node's keys (memrt link-keys), for endpoints beyond this computer.",
+            show_default="the YAML's",
+        ),
+    ] = None,
     speed: Annotated[float, typer.Option(help="Slow the robot down: 0.3 moves at 30 %.")] = 1.0,
     task: Annotated[str, typer.Option(help="The simulator's task.")] = "PickXtimes",
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated scene.")] = EVALUATION_SEEDS_START,
@@ -40,10 +47,10 @@ def node(
 
         memrt node sim
 
-        memrt node my_arm.yaml --host 172.16.0.2 --endpoint tcp://192.168.1.10:5550
+        memrt node my_arm.yaml --host 172.16.0.2 --endpoint tcp://192.168.1.10:5550 --keys ~/robot-keys
     """
     from memrt.robot_io.serve_node import NodeOptions, serve_node
 
     check_speed(speed)
-    options = NodeOptions(robot=robot, endpoint=endpoint, host=host, speed=speed, task=task, seed=seed)
+    options = NodeOptions(robot=robot, endpoint=endpoint, keys=keys, host=host, speed=speed, task=task, seed=seed)
     serve_node(options, typer.echo, tell)

@@ -26,18 +26,20 @@ def start_robot(
     from memrt.robot_io.process import NodeProcess
 
     link = config.link
-    endpoint, node = link.endpoint, None
+    endpoint, keys, node = link.endpoint, link.keys, None
     if endpoint is None:
         arguments = ["--task", task, "--seed", str(seed), "--speed", str(speed)]
         arguments += [] if host is None else ["--host", host]
         node = NodeProcess(path, arguments)
         stack.callback(node.close)
-        endpoint = node.endpoint
+        endpoint, keys = node.endpoint, None  # a socket file that nobody else can reach
 
     def connect() -> LinkRobot:
         alive = None if node is None else node.alive
         try:
-            robot = LinkRobot(endpoint, alive=alive, connect_ms=round(link.connect_ms), align_to=config.align_to)
+            robot = LinkRobot(
+                endpoint, alive=alive, connect_ms=round(link.connect_ms), align_to=config.align_to, keys=keys
+            )
         except MemrtError as error:
             refusal = None if node is None else node.refusal()
             raise (refusal or error) from None

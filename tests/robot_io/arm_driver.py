@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import socket
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import numpy as np
 
@@ -75,10 +79,11 @@ class Rig:
     The watchdog is generous, because nothing here may depend on how busy the computer is; silence has its own tests.
     """
 
-    def __init__(self, folder, watchdog: Watchdog | None = None) -> None:
+    def __init__(self, folder, watchdog: Watchdog | None = None, endpoint: str = "", keys: Path | None = None) -> None:
         self.driver = ArmDriver()
-        self.endpoint = f"ipc://{folder}/robot"
-        self.node = RobotNode(self.driver, self.endpoint, watchdog or Watchdog(20 * NS_PER_S, 40 * NS_PER_S))
+        self.endpoint = endpoint or f"ipc://{folder}/robot"
+        watchdog = watchdog or Watchdog(20 * NS_PER_S, 40 * NS_PER_S)
+        self.node = RobotNode(self.driver, self.endpoint, watchdog, keys=keys)
         self._thread = threading.Thread(target=self.node.serve)
         self._thread.start()
         self._clients: list[LinkRobot] = []
@@ -94,6 +99,16 @@ class Rig:
         self.node.shutdown.set()
         self._thread.join()
         self.driver.close()
+
+
+def tcp_endpoint(host: str) -> str:
+    """`tcp://host:port` with a port that was free a moment ago, and the next two."""
+    for port in random.sample(range(20_000, 32_000, 3), 100):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for offset in range(3):
+                stack.enter_context(socket.socket()).bind((host, port + offset))
+            return f"tcp://{host}:{port}"
+    raise RuntimeError(f"no three free ports at {host}")
 
 
 def eventually(condition, seconds: float = 20.0) -> bool:
