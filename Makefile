@@ -56,7 +56,7 @@ $(VENV)/.runs: $(VENV)/.created $(CORE)
 $(VENV)/.develops: $(VENV)/.created $(CORE)
 	@$(call install,$(DEBIAN_TEST))
 	$(PINNED) torch
-	$(PINNED) --editable '.[cpu,sim,serve,train,export,rtx,realsense,v4l2,dev]'
+	$(PINNED) --editable '.[cpu,sim,serve,train,export,rtx,realsense,v4l2,robotiq,dev]'
 	touch $@ $(VENV)/.runs
 
 # The real clients that `memrt serve` is tested with: what they require does not go together with what we do.
