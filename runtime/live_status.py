@@ -15,7 +15,7 @@ from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.types import RobotMode
 
 STAGES_SHOWN = ("high level", "low level", "observation to chunk")
-KEYS = "space stops · r resumes · h goes home · g new goal · q quits"
+KEYS = "space stops · r resumes · h goes home · g new goal · y success · n failure · q quits"
 ENTRY_KEYS = "enter takes the goal · escape keeps the old one · then r resumes"
 _MODE_STYLES = {
     RobotMode.RUNNING: "bold green",

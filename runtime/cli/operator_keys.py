@@ -11,7 +11,7 @@ MAX_GOAL_CHARACTERS = 400
 
 
 class OperatorKeys:
-    """Space stops, r resumes, h goes home, q quits, g asks for a new goal.
+    """Space stops, r resumes, h goes home, q quits, g asks for a new goal; y and n end the run as success or failure.
 
     The arm is stopped before a goal is typed, because then a space is a letter; it stays stopped until r.
     """
@@ -42,6 +42,8 @@ class OperatorKeys:
             self._loop.home()
         elif key == "q":
             self._loop.quit()
+        elif key in ("y", "n"):
+            self._loop.judge(success=key == "y")
         elif key == "g":
             self._loop.stop("waiting for a new goal")
             self._goal = ""

@@ -71,6 +71,7 @@ def report_info(summary: Summary, path: Path, as_json: bool) -> None:
             "complete": summary.end is not None,
             "cut_off": summary.cut_off,
             "outcome": end.get("outcome"),
+            "outcome_by": end.get("outcome_by"),
             "reason": end.get("reason"),
             "dropped": summary.dropped,
             "messages": dict(sorted(summary.counts.items())),

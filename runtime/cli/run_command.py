@@ -71,8 +71,9 @@ def run_policy(
 ) -> None:
     """Let a policy drive a robot until the task is decided.
 
-    Keys: space stops the arm, r resumes, h goes home, q quits; g stops it too and takes a new goal. Without a terminal
-    the run ends at its first hold.
+    Keys: space stops the arm, r resumes, h goes home, q quits; g stops it too and takes a new goal; y and n end the
+    run as a success or a failure, since a robot in a laboratory cannot tell. Without a terminal the run ends at its
+    first hold.
 
     Exit status: 0 when the run came to its end, whatever the outcome; 1 when a fault or a hold ended it; 2 when
     something was refused before it began.

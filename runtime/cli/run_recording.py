@@ -65,7 +65,8 @@ class RunRecording:
 
     def finish(self, record: RunRecord) -> dict[str, Any]:
         """Write the run's outcome, counts and latencies, end the file, and say how it went, for the run's report."""
-        self.recorder.close({"outcome": record.status, "reason": record.reason, "report": record.to_dict()})
+        ended = {"outcome": record.status, "outcome_by": record.outcome_by, "reason": record.reason}
+        self.recorder.close({**ended, "report": record.to_dict()})
         return self.recorder.to_dict()
 
 

@@ -141,7 +141,7 @@ class _LockstepRun:
         record.duration_ns += settings.dt_ns
         outcome = self._robot.outcome
         if outcome.status != "running":
-            record.status, record.reason = outcome.status, outcome.reason
+            record.status, record.reason, record.outcome_by = outcome.status, outcome.reason, "robot"
         elif record.steps >= settings.cap_steps:
             record.status, record.reason = "time_over", f"not done after {settings.cap_steps} control steps"
 

@@ -22,7 +22,7 @@ from memrt.runtime.loop.hold_reasons import reason_to_hold
 from memrt.runtime.loop.low_level_worker import LowLevelWorker
 from memrt.runtime.loop.observer import LoopObserver, NoObserver
 from memrt.runtime.loop.protocols import HighLevel, LowLevel, TaskRobot
-from memrt.runtime.loop.record import Measured, RunRecord, Status
+from memrt.runtime.loop.record import Judge, Measured, RunRecord, Status
 from memrt.runtime.loop.scheduler import pace
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
@@ -70,7 +70,7 @@ def warm_up(
 
 
 class RealtimeLoop:
-    """One run. `run` blocks; `stop`, `resume`, `home`, `set_goal` and `quit` may be called from any thread."""
+    """One run. `run` blocks; `stop`, `resume`, `home`, `set_goal`, `judge` and `quit` may be called from any thread."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class RealtimeLoop:
         elif mode is RobotMode.FAULT:
             self._end("fault", self._robot.fault_reason)
         elif outcome.status != "running":
-            self._end(outcome.status, outcome.reason)
+            self._end(outcome.status, outcome.reason, "robot")
         elif self._end_ns is not None and now_ns >= self._end_ns:
             self._end("time_over", "the run's duration has passed")
         elif shared.following and oldest is not None:
@@ -230,9 +230,14 @@ class RealtimeLoop:
         if self._shared.set_goal(goal):
             self._event("goal", text=goal)
 
+    def judge(self, *, success: bool) -> None:
+        """End the run with the operator's word on its outcome, for robots that cannot tell how their task stands."""
+        word = "success" if success else "failure"
+        self._end("success" if success else "failure", f"{word}, says the operator", "operator")
+
     def quit(self) -> None:
         """End the run at the next tick."""
-        self._end("stopped", "quit by the operator")
+        self._end("stopped", "quit by the operator", "operator")
 
     def status(self) -> LoopStatus:
         """A consistent glance for the display."""
@@ -274,11 +279,11 @@ class RealtimeLoop:
             if self._end_on_hold:
                 self._end("held", reason)
 
-    def _end(self, status: Status, reason: str) -> None:
+    def _end(self, status: Status, reason: str, by: Judge = "run") -> None:
         with self._shared.lock:
             if self.record.status == "running":
-                self.record.status, self.record.reason = status, reason
-        self._event("end", status=status, reason=reason)
+                self.record.status, self.record.reason, self.record.outcome_by = status, reason, by
+        self._event("end", status=status, reason=reason, by=by)
 
     def _event(self, name: str, **arguments: object) -> None:
         now_ns = self._clock.now_ns()

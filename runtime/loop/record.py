@@ -18,6 +18,7 @@ from memrt.runtime.types import ActionChunk, Subgoal
 SUBGOALS_KEPT = 512  # newest; an episode has about ten
 
 Status = Literal["running", "success", "failure", "stopped", "held", "fault", "time_over"]
+Judge = Literal["robot", "operator", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class RunRecord:
     `amounts` are what calls counted, keyed alike ("high level: new tokens"), and "seam [µrad]": the jumps from chunk to
     chunk. `unmeasured_ns` of `duration_ns` had passed when the measurement was restarted: rates, latencies, amounts,
     counts and starvation are of the time since.
+    `outcome_by` is who ended the run with its `status`: the robot, which knows its task (the simulator does), the
+    operator, or the run itself (time over, a hold, a fault).
     `actions_sha256` covers every chunk sent, times included relative to the first: two lock-step runs of one seed on
     one CPU must agree in it.
     """
@@ -84,6 +87,7 @@ class RunRecord:
     seed: int
     status: Status = "running"
     reason: str = ""
+    outcome_by: Judge = "run"
     steps: int = 0
     duration_ns: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -165,6 +169,7 @@ class RunRecord:
             "seed": self.seed,
             "outcome": self.status,
             "reason": self.reason,
+            "outcome_by": self.outcome_by,
             "success": self.status == "success",
             "steps": self.steps,
             "duration_s": self.duration_ns / NS_PER_S,

@@ -135,6 +135,9 @@ class Loop:
     def set_goal(self, goal):
         self.heard.append(f"goal: {goal}")
 
+    def judge(self, *, success):
+        self.heard.append(f"success: {success}")
+
 
 def test_a_goal_is_typed_while_the_arm_is_stopped():
     loop, display = Loop(), run_display.Display(quiet=True)
@@ -148,6 +151,14 @@ def test_a_goal_is_typed_while_the_arm_is_stopped():
     operator.press("\x1b")
     assert (display.entry, loop.heard[-1]) == (None, "stop: waiting for a new goal")
     operator.press("r")  # refused: said, not raised
+
+
+def test_yes_and_no_are_the_operators_word_but_letters_of_a_goal():
+    loop = Loop()
+    operator = OperatorKeys(loop, run_display.Display(quiet=True))
+    for key in [*"yngny", "\x1b"]:
+        operator.press(key)
+    assert loop.heard == ["success: True", "success: False", "stop: waiting for a new goal"]
 
 
 def test_a_keyframe_memory_says_how_much_it_holds():

@@ -25,7 +25,7 @@ def swing(swings: int = 3, low_level=None, **changes):
 
 def test_the_loop_closes_a_task_that_needs_memory():
     record, _, high_level = swing(swings=3)
-    assert (record.status, record.reason) == ("success", "swung as often as asked")
+    assert (record.status, record.reason, record.outcome_by) == ("success", "swung as often as asked", "robot")
     assert [text for _, text in record.subgoals] == ["swing left", "swing right", "swing left"]
     assert high_level.calls == -(-record.steps // 16)
     assert record.counts["chunks"] == -(-record.steps // 8)

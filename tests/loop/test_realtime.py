@@ -60,7 +60,7 @@ def test_two_rates_close_the_task_and_starve_nothing():
     bench = Bench(swings=4)
     bench.run(20)
     record = bench.loop.record
-    assert record.status == "success"
+    assert (record.status, record.outcome_by) == ("success", "robot")
     assert record.starved_ns == 0
     assert bench.high_level.calls == pytest.approx(record.duration_ns / (16 * DT_NS), abs=2)
     assert record.counts["chunks"] == pytest.approx(record.duration_ns / (8 * DT_NS), abs=2)
@@ -247,6 +247,19 @@ def test_a_robot_in_fault_ends_the_run_and_says_why():
     bench.robot.mode, bench.robot.fault_reason = RobotMode.FAULT, "reflex"
     bench.run(0.1)
     assert (bench.loop.record.status, bench.loop.record.reason) == ("fault", "reflex")
+    assert bench.loop.record.outcome_by == "run"
+
+
+@pytest.mark.parametrize(("success", "status"), [(True, "success"), (False, "failure")])
+def test_an_operator_ends_the_run_with_a_word_on_its_outcome(success, status):
+    bench = Bench()
+    bench.run(0.5)
+    bench.loop.judge(success=success)
+    bench.loop.judge(success=not success)  # the first word stands
+    bench.run(0.1)
+    values = bench.loop.record.to_dict()
+    assert (values["outcome"], values["success"], values["outcome_by"]) == (status, success, "operator")
+    assert values["reason"] == f"{status}, says the operator"
 
 
 def test_a_robot_that_stops_by_itself_is_not_followed_any_more():
