@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 GROUP = "memrt.drivers"
 # As pyproject.toml registers them; known here too, so that an installation older than its sources finds them.
-OURS = {"sim": "memrt.sim.driver:open_driver"}
-EXTRAS = {"sim": "sim"}  # what brings the packages that ours need
+OURS = {"franka": "memrt.robot_io.franka.driver:open_driver", "sim": "memrt.sim.driver:open_driver"}
+EXTRAS = {"franka": "franka", "sim": "sim"}  # what brings the packages that ours need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
