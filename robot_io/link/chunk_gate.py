@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 
+from memrt.robot_io.action_spaces import ActionSpaces, RefusedChunkError
 from memrt.robot_io.driver import Driver
 from memrt.robot_io.link.clock_sync import ARM_LIMIT_NS
 from memrt.robot_io.link.receiving import InOrder, dropped
 from memrt.robot_io.link.session import NodeSession
 from memrt.robot_io.link.streams import Chunk, decode_chunk
-from memrt.runtime.types import ActionSpace
+from memrt.runtime.types import ActionSpace, FloatArray
 
 
 class ChunkGate:
     """Passes chunks on to the driver, and counts those it does not. Nothing that comes in can do more than that."""
 
-    spaces = (ActionSpace.JOINT_POSITION,)
-
-    def __init__(self, driver: Driver, session: NodeSession) -> None:
+    def __init__(self, driver: Driver, session: NodeSession, spaces: ActionSpaces | None = None) -> None:
+        """Without `spaces` chunks must be of joint positions."""
         self._driver = driver
+        self._spaces = spaces
         self._session = session
         self._order = InOrder()
         self._followed_ns = 0
@@ -27,6 +28,11 @@ class ChunkGate:
         self.dropped: Counter[str] = Counter()
         self.refused_in_a_row = 0
         self.revision = 0
+
+    @property
+    def spaces(self) -> tuple[ActionSpace, ...]:
+        """The action spaces that the robot can be commanded in."""
+        return self._spaces.known if self._spaces is not None else (ActionSpace.JOINT_POSITION,)
 
     def begin_session(self) -> None:
         """Sequence numbers begin anew."""
@@ -65,10 +71,10 @@ class ChunkGate:
         return {name: float(count) for name, count in counts.items()}, texts
 
     def _push(self, chunk: Chunk) -> None:
-        if chunk.space not in self.spaces:
-            refusal = f"actions of space {chunk.space.name}"
-        else:
-            refusal = self._driver.push(chunk.actions, chunk.t0_ns, chunk.dt_ns, chunk.revision)
+        try:
+            refusal = self._driver.push(self._targets(chunk), chunk.t0_ns, chunk.dt_ns, chunk.revision)
+        except RefusedChunkError as error:
+            refusal = str(error)
         if refusal:
             self.refused_in_a_row += 1
             self._counts["chunks refused"] += 1
@@ -77,3 +83,11 @@ class ChunkGate:
             self.refused_in_a_row = 0
             self.revision = chunk.revision
             self._counts["chunks accepted"] += 1
+
+    def _targets(self, chunk: Chunk) -> FloatArray:
+        """The chunk's joint targets. Raises RefusedChunkError."""
+        if chunk.space not in self.spaces:
+            raise RefusedChunkError(f"actions of space {chunk.space.name}")
+        if self._spaces is None:
+            return chunk.actions
+        return self._spaces.targets(chunk.actions, chunk.space, chunk.t0_ns, chunk.dt_ns, self._driver.planned)

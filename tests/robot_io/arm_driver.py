@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from memrt.robot_io.action_spaces import ActionSpaces
 from memrt.robot_io.link.client import LinkRobot
 from memrt.robot_io.link.node import RobotNode
 from memrt.robot_io.link.session import Watchdog
@@ -79,11 +80,18 @@ class Rig:
     The watchdog is generous, because nothing here may depend on how busy the computer is; silence has its own tests.
     """
 
-    def __init__(self, folder, watchdog: Watchdog | None = None, endpoint: str = "", keys: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder,
+        watchdog: Watchdog | None = None,
+        endpoint: str = "",
+        keys: Path | None = None,
+        spaces: ActionSpaces | None = None,
+    ) -> None:
         self.driver = ArmDriver()
         self.endpoint = endpoint or f"ipc://{folder}/robot"
         watchdog = watchdog or Watchdog(20 * NS_PER_S, 40 * NS_PER_S)
-        self.node = RobotNode(self.driver, self.endpoint, watchdog, keys=keys)
+        self.node = RobotNode(self.driver, self.endpoint, watchdog, keys=keys, spaces=spaces)
         self._thread = threading.Thread(target=self.node.serve)
         self._thread.start()
         self._clients: list[LinkRobot] = []
