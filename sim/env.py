@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from memrt.robot_io.action_spaces import ActionSpaces, RefusedChunkError
 from memrt.runtime._core import Seam, SeamLimits
+from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.kinematics import franka_with_hand
 from memrt.runtime.types import ActionChunk, Frame, Observation, RobotMode
 from memrt.sim import fr3
@@ -20,16 +21,28 @@ from memrt.sim.scene import PHYSICS_DT_NS, Scene
 from memrt.sim.tasks import make_task
 from memrt.sim.tasks.base import Difficulty, Outcome, SubgoalStyle
 
-CONTROL_DT_NS = 50_000_000  # 20 Hz
+CONTROL_HZ = 20.0
+CONTROL_DT_NS = round(NS_PER_S / CONTROL_HZ)
 PHYSICS_STEPS_PER_CONTROL = CONTROL_DT_NS // PHYSICS_DT_NS
 CAMERAS = ("front", "wrist")
 START_JITTER = 0.03  # spread of the arm's start posture [rad]
 
 
 class TabletopEnv:
-    """One seeded episode of a memory task: the same seed and chunks give the same states, bit for bit."""
+    """One seeded episode of a memory task: the same seed and chunks give the same states, bit for bit.
 
-    def __init__(self, task: str, seed: int, difficulty: Difficulty | None = None, speed: float = 1.0) -> None:
+    A control step of `advance` is `1 / control_hz` long, rounded to physics steps: a policy's own rate. Tasks count
+    control steps.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        seed: int,
+        difficulty: Difficulty | None = None,
+        speed: float = 1.0,
+        control_hz: float = CONTROL_HZ,
+    ) -> None:
         self.task = make_task(task, seed, difficulty)
         self.scene = Scene(self.task.layout)
         self.step_index = 0
@@ -37,6 +50,7 @@ class TabletopEnv:
         self._renderer: SceneRenderer | None = None
         self._rendered: dict[str, Frame] = {}
         self._physics_steps = 0
+        self._steps_per_control = max(1, round(NS_PER_S / control_hz / PHYSICS_DT_NS))
         self._grip = 1.0
         limits = SeamLimits.fr3()
         self._seam = Seam(limits, speed=speed)
@@ -114,7 +128,7 @@ class TabletopEnv:
         for _ in range(steps):
             if self.outcome.ended:
                 return
-            for _ in range(PHYSICS_STEPS_PER_CONTROL):
+            for _ in range(self._steps_per_control):
                 self.physics_step(*self._seam.step(self.t_ns + PHYSICS_DT_NS))
             self.control_step()
 

@@ -16,6 +16,7 @@ from typing import Any
 from memrt.runtime.bundle import load_bundle, require_halves
 from memrt.runtime.device_engines import this_device
 from memrt.runtime.loop.lockstep import run_lockstep
+from memrt.runtime.loop.protocols import HighLevel
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.policy.high_level import HighLevelPolicy
 from memrt.runtime.policy.low_level import LowLevelPolicy
@@ -121,8 +122,10 @@ class _Policies:
 
 def _run(policies: _Policies, task: str, seed: int) -> EpisodeResult:
     policy = policies.bundle.policy
-    with TabletopEnv(task, seed) as env:
-        high_level = policies.high_level or OracleHighLevel(env, policy.memory.subgoal_style)
+    with TabletopEnv(task, seed, control_hz=policy.low_level.control_hz) as env:
+        high_level: HighLevel | None = policies.high_level
+        if policy.high_level.source == "oracle":
+            high_level = OracleHighLevel(env, policy.memory.subgoal_style)
         record = run_lockstep(
             env, high_level, policies.low_level, env.goal, LoopSettings.from_policy(policy, seed=seed)
         )

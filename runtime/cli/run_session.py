@@ -117,7 +117,9 @@ class _Session:
         from memrt.sim.oracle import OracleHighLevel
 
         options, settings, policy = self._options, self._settings, self._bundle.policy
-        env = self._stack.enter_context(TabletopEnv(options.task, options.seed, speed=options.speed))
+        control_hz = policy.low_level.control_hz
+        env = TabletopEnv(options.task, options.seed, speed=options.speed, control_hz=control_hz)
+        self._stack.enter_context(env)
         high_level, low_level = self._open_policies()
         if policy.high_level.source == "oracle":
             high_level = OracleHighLevel(env, policy.memory.subgoal_style)
