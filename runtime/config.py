@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from memrt.runtime.actions_config import ActionsConfig, StateConfig, check_delta_mask
 from memrt.runtime.keyframes_config import KeyframesConfig
 from memrt.runtime.packaged import packaged_file, packaged_names
 from memrt.runtime.strict_config import Count, FieldError, Positive, check_placeholders, convert, read_yaml
-from memrt.runtime.types import PROPRIOCEPTION_DIM
 
 SubgoalStyle = Literal["simple", "grounded"]
 IMAGE_PLACEHOLDER = "<image>"  # where the tokens of an image go; the VLM session replaces it
@@ -110,9 +110,12 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class HighLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The policy that picks the subgoal: a VLM, or the simulator's own oracle, which has no weights."""
+    """The policy that picks the subgoal: a VLM, or the simulator's own oracle, which has no weights.
 
-    source: Literal["vlm", "oracle"] = "vlm"
+    `none`: there is none, and the goal itself is the subgoal. `camera` is then only that of the video.
+    """
+
+    source: Literal["vlm", "oracle", "none"] = "vlm"
     weights: str = ""
     adapter: str | None = None
     camera: str = "front"
@@ -131,10 +134,10 @@ class HighLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise FieldError(
                 "weights", expected="the folder of the VLM's weights", found="nothing", fix="add `high_level.weights`"
             )
-        if self.source == "oracle" and (self.weights or self.adapter):
+        if self.source != "vlm" and (self.weights or self.adapter):
             raise FieldError(
                 "weights",
-                expected="none with `source: oracle`",
+                expected=f"none with `source: {self.source}`",
                 found=repr(self.weights or self.adapter),
                 fix="remove `weights` and `adapter`, or set `source: vlm`",
             )
@@ -186,6 +189,8 @@ class LowLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     control_hz: Positive
     delta_mask: tuple[bool, ...]  # true: that action is learnt relative to the current state
     lower_case: bool
+    actions: ActionsConfig = ActionsConfig()
+    state: StateConfig = StateConfig()
     chunking: ChunkingConfig = ChunkingConfig()
     calls: Literal["chunked", "every_tick"] = "chunked"
     on_new_subgoal: Literal["finish", "discard"] = "finish"
@@ -202,12 +207,13 @@ class LowLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 found=self.execute,
                 fix="lower `execute` or raise `horizon`",
             )
-        if len(self.delta_mask) != PROPRIOCEPTION_DIM:
+        check_delta_mask(self.delta_mask, self.actions, self.state)
+        if self.actions.relative and self.chunking.kind != "none":
             raise FieldError(
-                "delta_mask",
-                expected=f"{PROPRIOCEPTION_DIM} entries (7 joints, gripper)",
-                found=len(self.delta_mask),
-                fix="give one entry per action dimension",
+                "chunking.kind",
+                expected="`none` with `actions.relative`",
+                found=f"`{self.chunking.kind}`",
+                fix="steps are counted from the measured pose, so that no chunk can begin with another's commands",
             )
         check_placeholders("prompt", self.prompt, set(), {"goal", "subgoal", "state"})
         if "{subgoal}" not in self.prompt and "{goal}" not in self.prompt:
@@ -225,12 +231,12 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     low_level: LowLevelConfig
 
     def __post_init__(self) -> None:
-        if (self.memory.kind == "none") != (self.high_level.source == "oracle"):
+        if (self.memory.kind == "none") == (self.high_level.source == "vlm"):
             raise FieldError(
                 "memory.kind",
-                expected="`none` exactly when `high_level.source` is `oracle`",
+                expected="`none` exactly when `high_level.source` is not `vlm`",
                 found=f"`{self.memory.kind}` with `{self.high_level.source}`",
-                fix="an oracle keeps no memory; a VLM needs memoryless, history, language or keyframes",
+                fix="only a VLM keeps a memory; it needs memoryless, history, language or keyframes",
             )
         keyframes = self.memory.keyframes
         if keyframes is None:

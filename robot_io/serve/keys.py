@@ -11,39 +11,21 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from memrt.robot_io.serve.images import MAX_SIDE, decode_image, is_encoded
+from memrt.runtime.actions_config import ActionsConfig, GripperRange
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.packaged import packaged_file
+from memrt.runtime.policy.actions import ActionLayout
 from memrt.runtime.policy.preprocess import resize_with_pad
 from memrt.runtime.strict_config import FieldError, convert, read_yaml
-from memrt.runtime.types import ARM_JOINTS, PROPRIOCEPTION_DIM, FloatArray, Frame, ImageArray, Observation, Subgoal
+from memrt.runtime.types import ARM_JOINTS, ActionSpace, FloatArray, Frame, ImageArray, Observation, Subgoal
 
 ProtocolName = Literal["openpi", "robomme", "vla-eval"]
 Key = str | tuple[str, ...]  # a key of the message, or the keys of maps within maps, outermost first
 MAX_TEXT = 4096  # characters of a goal or subgoal
 MAX_VALUES = 256  # of one proprioception array
-
-
-class GripperRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the other side calls a closed and an open gripper. Ours is 0 and 1."""
-
-    closed: float = 0.0
-    open: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.closed == self.open:
-            raise FieldError("open", expected="another value than `closed`", found=self.open, fix="correct one of them")
-
-    def opening(self, value: FloatArray) -> FloatArray:
-        """Theirs → 0 (closed) … 1 (open); exact for their 0 … 1."""
-        opening: FloatArray = (value - self.closed) / (self.open - self.closed)
-        return opening
-
-    def theirs(self, opening: FloatArray) -> FloatArray:
-        """0 (closed) … 1 (open) → theirs; exact for their 0 … 1."""
-        value: FloatArray = self.closed + opening * (self.open - self.closed)
-        return value
 
 
 class GripperKey(GripperRange, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +38,7 @@ class GripperKey(GripperRange, frozen=True, kw_only=True, forbid_unknown_fields=
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One YAML file. `cameras` go by the policy's names; `joints` is an array that begins with the seven joints [rad].
 
+    `actions` says what their action numbers mean, as in a policy's YAML.
     `subgoal`: where a client puts subgoals of its own, by style; one that comes replaces the high level's. `goal` is
     the task in words. As a client we send `prompt` there: a template of `{goal}` and `{subgoal}`.
     """
@@ -66,7 +49,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     gripper: GripperKey
     goal: Key = "prompt"
     subgoal: dict[Literal["simple", "grounded"], Key] = {}
-    action_gripper: GripperRange = GripperRange()
+    actions: ActionsConfig = ActionsConfig()
     # Control steps between two requests, by default the policy's `execute`. A vla-eval request is always one step.
     steps_per_request: Annotated[int, msgspec.Meta(ge=1)] | None = None
     buffer_cameras: tuple[str, ...] = ()  # robomme: whose pictures the views of `add_buffer` are, in order
@@ -100,6 +83,7 @@ class KeyMap:
     def __init__(self, keys: Keys, cameras: Iterable[str]) -> None:
         """Raises MemrtError when the mapping knows no key for a camera of the policy."""
         self.keys, self.cameras = keys, tuple(cameras)
+        self._layout = ActionLayout(keys.actions)
         if missing := [camera for camera in self.cameras if camera not in keys.cameras]:
             raise MemrtError(
                 f"keys of protocol {keys.protocol}",
@@ -138,17 +122,23 @@ class KeyMap:
             return ""
         return _text(value, key)
 
-    def theirs(self, actions: FloatArray) -> FloatArray:
-        """Our actions [..., 8] with the gripper in the other side's units."""
-        converted = actions.copy()
-        converted[..., -1] = self.keys.action_gripper.theirs(actions[..., -1])
-        return converted
+    @property
+    def space(self) -> ActionSpace:
+        """What the other side's actions mean."""
+        return self._layout.space
 
-    def ours(self, actions: FloatArray) -> FloatArray:
-        """The inverse of `theirs`; of more columns than ours the first eight, the gripper last."""
-        own = np.array(actions[..., :PROPRIOCEPTION_DIM], np.float64)
-        own[..., -1] = self.keys.action_gripper.opening(own[..., -1])
-        return own
+    def theirs(self, actions: FloatArray, proprioception: FloatArray) -> FloatArray:
+        """Our actions [horizon, 8] in the other side's numbers; `proprioception` is the observation's, float64 [8]."""
+        return self._layout.own(actions, proprioception)
+
+    def ours(self, actions: NDArray[Any], proprioception: FloatArray) -> FloatArray:
+        """The inverse of `theirs`. Of more columns than theirs has the first ones are taken, the gripper last."""
+        return self._layout.chunk(np.asarray(actions[:, : self._layout.dimensions], np.float64), proprioception)
+
+    @property
+    def columns(self) -> int:
+        """How many numbers an action of theirs has."""
+        return self._layout.dimensions
 
     def request(self, observation: Observation, goal: str, subgoal: Subgoal) -> dict[str, Any]:
         """The message that shows `observation` to another's server."""

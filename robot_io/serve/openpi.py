@@ -39,9 +39,9 @@ class OpenpiConversation:
                 "policy": self._policy.name,
                 "protocol": self._map.keys.protocol,
                 "cameras": list(self._map.cameras),
-                "action_space": "joint_position",  # absolute targets [rad], then the gripper
+                "action_space": self._map.keys.actions.space,
                 "action_horizon": low_level.horizon,
-                "action_dim": PROPRIOCEPTION_DIM,
+                "action_dim": self._map.columns,
                 "execute": low_level.execute,
                 "control_hz": low_level.control_hz,
             }
@@ -88,7 +88,7 @@ class OpenpiConversation:
         if self._recorded is None:
             episode.step += self._steps
         return {
-            "actions": key_map.theirs(answer.actions),
+            "actions": key_map.theirs(answer.actions, observation.proprioception),
             "state": observation.proprioception,
             "subgoal": answer.subgoal.text,
             "policy_timing": {

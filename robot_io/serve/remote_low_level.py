@@ -69,6 +69,7 @@ class RemoteLowLevel:
             self._connected(time.monotonic() + server.connect_ms / 1e3)
         except LateChunkError as missed:
             raise self._unusable(missed.found) from missed
+        self._check_space(server.keys)
 
     def noise(self, seed: int, call_index: int) -> NDArray[np.float32]:
         """Zeros: the server draws its own noise, so the same arguments do not give the same chunk."""
@@ -100,16 +101,29 @@ class RemoteLowLevel:
             self._drop()
             raise self._missed(f"{type(error).__name__} after {wait_ms:g} ms at most: {error}") from error
         told = self._understood(reply)
-        actions = self._actions(told)
+        actions = self._actions(told, observation.proprioception)
         self._has_answered = True
         return RemoteResult(
-            ActionChunk(actions, observation.t_ns + self._dt_ns, self._dt_ns, subgoal.revision),
+            ActionChunk(actions, observation.t_ns + self._dt_ns, self._dt_ns, subgoal.revision, self._map.space),
             {key: value for key, value in told.items() if key != "actions"},
         )
 
     def close(self) -> None:
         """Close the connection."""
         self._drop()
+
+    def _check_space(self, keys: str) -> None:
+        """Servers of ours say what their actions mean; openpi's do not."""
+        said, wanted = self.metadata.get("action_space"), self._map.keys.actions.space
+        if said in (None, wanted):
+            return
+        self._drop()
+        raise MemrtError(
+            f"policy server {self._server.url}",
+            expected=f"actions of space {wanted}, as `actions` of the keys `{keys}` says",
+            found=f"{said!r:.80}, as the server says",
+            fix="correct `actions.space` in the keys, or name the keys that belong to this server",
+        )
 
     def _check_health(self) -> None:
         address = urlsplit(self._server.url)
@@ -175,19 +189,18 @@ class RemoteLowLevel:
                 raise self._missed(error.found) from error
             raise
 
-    def _actions(self, told: dict[str, Any]) -> FloatArray:
+    def _actions(self, told: dict[str, Any], proprioception: FloatArray) -> FloatArray:
         actions, horizon = told.get("actions"), self._settings.horizon
         rows: NDArray[Any] = actions if isinstance(actions, np.ndarray) and actions.dtype.kind in "fiu" else np.empty(0)
-        if rows.ndim == 2 and rows.shape[1] >= PROPRIOCEPTION_DIM and (self._has_answered or len(rows) == horizon):
-            ours = self._map.ours(rows)
-            ours[:, -1] = ours[:, -1].clip(0.0, 1.0)  # an opening; a network may overshoot it by a percent
-            return ours
+        columns = self._map.columns
+        if rows.ndim == 2 and rows.shape[1] >= columns and (self._has_answered or len(rows) == horizon):
+            return self._map.ours(rows, proprioception)
         if self._has_answered:
             return np.empty((0, PROPRIOCEPTION_DIM))
         found = f"`actions` {list(actions.shape)}" if isinstance(actions, np.ndarray) else f"{sorted(told)}"
         raise MemrtError(
             f"policy server {self._server.url}",
-            expected=f"`actions` [{horizon}, {PROPRIOCEPTION_DIM} or more], as `low_level.horizon` says",
+            expected=f"`actions` [{horizon}, {columns} or more], as `low_level.horizon` says",
             found=found,
             fix="name the policy that belongs to this server, or correct its horizon",
         )

@@ -16,6 +16,7 @@ from memrt.robot_io.serve.openpi import OpenpiConversation
 from memrt.robot_io.serve.server import Limits, PolicyServer
 from memrt.robot_io.serve.vla_eval import VlaEvalConversation
 from memrt.runtime.config import PolicyConfig
+from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.protocols import HighLevel, LowLevel
 from memrt.runtime.loop.realtime import warm_up
 from memrt.runtime.loop.settings import LoopSettings
@@ -54,9 +55,13 @@ class Serving:
         return self.high_level is not None and self.policy.memory.kind == "keyframes"
 
     def server(self) -> PolicyServer:
-        """The server, not running yet. Raises MemrtError when the keys know no key for a camera of the policy."""
+        """The server, not running yet.
+
+        Raises MemrtError when the keys know no key for a camera of the policy, or clients expect other actions.
+        """
         host = PolicyHost(self.high_level, self.low_level, self.settings)
         key_map = KeyMap(self.keys, self.cameras)
+        self._check_actions()
         kind = VlaEvalConversation if self.keys.protocol == "vla-eval" else OpenpiConversation
 
         def converse() -> Conversation:
@@ -66,6 +71,17 @@ class Serving:
         if self.one_client:
             limits = replace(limits, connections=1)
         return PolicyServer(converse, limits)
+
+    def _check_actions(self) -> None:
+        wanted, given = self.keys.actions, self.policy.low_level.actions
+        if wanted.space != given.space or wanted.relative:
+            steps = " in steps from where the arm is" if wanted.relative else ""
+            raise MemrtError(
+                "actions of the served policy",
+                expected=f"{wanted.space}{steps}, as `actions` of the keys says that clients execute",
+                found=f"{given.space}, as the policy `{self.policy.name}` gives",
+                fix="correct `actions` in a copy of configs/protocols/*.yaml and give that with --keys, or the client",
+            )
 
     def run(self, host: str, port: int, ready: Callable[[int], None]) -> PolicyServer:
         """Serve until SIGINT or SIGTERM; `ready` is told the port. The server that ran, for its counts."""

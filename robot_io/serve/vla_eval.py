@@ -72,7 +72,7 @@ class VlaEvalConversation:
         if message.kind != "observation":
             return None
         action = self._act(message)
-        return _pack("action", {"actions": self._map.theirs(action)}, message.seq)
+        return _pack("action", {"actions": action}, message.seq)
 
     def refusal(self, error: MemrtError, message: Message | None) -> bytes:
         """An error message with the number of what it answers; 0 when that could not be read."""
@@ -93,7 +93,10 @@ class VlaEvalConversation:
         }
 
     def _act(self, message: Message) -> FloatArray:
-        """float64 [8]: the action for this control step, of a new chunk when `execute` steps of the last are over."""
+        """The action for this control step, in the harness's numbers, float64 [n].
+
+        It is of a new chunk when `execute` steps of the last are over.
+        """
         episode, key_map = self._episode, self._map
         episode.step += message.skipped
         played = episode.step - self._began_at
@@ -103,7 +106,8 @@ class VlaEvalConversation:
             observation = key_map.observation(message.payload, episode.now_ns, episode.step)
             episode.look(observation, goal, key_map.subgoal(message.payload, self._policy.memory.subgoal_style))
             if over:
-                self._actions, _ = episode.act(observation)
+                actions, _ = episode.act(observation)
+                self._actions = key_map.theirs(actions, observation.proprioception)
                 self._began_at, played = episode.step, 0
         assert self._actions is not None, "the first observation of an episode gives a chunk"
         episode.step += 1

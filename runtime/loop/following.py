@@ -6,7 +6,7 @@ import numpy as np
 
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.policy.chunking import sample
-from memrt.runtime.types import ARM_JOINTS, ActionChunk, PlayingChunk
+from memrt.runtime.types import ARM_JOINTS, ActionChunk, ActionSpace, PlayingChunk
 
 
 class Followed:
@@ -26,7 +26,8 @@ class Followed:
 
     def take(self, chunk: ActionChunk) -> float | None:
         """Note a chunk that was sent. Returns the seam: how far its first action is from what the robot had been told
-        for the same time, the largest joint's distance [rad]; None when nothing was left to be continued.
+        for the same time, the largest joint's distance [rad] (of velocities [rad/s], of poses the largest coordinate's
+        [m]); None when nothing was left to be continued.
         """
         times_ns = chunk.t0_ns + np.arange(len(chunk.actions), dtype=np.int64) * chunk.dt_ns
         if not len(self._times_ns):
@@ -35,7 +36,8 @@ class Followed:
         seam = None
         if self._times_ns[0] <= chunk.t0_ns <= self._times_ns[-1]:
             old = sample(self._times_ns, self._actions, times_ns[:1])[0]
-            seam = float(np.abs(chunk.actions[0] - old)[:ARM_JOINTS].max())
+            compared = 3 if chunk.space is ActionSpace.CARTESIAN_POSE else ARM_JOINTS
+            seam = float(np.abs(chunk.actions[0] - old)[:compared].max())
         end = int(np.searchsorted(self._times_ns, chunk.t0_ns))
         older = slice(max(0, end - self._settings.horizon), end)
         self._times_ns = np.concatenate((self._times_ns[older], times_ns))

@@ -213,7 +213,7 @@ class _LockstepRun:
         record.sent(chunk)
         seam = self._followed.take(chunk)
         if seam is not None:
-            record.seam(seam)
+            record.seam(seam, chunk.space)
         self._revision = self.subgoal.revision
         self.observer.sent(self._calls - 1, chunk, self.now_ns)
 

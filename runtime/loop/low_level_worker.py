@@ -175,7 +175,7 @@ class LowLevelWorker:
         self._observer.sent(self._calls - 1, chunk, now_ns)
         seam = self._followed.take(chunk)
         if seam is not None:
-            shared.record.seam(seam)
+            shared.record.seam(seam, chunk.space)
         self._newest = SentChunk(observation.t_ns, chunk.end_ns, subgoal.revision)
 
     def _note_gap(self, chunk: ActionChunk, now_ns: int) -> None:

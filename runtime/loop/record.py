@@ -13,9 +13,15 @@ import numpy as np
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.distribution import Distribution
 from memrt.runtime.loop.stages import AMOUNTS, stage_durations
-from memrt.runtime.types import ActionChunk, Subgoal
+from memrt.runtime.types import ActionChunk, ActionSpace, Subgoal
 
 SUBGOALS_KEPT = 512  # newest; an episode has about ten
+
+SEAM_UNITS = {
+    ActionSpace.JOINT_POSITION: "rad",
+    ActionSpace.JOINT_VELOCITY: "rad/s",
+    ActionSpace.CARTESIAN_POSE: "m",
+}
 
 Status = Literal["running", "success", "failure", "stopped", "held", "fault", "time_over"]
 Judge = Literal["robot", "operator", "run"]
@@ -74,8 +80,8 @@ class RunRecord:
     """One run. `latencies` are keyed by stage ("high level", "high level: decode", "low level: step", ...).
 
     `amounts` are what calls counted, keyed alike ("high level: new tokens"), and "seam [µrad]": the jumps from chunk to
-    chunk. `unmeasured_ns` of `duration_ns` had passed when the measurement was restarted: rates, latencies, amounts,
-    counts and starvation are of the time since.
+    chunk (in µrad/s and µm in other action spaces). `unmeasured_ns` of `duration_ns` had passed when the measurement
+    was restarted: rates, latencies, amounts, counts and starvation are of the time since.
     `outcome_by` is who ended the run with its `status`: the robot, which knows its task (the simulator does), the
     operator, or the run itself (time over, a hold, a fault).
     `actions_sha256` covers every chunk sent, times included relative to the first: two lock-step runs of one seed on
@@ -113,9 +119,9 @@ class RunRecord:
             if value is not None:
                 self._amount(f"{prefix}: {name.replace('_', ' ')}", int(value))
 
-    def seam(self, jump_rad: float) -> None:
+    def seam(self, jump: float, space: ActionSpace) -> None:
         """Record how far a chunk's first action was from what the robot had been told for that time."""
-        self._amount("seam [µrad]", round(jump_rad * 1e6))
+        self._amount(f"seam [µ{SEAM_UNITS[space]}]", round(jump * 1e6))
 
     def _amount(self, name: str, value: int) -> None:
         self.amounts.setdefault(name, Distribution()).add(value)

@@ -1,4 +1,4 @@
-"""The low-level policy: an observation and a subgoal become a timed chunk of joint targets."""
+"""The low-level policy: an observation and a subgoal become a timed chunk of actions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.config import LowLevelConfig
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.actions import ActionLayout, slowed
 from memrt.runtime.policy.chunking import Guidance, executed, leftover, soft_mask
 from memrt.runtime.policy.low_level_config import LowLevelModel
 from memrt.runtime.policy.low_level_session import Denoised, LowLevelSession
@@ -22,8 +23,6 @@ from memrt.runtime.policy.preprocess import (
     discretise_state,
     prompt_uses_state,
     resize_with_pad,
-    to_absolute,
-    to_delta,
 )
 from memrt.runtime.policy.prompt_tokens import PromptTokens
 from memrt.runtime.ready_engines import ReadyEngines
@@ -51,14 +50,18 @@ class LowLevelInterface:
 
     def __init__(self, settings: LowLevelConfig, model: LowLevelModel, tokens: PromptTokens, stats: NormStats) -> None:
         """Raises MemrtError when the policy's settings are not those the weights were built for."""
+        layout = ActionLayout(settings.actions, settings.state, settings.delta_mask)
+        actions = stats.actions.without_padding(layout.dimensions)
+        state = stats.state.without_padding(PROPRIOCEPTION_DIM)
+        ignored = not prompt_uses_state(settings.prompt)  # then nothing is normalised by the state's stats
         for name, wanted, built in (
             ("image_size", settings.image_size, model.image_size),
             ("horizon", settings.horizon, model.horizon),
             ("denoise_steps", settings.denoise_steps, model.denoise_steps),
             ("number of cameras", len(settings.cameras), min(len(settings.cameras), model.max_views)),
-            ("action dimensions", PROPRIOCEPTION_DIM, min(PROPRIOCEPTION_DIM, model.action_dim)),
-            ("norm stats of actions", PROPRIOCEPTION_DIM, stats.actions.dimensions),
-            ("norm stats of the state", PROPRIOCEPTION_DIM, stats.state.dimensions),
+            ("action dimensions", layout.dimensions, min(layout.dimensions, model.action_dim)),
+            ("norm stats of actions", layout.dimensions, actions.dimensions),
+            ("norm stats of the state", state.dimensions if ignored else PROPRIOCEPTION_DIM, state.dimensions),
         ):
             if wanted != built:
                 raise MemrtError(
@@ -67,9 +70,10 @@ class LowLevelInterface:
                     found=f"{built} (its weights)",
                     fix="correct the policy's low_level block, or name the weights that belong to it",
                 )
-        self._settings, self._tokens, self._stats = settings, tokens, stats
+        self._settings, self._tokens, self._stats = settings, tokens, NormStats(state, actions)
+        self._layout = layout
         self._dt_ns = round(NS_PER_S / settings.control_hz)
-        self._uses_state = prompt_uses_state(settings.prompt)
+        self._uses_state = not ignored
         self._action_dim = model.action_dim
 
     def images(self, observation: Observation) -> list[NDArray[np.uint8]]:
@@ -88,18 +92,18 @@ class LowLevelInterface:
         """Token ids of the policy's template."""
         state = np.empty(0, np.int64)
         if self._uses_state:
-            state = discretise_state(self._stats.state.normalise(observation.proprioception))
+            state = discretise_state(self._stats.state.normalise(self._layout.state(observation.proprioception)))
         settings = self._settings
         return self._tokens.prompt(
             settings.prompt, goal=goal, subgoal=subgoal, state=state, lower_case=settings.lower_case
         )
 
     def chunk(self, normalised: NDArray[np.float32], observation: Observation, revision: int) -> ActionChunk:
-        """Normalised model output [horizon, ≥ 8] → absolute joint targets for t + dt, t + 2 dt, ..."""
-        own = self._stats.actions.unnormalise(normalised[:, :PROPRIOCEPTION_DIM])
-        actions = to_absolute(own, observation.proprioception, self._settings.delta_mask)
-        actions[:, -1] = actions[:, -1].clip(0.0, 1.0)  # an opening; a network may overshoot it by a percent
-        return ActionChunk(actions, observation.t_ns + self._dt_ns, self._dt_ns, revision)
+        """Normalised model output [horizon, at least the policy's dimensions] → actions for t + dt, t + 2 dt, ..."""
+        layout = self._layout
+        own = self._stats.actions.unnormalise(normalised[:, : layout.dimensions])
+        actions = layout.chunk(own, observation.proprioception)
+        return ActionChunk(actions, observation.t_ns + self._dt_ns, self._dt_ns, revision, layout.space)
 
     def continued(
         self, playing: PlayingChunk | None, observation: Observation
@@ -107,20 +111,20 @@ class LowLevelInterface:
         """What `denoise` needs to continue `playing`: `prefix_actions` or `guidance`, as the settings ask, or neither.
 
         The leftover of the playing chunk in the network's space: absolute targets become relative to the state of this
-        observation where the policy's actions are, then they are normalised.
+        observation where the policy's actions are, velocities get their pace back, then they are normalised.
         """
-        settings, kind = self._settings, self._settings.chunking.kind
+        settings, layout, kind = self._settings, self._layout, self._settings.chunking.kind
         if playing is None or kind == "none":
             return None, None
-        absolute = leftover(playing, observation.t_ns, settings.horizon)
-        if not len(absolute):
+        left = leftover(playing, observation.t_ns, settings.horizon)
+        if not len(left):
             return None, None
-        own = to_delta(absolute, observation.proprioception, settings.delta_mask)
+        own = layout.own(slowed(left, layout.space, playing.dt_ns / self._dt_ns), observation.proprioception)
         normalised = self._stats.actions.normalise(own).astype(np.float32)
         if kind == "prefix":
             clean = normalised[: min(playing.delay_steps, settings.horizon - 1)]
             # As in training, the dimensions that the robot does not have are zero.
-            return np.pad(clean, ((0, 0), (0, self._action_dim - PROPRIOCEPTION_DIM))), None
+            return np.pad(clean, ((0, 0), (0, self._action_dim - layout.dimensions))), None
         execute = executed(settings.calls, settings.execute, playing.delay_steps)
         weights = soft_mask(playing.delay_steps, execute, settings.horizon)
         return None, Guidance(normalised, weights, settings.chunking.beta)

@@ -104,6 +104,16 @@ class Quantiles:
         """[..., dimensions] in model units → float64 in physical units; the inverse of `normalise`."""
         return (np.asarray(values, dtype=np.float64) + 1.0) * 0.5 * self.span + self.q01
 
+    def without_padding(self, dimensions: int) -> Quantiles:
+        """The first `dimensions`, where all further ones are the zeros that stats are padded with; else all there are.
+
+        Statistics of more dimensions that move are of another robot, and must not be cut to fit.
+        """
+        padding = slice(dimensions, None)
+        if self.q01[padding].any() or self.q99[padding].any():
+            return self
+        return Quantiles(self.q01[:dimensions], self.q99[:dimensions])
+
     @classmethod
     def of(cls, samples: NDArray[Any]) -> Quantiles:
         """The quantiles of samples [N, dimensions]."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from memrt.runtime.actions_config import SPACE_NAMES
 from memrt.runtime.loop.observer import HighLevelCall, LowLevelCall
 from memrt.runtime.loop.stages import AMOUNTS, stage_durations
 from memrt.runtime.recording.messages import (
@@ -99,6 +100,7 @@ def chunk_of(chunk: ActionChunk) -> Chunk:
         dt_ns=chunk.dt_ns,
         subgoal_revision=chunk.subgoal_revision,
         actions=np.asarray(chunk.actions, np.float64).tolist(),
+        space=SPACE_NAMES[chunk.space],
     )
 
 

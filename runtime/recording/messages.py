@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from memrt.runtime.actions_config import SpaceName
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.types import Frame, ImageArray
 
@@ -147,12 +148,16 @@ class SubgoalFollowed(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """`actions` [horizon][8]: joint targets [rad] and gripper opening; action i is meant for `t0_ns + i * dt_ns`."""
+    """`actions` [horizon][8]: joint targets [rad] and gripper opening; action i is meant for `t0_ns + i * dt_ns`.
+
+    Of other action spaces: joint velocities [rad/s], or position [m] and unit quaternion (w, x, y, z) of the tool.
+    """
 
     t0_ns: int
     dt_ns: int
     subgoal_revision: int
     actions: list[Numbers]
+    space: SpaceName = "joint_position"
 
 
 class Playing(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from memrt.runtime.config import (
     resolve_weights,
 )
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.types import ActionSpace
 
 
 def values(name: str = "am_grounded") -> dict:
@@ -41,7 +42,7 @@ REFERENCE = ("am_grounded", "am_simple", "memoryless", "oracle_grounded", "oracl
 
 
 def test_packaged_policies_load_and_survive_the_manifest():
-    assert policy_names() == sorted([*REFERENCE, "memer", "robomme_am_grounded"])
+    assert policy_names() == sorted([*REFERENCE, "libero", "memer", "memer_droid", "robomme_am_grounded"])
     for name in policy_names():
         policy = load_policy(name)
         assert policy.name == name
@@ -178,13 +179,24 @@ def test_missing_key():
         ("low_level.cameras", ["front", "front"], "different camera names"),
         ("low_level.cameras", [], "different camera names"),
         ("low_level.delta_mask", [True] * 7, "8 entries"),
+        ("low_level.delta_mask", [True] * 14, "14, as of two arms"),
+        ("low_level.actions", {"space": "joint_velocity"}, "false throughout with `actions.space: joint_velocity`"),
+        ("low_level.actions", {"space": "cartesian_pose"}, "7 entries (3, axis_angle, gripper)"),
+        ("low_level.actions", {"scale": 3.0}, "none for joint positions and absolute poses"),
+        ("low_level.actions", {"clip": 1.0}, "none for joint positions and absolute poses"),
+        ("low_level.actions", {"space": "joint_velocity", "scale": [1.0, 2.0]}, "or 7 of them"),
+        ("low_level.actions", {"space": "joint_velocity", "scale": 0.0}, "a factor other than 0"),
+        ("low_level.actions", {"relative": True}, "false, except for a `cartesian_pose`"),
+        ("low_level.actions", {"gripper": {"closed": 1.0}}, "another value than `closed`"),
+        ("low_level.actions", {"space": "torque"}, "low_level.actions.space"),
+        ("low_level.actions", {"speed": 1}, "unknown key `low_level.actions.speed`"),
         ("low_level.prompt", "Task: {state}", "`{subgoal}` or `{goal}`"),
         ("low_level.prompt", "Task: {subgoal} {task}", "{goal} {state} {subgoal}"),
         ("low_level.prompt", "Task: {subgoal", "balanced braces"),
         ("low_level.prompt", "Task: {subgoal!r}", "placeholders"),
         ("high_level.weights", "", "add `high_level.weights`"),
         ("high_level.source", "oracle", "remove `weights`"),
-        ("memory.kind", "none", "exactly when `high_level.source` is `oracle`"),
+        ("memory.kind", "none", "exactly when `high_level.source` is not `vlm`"),
         ("memory.kind", "memoryless", "placeholders"),
         ("memory.user", "{goal} {action_memory}", "exactly one `<image>`"),
         ("memory.user", "{goal} {action_memory} <image><image>", "found 2 of them"),
@@ -277,3 +289,19 @@ def test_frames_are_square_or_height_and_width():
 
 def test_the_answer_must_fit_behind_a_prompt():
     assert "high_level.context_tokens" in refusal(with_change("high_level.context_tokens", 128))
+
+
+def test_two_chunks_of_steps_cannot_continue_each_other():
+    data = policy_to_dict(load_policy("libero"))
+    data["low_level"]["chunking"] = {"kind": "guided"}
+    assert "`none` with `actions.relative`" in refusal(data)
+
+
+def test_what_the_published_policies_actions_mean():
+    """openpi's configurations and the environments they were trained in."""
+    droid, libero = (load_policy(name).low_level for name in ("memer_droid", "libero"))
+    assert (droid.horizon, droid.execute, droid.control_hz) == (15, 8, 15.0)
+    assert droid.actions.action_space is ActionSpace.JOINT_VELOCITY
+    assert droid.actions.scale == pytest.approx(0.2 * 15.0)
+    assert (libero.horizon, libero.execute, libero.actions.dimensions) == (10, 5, 7)
+    assert load_policy("robomme_am_grounded").low_level.actions.gripper.closed == -1.0

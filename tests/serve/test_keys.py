@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import STATE, openpi_request, picture
 
-from memrt.robot_io.serve.keys import GripperRange, KeyMap, load_keys
+from memrt.robot_io.serve.keys import KeyMap, load_keys
+from memrt.runtime.actions_config import GripperRange
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.types import Frame, Observation, Subgoal
+from memrt.runtime.types import ActionSpace, Frame, Observation, Subgoal
 
 CAMERAS = ("front", "wrist")
 SUBGOAL = Subgoal("lift it <1, 2>", 3, 0)
@@ -59,10 +60,31 @@ def test_our_own_gripper_units_change_no_bit():
 def test_longer_actions_and_other_gripper_units_become_ours():
     key_map = KeyMap(load_keys("openpi"), CAMERAS)
     actions = np.arange(20.0).reshape(2, 10) / 100
-    ours = key_map.ours(actions)
+    ours = key_map.ours(actions, STATE)
     assert ours.shape == (2, 8)
     assert np.allclose(ours[:, 7], 1.0 - actions[:, 7])
-    assert np.allclose(key_map.theirs(ours), actions[:, :8])
+    assert np.allclose(key_map.theirs(ours, STATE), actions[:, :8])
+
+
+def test_droids_velocities_become_radians_per_second_and_back():
+    key_map = KeyMap(load_keys("openpi-droid"), CAMERAS)
+    actions = np.tile([0.1, -0.2, 0.5, 1.5, -1.5, 0.0, 1.0, 0.25], (15, 1))
+    ours = key_map.ours(actions, STATE)
+    assert key_map.space is ActionSpace.JOINT_VELOCITY
+    assert np.allclose(ours[0], [0.3, -0.6, 1.5, 3.0, -3.0, 0.0, 3.0, 0.75])  # 1 is 0.2 rad in 1/15 s
+    assert np.allclose(key_map.theirs(ours, STATE), actions.clip(-1.0, 1.0))
+
+
+def test_robommes_gripper_is_not_cut_in_half():
+    """ManiSkill's command is -1 to 1, its measured finger 0 to 4 cm."""
+    for name in ("robomme", "vla-eval"):
+        key_map = KeyMap(load_keys(name), CAMERAS)
+        commands = np.zeros((3, 8))
+        commands[:, 7] = -1.0, 0.0, 1.0
+        ours = key_map.ours(commands, STATE)
+        assert ours[:, 7].tolist() == [0.0, 0.5, 1.0]
+        assert key_map.theirs(ours, STATE)[:, 7].tolist() == [-1.0, 0.0, 1.0]
+        assert np.allclose(key_map.request(observed(), "", SUBGOAL)[key_map.keys.joints][7], 0.04 * STATE[7])
 
 
 def test_a_camera_without_a_key_is_refused():
@@ -71,7 +93,7 @@ def test_a_camera_without_a_key_is_refused():
 
 
 def test_an_unknown_name_is_told_the_known_ones():
-    with pytest.raises(MemrtError, match=r"one of openpi, robomme, vla-eval.*did you mean `robomme`"):
+    with pytest.raises(MemrtError, match=r"one of openpi, openpi-droid, robomme, vla-eval.*did you mean `robomme`"):
         load_keys("robome")
 
 
@@ -81,7 +103,9 @@ def test_an_unknown_name_is_told_the_known_ones():
         ({"camera": {}}, "unknown key `camera`"),
         ({"protocol": "pickle"}, "protocol"),
         ({"prompt": "{state}"}, "at most {goal} and {subgoal}"),
-        ({"action_gripper": {"closed": 1, "open": 1}}, "another value than `closed`"),
+        ({"actions": {"gripper": {"closed": 1, "open": 1}}}, "another value than `closed`"),
+        ({"actions": {"space": "torque"}}, "actions.space"),
+        ({"actions": {"scale": 3.0}}, "none for joint positions and absolute poses"),
         ({"gripper": {"key": "g", "index": -1}}, "gripper.index"),
         ({"steps_per_request": 0}, "steps_per_request"),
         ({"joints": 3}, "joints"),

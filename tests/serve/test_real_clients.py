@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from memrt.robot_io.serve.keys import GripperRange, load_keys
+from memrt.robot_io.serve.keys import load_keys
+from memrt.runtime.actions_config import ActionsConfig
 from memrt.runtime.bundle import load_bundle
 from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.loop.lockstep import run_lockstep
@@ -100,7 +101,7 @@ def servers(tmp_path_factory):
             # The simulator's gripper units are ours: DROID's would cost the last bit.
             keys = load_keys(protocol)
             gripper = msgspec.structs.replace(keys.gripper, closed=0.0, open=1.0)
-            keys = msgspec.structs.replace(keys, gripper=gripper, action_gripper=GripperRange())
+            keys = msgspec.structs.replace(keys, gripper=gripper, actions=ActionsConfig())
             file = folder / f"{protocol}.yaml"
             file.write_text(json.dumps(msgspec.to_builtins(keys)))
             command = [sys.executable, "-c", "from memrt.runtime.cli import main; main()", "serve", "--port", "0"]
