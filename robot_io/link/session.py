@@ -2,8 +2,8 @@
 
 Modes: DISARMED --arm--> RUNNING --stop--> STOPPED --resume--> RUNNING; FAULT from anywhere, left only by the hello of a
 new session (into DISARMED), and never while the driver itself reports a fault. Silence is measured between receipts on
-the node's own clock, so no error of clock synchronisation can delay it. It ends a session that was RUNNING; a robot
-that stands still waits for its client, until another one says hello.
+the node's own clock, so no error of clock synchronisation can delay it. It ends a session that was RUNNING, and brakes
+an arm on its way home; a robot that stands still waits for its client, until another one says hello.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class NodeSession:
         self._heard_ns = 0
         self._stops = 0
         self._ended = False  # by silence while RUNNING
+        self._going_home = False  # the one motion that is not RUNNING
         self.session: int | None = None
         self.mode = RobotMode.DISARMED
         self.fault = ""
@@ -74,7 +75,7 @@ class NodeSession:
         self._used.append(hello.session)
         self.session = hello.session
         self._heard_ns = now_ns
-        self._stops, self._ended = 0, False
+        self._stops, self._ended, self._going_home = 0, False, False
         self.braked_for_silence = False
         self.mode, self.fault = (RobotMode.FAULT, driver_fault) if driver_fault else (RobotMode.DISARMED, "")
         return ""
@@ -93,9 +94,9 @@ class NodeSession:
         """The watchdog: to be called every few milliseconds."""
         if driver_fault and self.mode is not RobotMode.FAULT:
             return self._enter_fault(driver_fault)
-        if self.mode is not RobotMode.RUNNING:
-            return Reaction.NOTHING
         silence_ns = now_ns - self._heard_ns
+        if self.mode is not RobotMode.RUNNING:
+            return self._brake_on_the_way_home(silence_ns)
         if self._silent(now_ns):
             self._ended = True
             return self._enter_fault(f"the link was silent for {silence_ns / NS_PER_MS:.0f} ms")
@@ -113,7 +114,7 @@ class NodeSession:
         if command.session != self.session:
             return NO_SESSION, Reaction.NOTHING
         if command.kind == "stop":
-            self._stops = max(self._stops, command.stops)
+            self._stops, self._going_home = max(self._stops, command.stops), False
             if self.mode is RobotMode.RUNNING:
                 self.mode = RobotMode.STOPPED
             return "", Reaction.BRAKE
@@ -122,11 +123,20 @@ class NodeSession:
         refusal = self._refusal(command, at_rest)
         if refusal or self.mode is RobotMode.RUNNING:
             return refusal, Reaction.NOTHING
-        if command.kind == "home":
+        self._going_home = command.kind == "home"
+        if self._going_home:
             return "", Reaction.GO_HOME
         self.mode = RobotMode.RUNNING
         self.braked_for_silence = False
         return "", Reaction.FOLLOW
+
+    def _brake_on_the_way_home(self, silence_ns: int) -> Reaction:
+        """An arm that was sent home and lost its client stops where it is, and waits."""
+        if not self._going_home or silence_ns <= self._watchdog.brake_after_ns:
+            return Reaction.NOTHING
+        self._going_home = False
+        self.silences += 1
+        return Reaction.BRAKE
 
     def _refusal(self, command: Command, at_rest: bool) -> str:
         """Why a command that sets the robot in motion must not be carried out, or ""."""

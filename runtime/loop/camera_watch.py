@@ -18,7 +18,10 @@ GLANCE_ROWS = 16  # every so many rows are compared first: live pictures differ 
 
 @dataclass(frozen=True, slots=True)
 class OldestPicture:
-    """The least recent of the pictures a policy needs; `t_ns` is when a frozen one was first seen."""
+    """The least recent of the pictures a policy needs; `t_ns` is when a frozen one was first seen.
+
+    `camera` is "" where none is needed: then it is the observation itself.
+    """
 
     camera: str
     t_ns: int
@@ -27,6 +30,8 @@ class OldestPicture:
     def trouble(self, now_ns: int) -> str:
         """What is wrong with it, for people."""
         age_s = (now_ns - self.t_ns) / NS_PER_S
+        if not self.camera:
+            return f"no new observation for {age_s:.1f} s"
         if self.frozen:
             return f"camera `{self.camera}` is frozen: the same picture for {age_s:.1f} s although the arm moved"
         return f"camera `{self.camera}` is lost: no new picture for {age_s:.1f} s"

@@ -274,7 +274,8 @@ class RealtimeLoop:
         try:
             self.stop(reason)
         except MemrtError as error:
-            self._end("fault", f"{reason}; then {error}")
+            gone = self._robot.fault_reason  # then the reason to hold was only what was seen of it first
+            self._end("fault", f"{gone or reason}; then {error}")
         else:
             if self._end_on_hold:
                 self._end("held", reason)

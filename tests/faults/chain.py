@@ -7,15 +7,20 @@ the first look after a deadline is compared with the looks there were, not with 
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import zmq
 from arm_driver import Rig, eventually
 from scripted import DT_NS, EXECUTE, HORIZON, Names, Notes, Swings
 
-from memrt.robot_io.link.session import Watchdog
+from memrt.robot_io.link.endpoints import Endpoints
+from memrt.robot_io.link.session import Reaction, Watchdog
+from memrt.robot_io.link.sockets import open_socket
+from memrt.robot_io.link.streams import State, decode_state
 from memrt.runtime._core import SeamLimits
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.loop.realtime import RealtimeLoop
@@ -186,6 +191,68 @@ class Watched:
         """Times [s] and joints [n, 7]."""
         times = sorted(self._samples)
         return np.array(times) / NS_PER_S, np.array([self._samples[t] for t in times])
+
+
+class Looks:
+    """What the node's watchdog saw: every look at the silence of its client [ns], and what it did about it."""
+
+    def __init__(self, node) -> None:
+        self.seen: list[tuple[int, Reaction]] = []
+        session, check = node._session, node._session.check
+
+        def noted(now_ns: int, driver_fault: str) -> Reaction:
+            silence_ns, running = now_ns - session._heard_ns, session.mode is RobotMode.RUNNING
+            reaction = check(now_ns, driver_fault)
+            if running:
+                self.seen.append((silence_ns, reaction))
+            return reaction
+
+        session.check = noted
+
+    def first_after(self, silence_ns: int) -> tuple[int, Reaction]:
+        """The first look, of those since the last message, at a longer silence."""
+        newest: list[tuple[int, Reaction]] = []
+        for look in reversed(self.seen):
+            if newest and look[0] > newest[-1][0]:
+                break
+            newest.append(look)
+        return next(look for look in reversed(newest) if look[0] > silence_ns)
+
+
+class StateListener:
+    """A second subscriber: every state that a node publishes, whoever commands it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.states: list[State] = []
+        self._context = zmq.Context()
+        self._socket = open_socket(self._context, zmq.SUB)
+        self._socket.subscribe(b"")
+        self._socket.connect(Endpoints.of(endpoint).state)
+        self._quit = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._quit.is_set():
+            if self._socket.poll(20):
+                state = decode_state(self._socket.recv())
+                if isinstance(state, State):
+                    self.states.append(state)
+
+    def modes_since(self, t_ns: int) -> list[RobotMode]:
+        """In order, each once for as long as it lasted."""
+        modes = [state.mode for state in list(self.states) if state.sent_ns > t_ns]
+        return [mode for mode, _ in itertools.groupby(modes)]
+
+    def speed(self) -> float:
+        """Of the fastest joint between the two newest states [rad/s]."""
+        old, new = self.states[-2], self.states[-1]
+        return float(np.abs(new.proprioception - old.proprioception)[:-1].max()) / ((new.t_ns - old.t_ns) / NS_PER_S)
+
+    def close(self) -> None:
+        self._quit.set()
+        self._thread.join()
+        self._context.destroy(linger=0)
 
 
 def largest_rates(times_s: FloatArray, joints: FloatArray) -> list[FloatArray]:

@@ -28,12 +28,11 @@ class SessionMachine(RuleBasedStateMachine):
         self.driver_fault = ""
         self.ended = False
         self.follows = False  # whether the driver was last told to follow
+        self.goes_home = False  # or to go home
 
     def apply(self, reaction: Reaction) -> None:
-        if reaction is Reaction.FOLLOW:
-            self.follows = True
-        elif reaction is Reaction.BRAKE:
-            self.follows = False
+        if reaction is not Reaction.NOTHING:
+            self.follows, self.goes_home = reaction is Reaction.FOLLOW, reaction is Reaction.GO_HOME
 
     def silent_ms(self) -> float:
         return (self.now_ns - self.heard_ns) / NS_PER_MS
@@ -54,7 +53,7 @@ class SessionMachine(RuleBasedStateMachine):
             assert not error
             if identity != self.client:
                 self.client, self.heard_ns, self.stops = identity, self.now_ns, 0
-                self.follows = self.ended = False  # the node brakes at every new session
+                self.follows = self.goes_home = self.ended = False  # the node brakes at every new session
                 assert self.session.mode is (RobotMode.FAULT if self.driver_fault else RobotMode.DISARMED)
 
     @rule(ms=st.sampled_from([1, 10, 49, 60, 150, 250]))
@@ -127,6 +126,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.check()
         if self.client is not None and self.silent_ms() > BRAKE_MS:
             assert not self.follows
+            assert not self.goes_home
         if self.client is not None and self.silent_ms() > FAULT_MS:
             assert self.session.mode is not RobotMode.RUNNING
 

@@ -1,0 +1,45 @@
+"""The runtime as a process of its own, for tests that kill or stop it: `python runtime_process.py ENDPOINT`.
+
+Prints `following` when the first chunks have left, and at the end how the run ended, as one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from scripted import DT_NS, EXECUTE, HORIZON, Names, Notes, Swings
+
+from memrt.robot_io.link.client import LinkRobot
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.loop.realtime import RealtimeLoop
+from memrt.runtime.loop.settings import LoopSettings
+
+
+def main(endpoint: str) -> None:
+    settings = LoopSettings(
+        dt_ns=DT_NS, horizon=HORIZON, execute=EXECUTE, every_steps=2, subgoal_time_to_live_ns=60_000_000_000
+    )
+    notes, said = Notes(), False
+
+    def on_tick(loop: RealtimeLoop) -> None:
+        nonlocal said
+        if len(notes.chunks) > 2 and not said:
+            said = True
+            print("following", flush=True)
+
+    robot = LinkRobot(endpoint, connect_ms=60_000)
+    loop = RealtimeLoop(robot, Names(), Swings(), "swing", settings, observer=notes)
+    try:
+        loop.run(on_tick=on_tick)
+    except MemrtError as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        return
+    finally:
+        robot.close()
+    record = loop.record
+    print(json.dumps({"status": record.status, "reason": record.reason}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
