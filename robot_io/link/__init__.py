@@ -1,1 +1,1 @@
-"""The link between memrt and a robot node: format, transport, both ends."""
+"""The link between memrt and a robot node: both ends, their keys, and the format, which `WIRE.md` describes."""
