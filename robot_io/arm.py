@@ -7,11 +7,14 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-from memrt.runtime._core import SeamLimits
+from memrt.runtime._core import Seam, SeamLimits
 from memrt.runtime.strict_config import FieldError, Positive
 from memrt.runtime.types import ARM_JOINTS, PROPRIOCEPTION_DIM, FloatArray
 
-PADDING_RANGE = 1e-6  # half the range of a joint that the arm does not have [rad]: it stays at zero
+# A joint that the arm does not have stays at zero: half its range [rad], its speed, acceleration and jerk, which let
+# the seam turn it round inside that range.
+PADDING_RANGE = 1e-4
+PADDING_RATES = (1.0, 1.0, 1000.0)
 MARGIN = 0.02  # kept from both ends of every joint's range [rad], so that tracking errors do not reach the hard limits
 
 PerJoint = Annotated[tuple[float, ...], msgspec.Meta(min_length=1, max_length=ARM_JOINTS)]
@@ -76,6 +79,11 @@ class ArmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 found=f"{high[narrow[0]]:g} for joint {narrow[0] + 1}, which begins at {low[narrow[0]]:g}",
                 fix="correct the joint's range",
             )
+        try:
+            Seam(self.limits())
+        except ValueError as error:
+            fix = "widen the range, or raise `dddq_max`"
+            raise FieldError("q_max", expected="limits that a seam can keep", found=error, fix=fix) from None
 
     @property
     def count(self) -> int:
@@ -104,7 +112,7 @@ class ArmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return SeamLimits(
             np.append(low + margin, np.full(missing, -PADDING_RANGE)),
             np.append(high - margin, np.full(missing, PADDING_RANGE)),
-            *(np.append(rate, np.ones(missing)) for rate in rates),
+            *(np.append(rate, np.full(missing, pad)) for rate, pad in zip(rates, PADDING_RATES, strict=True)),
         )
 
     def proprioception(self, q: FloatArray, gripper: float) -> FloatArray:

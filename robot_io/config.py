@@ -138,6 +138,10 @@ def load_robot(path_or_name: str | Path) -> RobotConfig:
     if len(path.parts) == 1 and path.suffix not in {".yaml", ".yml"}:
         path = packaged_file("robots", str(path_or_name), what="robot", file="a robot YAML")
     robot: RobotConfig = convert(read_yaml(path), RobotConfig, str(path))
+    if isinstance(robot.cameras, dict):
+        robot = msgspec.structs.replace(
+            robot, cameras={name: camera.beside(path.parent) for name, camera in robot.cameras.items()}
+        )
     if robot.driver != NODE:
         check_driver(robot.driver, str(path))
     return robot

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,18 +17,22 @@ from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.types import ARM_JOINTS, FloatArray
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from memrt.robot_io.config import RobotConfig
 
 CONTROL_HZ = 1000.0
 HOME_STARTS_NS = 50 * NS_PER_MS  # from the call to the first action
 HOME_SETTLES_NS = 200 * NS_PER_MS  # after the last action; the seam ends at rest 60 ms after it
+JOIN_S = 5.0
 
 
 class SeamDriver:
     """A `Driver` but for `proprioception`: commands come from a `ControlLoop` within the limits of the robot's YAML.
 
-    A subclass reads `control.command()` as often as its robot wants a command, reports what went wrong to `fail`,
-    hands every measurement to `check_range`, and ends with `close`.
+    A subclass reads `control.command()` as often as its robot wants a command, in a thread that it starts with `spawn`
+    and that ends when `quit` is set. It hands every measurement to `check_range`, and says to `fail` what goes wrong.
+    The context manager closes it.
     """
 
     def __init__(
@@ -41,6 +47,8 @@ class SeamDriver:
         self._speed = options.speed
         self._fault = ""
         self._home_until_ns = 0
+        self._threads: list[threading.Thread] = []
+        self.quit = threading.Event()
         self.control = ControlLoop(limits, rate_hz, speed=options.speed)
         self.control.start(measured[:ARM_JOINTS], float(measured[ARM_JOINTS]))
         self.control.stop()  # nothing is followed before a client arms
@@ -138,8 +146,33 @@ class SeamDriver:
         outside = np.flatnonzero((q < self._range.q_min) | (q > self._range.q_max))
         if len(outside):
             joint = int(outside[0])
-            self.fail(f"joint {joint + 1} was measured at {q[joint]:.3f} rad, outside its range")
+            name = self.robot.arm.joints[joint] if self.robot.arm.joints else joint + 1
+            self.fail(f"joint {name} was measured at {q[joint]:.3f} rad, outside its range")
+
+    def spawn(self, name: str, work: Callable[[], None]) -> None:
+        """Run `work` in a thread; what it raises is the robot's fault."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except Exception as error:
+                self.fail(f"{name}: {error}")
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def close(self) -> None:
-        """End the control loop."""
+        """End the threads, then the control loop."""
+        self.quit.set()
+        for thread in self._threads:
+            thread.join(JOIN_S)
         self.control.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -41,13 +41,9 @@ def open_driver(robot: RobotConfig, options: DriverOptions) -> Iterator[SimDrive
             found="settings" if isinstance(robot.cameras, dict) else ", ".join(robot.cameras),
             fix=f"write `cameras: [{', '.join(CAMERAS)}]`",
         )
-    with TabletopEnv(options.task, options.seed) as env:
-        driver = SimDriver(env, robot, options)
-        try:
-            driver.start()
-            yield driver
-        finally:
-            driver.close()
+    with TabletopEnv(options.task, options.seed) as env, SimDriver(env, robot, options) as driver:
+        driver.start()
+        yield driver
 
 
 class SimDriver(SeamDriver):
@@ -61,7 +57,6 @@ class SimDriver(SeamDriver):
         super().__init__(robot, options, env.proprioception())
         self._env = env
         self._lock = threading.Lock()
-        self._quit = threading.Event()
         self._counts: Counter[str] = Counter()
         # A slow run is as many control steps long as a fast one: the episode's cap counts those.
         self._physics_steps_per_control = round(PHYSICS_STEPS_PER_CONTROL / options.speed)
@@ -71,17 +66,18 @@ class SimDriver(SeamDriver):
         }
         self._t_ns = time.monotonic_ns()
         self._drawn = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
-            for name, work in (("physics", self._run_physics), ("rendering", self._run_rendering))
-        ]
 
     def start(self, timeout_s: float = 30.0) -> None:
-        """Begin to run; returns when the first pictures are there. Raises RuntimeError when none come."""
-        for thread in self._threads:
-            thread.start()
+        """Begin to run; returns when the first pictures are there. Raises MemrtError when none come."""
+        self.spawn("physics", self._run_physics)
+        self.spawn("rendering", self._run_rendering)
         if not self._drawn.wait(timeout_s) or self.fault:
-            raise RuntimeError(self.fault or f"no picture within {timeout_s:g} s")
+            raise MemrtError(
+                "the simulator",
+                expected=f"a first picture within {timeout_s:g} s",
+                found=self.fault or "none",
+                fix="check software rendering: MUJOCO_GL=egl needs Debian's libegl1 and libgl1-mesa-dri",
+            )
 
     @property
     def goal(self) -> str:
@@ -114,28 +110,22 @@ class SimDriver(SeamDriver):
         values["physics time slipped [ms]"] = counts["slipped_ns"] / NS_PER_MS
         return values, texts
 
+    def fail(self, why: str) -> None:
+        """Put the robot in fault, also before the first picture."""
+        super().fail(why)
+        self._drawn.set()
+
     def close(self) -> None:
         """End the threads and remove the rings."""
-        self._quit.set()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(5.0)
         super().close()
         for ring in self._rings.values():
             ring.close()
-
-    def _guard(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:
-            self.fail(f"{threading.current_thread().name}: {error}")
-            self._drawn.set()
 
     def _run_physics(self) -> None:
         env, steps = self._env, 0
         with self._lock:
             self._t_ns = time.monotonic_ns()
-        while not self._quit.is_set():
+        while not self.quit.is_set():
             behind_ns = time.monotonic_ns() - self._t_ns
             if behind_ns < PHYSICS_DT_NS:
                 time.sleep((PHYSICS_DT_NS - behind_ns) / NS_PER_S)
@@ -158,7 +148,7 @@ class SimDriver(SeamDriver):
         data = mujoco.MjData(scene.model)
         index, next_ns = 0, time.monotonic_ns()
         with SceneRenderer(scene, data) as renderer:
-            while not self._quit.wait(max(0, next_ns - time.monotonic_ns()) / NS_PER_S):
+            while not self.quit.wait(max(0, next_ns - time.monotonic_ns()) / NS_PER_S):
                 with self._lock:
                     mujoco.mj_copyData(data, scene.model, scene.data)
                     t_ns = self._t_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -29,6 +30,12 @@ class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     latency_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
     repeat: bool = False
     pixels: Literal["MJPG", "YUYV"] = "MJPG"
+
+    def beside(self, folder: Path) -> CameraConfig:
+        """The same with a relative `path` of a recording or a folder meant from `folder`, that of the robot's YAML."""
+        if self.path is None or self.kind == "v4l2":
+            return self
+        return msgspec.structs.replace(self, path=str(folder / Path(self.path).expanduser()))
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.kind == "ring"):

@@ -1,0 +1,109 @@
+"""SIGKILL to a real `memrt run`: the robot's side brakes the arm, waits until it is at rest, ends, and leaves nothing."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import zmq
+
+from memrt.robot_io.link.endpoints import Endpoints
+from memrt.robot_io.link.streams import State, decode_state
+from memrt.runtime.clock import NS_PER_S
+from memrt.runtime.types import RobotMode
+
+RUN = [sys.executable, "-c", "from memrt.runtime.cli import main; main()", "run", "--robot", "sim", "--duration", "300"]
+AT_REST = 0.01  # [rad/s]; an arm that a policy moves is some fifty times as fast
+
+
+class States:
+    """What the node publishes, from beside the run's own connection."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.seen: list[tuple[int, State]] = []
+        self.quit = threading.Event()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.subscribe(b"")
+        self._socket.connect(Endpoints.of(endpoint).state)
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.quit.set()
+        self._thread.join()
+        self._context.destroy(linger=0)
+
+    def _receive(self) -> None:
+        while not self.quit.is_set():
+            if self._socket.poll(50):
+                state = decode_state(self._socket.recv())
+                if isinstance(state, State):  # reports come on the same socket
+                    self.seen.append((time.monotonic_ns(), state))
+
+    def speed(self) -> float:
+        """The fastest joint over the newest five states, which are 10 ms apart [rad/s]."""
+        (_, old), (_, new) = self.seen[-5], self.seen[-1]
+        moved = np.abs(new.proprioception - old.proprioception)[:7].max()
+        return float(moved / ((new.t_ns - old.t_ns) / NS_PER_S))
+
+
+def eventually(condition, seconds: float = 60.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def child_of(process: int) -> list[str]:
+    """The command line of the node that the process has started, [] before."""
+    for task in Path(f"/proc/{process}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            command = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+            if "memrt.robot_io.serve_node" in command:
+                return [child, *command]
+    return []
+
+
+def gone(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_the_arm_comes_to_rest_and_nothing_is_left_when_the_runtime_is_killed(record_property):
+    run = subprocess.Popen(RUN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    states = None
+    try:
+        assert eventually(lambda: child_of(run.pid))
+        child, *command = child_of(run.pid)
+        node, endpoint = int(child), command[command.index("--endpoint") + 1]
+        states = States(endpoint)
+        assert eventually(lambda: len(states.seen) > 20 and states.seen[-1][1].mode is RobotMode.RUNNING)
+        assert eventually(lambda: states.speed() > 20 * AT_REST), "the policy never moved the arm"
+        assert list(Path("/dev/shm").glob(f"memrt-{node}-*"))
+        assert not gone(node)
+        killed_ns = time.monotonic_ns()
+        run.kill()
+        run.wait()
+        assert eventually(lambda: gone(node))
+        assert list(Path("/dev/shm").glob(f"memrt-{node}-*")) == []
+        assert not Path(endpoint.removeprefix("ipc://")).parent.exists()
+    finally:
+        run.kill()
+        run.wait()
+        if states is not None:
+            states.close()
+    # The node spoke on until the arm was at rest: in FAULT, since its session has no client any more.
+    assert states.seen[-1][1].mode is RobotMode.FAULT
+    noticed_ns = next(t for t, state in states.seen if t > killed_ns and state.mode is RobotMode.FAULT)
+    at_rest_ns = states.seen[-1][0]
+    record_property("noticed after [ms]", (noticed_ns - killed_ns) / 1e6)
+    record_property("at rest after [ms]", (at_rest_ns - killed_ns) / 1e6)
+    assert at_rest_ns - killed_ns < 5 * NS_PER_S, "generous: this computer may be busy"
+    assert states.speed() < AT_REST
