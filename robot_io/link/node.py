@@ -45,6 +45,8 @@ ACKS_KEPT = 64  # answers remembered for repeated commands; a client has at most
 HELD_UP_NS = 20 * NS_PER_MS  # a round of this loop takes at most 10 ms of waiting and well below 1 ms of work
 DELIVERY_MS = 5
 REST_DEADLINE_NS = 2 * NS_PER_S  # an FR3 at full speed needs 0.5 s to come to rest
+REST_SETTLES_NS = 200 * NS_PER_MS  # under joint impedance an arm comes to where its commands ended this much later
+ENDING = "the node ends"
 MESSAGES_PER_ROUND = 100  # of one socket: a flood must not keep the watchdog from looking. Worth 5 ms at most
 
 
@@ -56,7 +58,7 @@ class _PendingStop:
 
 
 class RobotNode:
-    """Serves one driver. `serve` blocks until `shutdown` is set; the driver is braked on the way out."""
+    """Serves one driver. `serve` blocks until `shutdown` is set and the arm is at rest, which it brings about."""
 
     def __init__(
         self,
@@ -82,6 +84,8 @@ class RobotNode:
         self._pending: list[_PendingStop] = []
         self._counts: Counter[str] = Counter()
         self.shutdown = threading.Event()
+        self._rest_by_ns: int | None = None
+        self._resting_ns: int | None = None
         endpoints = Endpoints.of(endpoint)
         self._keys = node_keys(endpoint, keys)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -96,13 +100,13 @@ class RobotNode:
         self._publisher = Publisher(state, driver, self._session, self._gate, self._figures)
 
     def serve(self) -> None:
-        """Run until `shutdown`: messages as they come, the watchdog and the state every 10 ms."""
+        """Messages as they come, the watchdog and the state every 10 ms. After `shutdown`: FAULT, until at rest."""
         poller = zmq.Poller()
         poller.register(self._control, zmq.POLLIN)
         poller.register(self._chunks, zmq.POLLIN)
         now_ns = time.monotonic_ns()
         try:
-            while not self.shutdown.is_set():
+            while not self._ended():
                 # Rounded up: no busy waiting.
                 wait_ms = max(0, -(-(self._publisher.next_state_ns - time.monotonic_ns()) // NS_PER_MS))
                 poller.poll(wait_ms)
@@ -113,13 +117,28 @@ class RobotNode:
                     poller.poll(DELIVERY_MS)
                 self._take_control()
                 self._take_chunks()
-                self._react(self._session.check(before_ns, self._driver.fault))
+                fault = self._driver.fault or (ENDING if self.shutdown.is_set() else "")
+                self._react(self._session.check(before_ns, fault))
                 now_ns = time.monotonic_ns()
                 self._answer_stops(now_ns)
                 self._publisher.publish(now_ns)
         finally:
             self._driver.brake()
             self._close()
+
+    def _ended(self) -> bool:
+        """Whether there is nothing left to do after `shutdown`: the arm is at rest, or will not be."""
+        if not self.shutdown.is_set():
+            return False
+        now_ns = time.monotonic_ns()
+        if self._rest_by_ns is None:
+            self._rest_by_ns = now_ns + REST_DEADLINE_NS
+            return False  # it is braked in this round
+        if not self._driver.at_rest():
+            self._resting_ns = None
+            return now_ns > self._rest_by_ns
+        self._resting_ns = self._resting_ns or now_ns
+        return now_ns - self._resting_ns > REST_SETTLES_NS
 
     def _close(self) -> None:
         if self._key_check is not None:

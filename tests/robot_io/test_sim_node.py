@@ -65,6 +65,15 @@ def test_chunks_move_the_simulated_arm_and_both_cameras_see(node):
     assert rings_of(node) == []
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/proc/self/autogroup").exists(), reason="needs the right to raise a session"
+)
+def test_the_nodes_session_goes_before_the_policies(node):
+    """A session of its own is an autogroup of its own: niceness inside it would say nothing to those outside."""
+    assert eventually(lambda: "nice -10" in Path(f"/proc/{node.process_id}/autogroup").read_text())
+    assert "nice -10" not in Path("/proc/self/autogroup").read_text()
+
+
 def test_the_death_of_the_node_is_noticed_and_named(node):
     robot = connect(node)
     try:
