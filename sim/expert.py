@@ -106,7 +106,8 @@ class Expert:
 
     def _put(self, step: Step, state: _State) -> _Intent:
         height = self._graspable(step).grasp_height + RELEASE_ABOVE
-        return self._release_at(state, state.tcp[:2], height, height + CUBE_HALF)
+        xy = self._env.scene.position(step.to)[:2] if step.to else state.tcp[:2]
+        return self._release_at(state, xy, height, height + CUBE_HALF)
 
     def _release_at(self, state: _State, xy: NDArray[np.float64], height: float, below: float) -> _Intent:
         error = float(np.hypot(*(xy - state.tcp[:2])))

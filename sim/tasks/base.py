@@ -47,7 +47,7 @@ RUNNING = Outcome()
 class Step:
     """What has to be done next: the oracle's subgoal as data, for the expert and for wording.
 
-    pick `thing` up · place it on `to` · drop it into `to` · carry it over `to` · put it down where it is ·
+    pick `thing` up · place it on `to` · drop it into `to` · carry it over `to` · put it down here or over `to` ·
     hover over `thing` · wait over it · press it. `ordinal` counts from 1 whatever the task counts.
     """
 

@@ -73,10 +73,7 @@ class ButtonUnmask(Task):
         self.picked = 0
         self.put_down = 0
         containers = [Container(f"container_{i}", at) for i, at in enumerate(places, start=1)]
-        cubes = [
-            Cube(f"{colour}_cube", colour, Placement(at.x, at.y, float(rng.uniform(-CUBE_YAW, CUBE_YAW))))
-            for colour, at in zip(colours, places, strict=False)
-        ]
+        cubes = [Cube(f"{colour}_cube", colour, at) for colour, at in zip(colours, places, strict=False)]
         self.hiding = {cube.colour: box.name for cube, box in zip(cubes, containers, strict=False)}
         self._lowering = Lowering({box.name: box.at for box in containers})
         edges = np.linspace(*BUTTONS_Y, len(buttons) + 1)
@@ -106,7 +103,8 @@ class ButtonUnmask(Task):
             left = [name for name in self.buttons if name not in self.pressed]
             return Step("press", (left or self.pressed[-1:])[0], self.presses_over + 1)
         if self.picked > self.put_down:
-            return Step("put", self.hiding[self.named[self.picked - 1]], self.picked)
+            colour = self.named[self.picked - 1]
+            return Step("put", self.hiding[colour], self.picked, f"{colour}_cube")
         return Step("pick", self.hiding[self.named[self.picked]], self.picked + 1)
 
     @property

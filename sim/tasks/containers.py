@@ -22,12 +22,12 @@ BUTTONS_X = (0.335, 0.360)  # nearest to the robot: the hand that presses hides 
 
 ABOVE = 0.50  # where containers wait, above the front camera's picture [m]
 LOWERING_STEPS = 16  # control steps from there to the table
-HAND_X = 0.075  # half a hand, half a turned container and a centimetre, forwards [m]
-HAND_Y = 0.146  # the same, sideways [m]
+HAND_X = 0.078  # half a hand, half a turned container and a centimetre, forwards [m]
+HAND_Y = 0.150  # the same, sideways [m]
 
 SWAP_STEPS = 32  # control steps: two calls of the high level see every swap on its way
-LANE = 0.052  # how far each of the two gives way sideways [m]
-APART = 0.10  # between centres; containers turned any way do not touch [m]
+LANE = 0.055  # how far each of the two gives way sideways [m]
+APART = 0.108  # between centres; containers turned any way do not touch [m]
 LOW = CONTAINER_HEIGHT + KNOB_HEIGHT + 0.03  # fingertips below this would meet a container that moves past [m]
 
 _Point = NDArray[np.float64]

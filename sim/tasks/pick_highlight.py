@@ -66,7 +66,7 @@ class PickHighlight(Task):
         if self.pressed_at is None:
             return Step("press", "button", 1)
         if self.current:
-            return Step("put", self.current, len(self.put_back) + 1)
+            return Step("put", self.current, len(self.put_back) + 1, f"{self.current}_marker")
         left = [cube for cube in self.highlighted if cube not in self.put_back]
         if left:
             return Step("pick", left[0], len(self.put_back) + 1)
