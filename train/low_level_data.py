@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from memrt.runtime.actions_config import ActionsConfig, StateConfig
 from memrt.runtime.config import LowLevelConfig
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.preprocess import NormStats, discretise_state, norm_stats_document, to_delta
@@ -64,6 +65,13 @@ class LowLevelData:
         if not (folder / "DONE").is_file():
             raise MemrtError(
                 f"dataset {folder}", expected="a finished recording", found="no DONE file", fix="record it to the end"
+            )
+        if settings.actions != ActionsConfig() or settings.state != StateConfig():
+            raise MemrtError(
+                "training of a low level",
+                expected="joint positions and a gripper of 0 to 1, as the simulator records them",
+                found="`actions` or `state` with other spaces or units",
+                fix="remove both sections; they describe checkpoints that were trained elsewhere",
             )
         self.settings = settings
         self.views = [self._array(folder, camera, mapped=True) for camera in settings.cameras]

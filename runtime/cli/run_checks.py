@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memrt.runtime.actions_config import SPACE_NAMES
 from memrt.runtime.bundle import Bundle, require_halves
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.run_display import note
@@ -39,7 +40,7 @@ def check_robot(robot: str, task: str, seed: int, speed: float, host: str | None
 
 
 def check_policy(bundle: Bundle, robot: RobotConfig, settings: LoopSettings, *, lockstep: bool) -> None:
-    """Raises MemrtError when the robot lacks a camera, or when only lock-step could ask the high level."""
+    """Raises MemrtError when the robot lacks a camera or an action space, or only lock-step can ask the high level."""
     missing = set(settings.cameras) - set(robot.cameras)
     if missing:
         raise MemrtError(
@@ -48,8 +49,33 @@ def check_policy(bundle: Bundle, robot: RobotConfig, settings: LoopSettings, *, 
             found=f"the robot has {', '.join(robot.cameras)}",
             fix="choose a policy for these cameras, or add them to the robot's YAML",
         )
+    check_space(bundle, robot)
     if not lockstep:
         check_sees(bundle, "add --lockstep, or choose another policy")
+
+
+def check_space(bundle: Bundle, robot: RobotConfig) -> None:
+    """Raises MemrtError when the robot cannot be commanded in the space of the policy's actions.
+
+    A node that runs already says so itself, when it is connected to.
+    """
+    from memrt.robot_io.action_spaces import ActionSpaces
+    from memrt.robot_io.config import NODE
+
+    actions = bundle.policy.low_level.actions
+    if robot.policy_server is not None:
+        with needs_extra("serve"):
+            from memrt.robot_io.serve.keys import load_keys
+
+        actions = load_keys(robot.policy_server.keys).actions
+    known = () if robot.driver == NODE else ActionSpaces.of(robot, 1.0).known
+    if known and actions.action_space not in known:
+        raise MemrtError(
+            f"policy `{bundle.policy.name}` on robot `{robot.name}`",
+            expected=f"actions of space {', '.join(SPACE_NAMES[space] for space in known)}",
+            found=f"{actions.space}: poses need `arm.model` and `gripper: {{kind: franka_hand}}`",
+            fix="choose a policy that moves joints, or complete the robot's YAML",
+        )
 
 
 def check_sees(bundle: Bundle, fix: str) -> None:

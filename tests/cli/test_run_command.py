@@ -13,8 +13,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from memrt.robot_io.config import RobotConfig, load_robot
+from memrt.robot_io.grippers.settings import GripperConfig
 from memrt.runtime.bundle import EngineRecord, load_bundle, sha256_of, write_bundle
 from memrt.runtime.cli import default_bundle, run_command, run_session
+from memrt.runtime.cli.run_checks import check_space
 from memrt.runtime.config import load_policy
 from memrt.runtime.device_cache import bundle_hash, device_folder, write_record
 from memrt.runtime.device_engines import PROOF, Proof, this_device
@@ -142,6 +145,17 @@ def test_an_unknown_key_in_a_robot_yaml_is_refused_with_its_path(bundle, tmp_pat
 def test_a_policy_for_other_cameras_is_refused(tmp_path):
     other = make_bundle(tmp_path / "other", cameras=("front", "ceiling"))
     assert "ceiling" in refusal("--bundle", other)
+
+
+def test_poses_need_an_arm_whose_kinematics_are_known(tmp_path):
+    bundle = load_bundle(make_bundle(tmp_path / "b", policy="libero", engines=("ll/step",)), verify=False)
+    bare = RobotConfig(name="mine", driver="arm", cameras=("front", "wrist"))
+    check_space(bundle, msgspec.structs.replace(bare, gripper=GripperConfig(kind="franka_hand")))
+    check_space(bundle, load_robot("sim"))
+    robotiq = GripperConfig(kind="robotiq", path="/dev/ttyUSB0")
+    for gripper in (None, robotiq):
+        with pytest.raises(MemrtError, match="joint_position, joint_velocity, found cartesian_pose"):
+            check_space(bundle, msgspec.structs.replace(bare, gripper=gripper))
 
 
 def test_an_oracle_needs_lockstep(tmp_path):
