@@ -11,6 +11,7 @@ from memrt.robot_io.arm import ArmConfig, PerJoint
 from memrt.robot_io.cameras.settings import CameraConfig
 from memrt.robot_io.drivers import check_driver
 from memrt.robot_io.grippers.settings import GripperConfig
+from memrt.robot_io.workspace import WorkspaceConfig, check_workspace
 from memrt.runtime.packaged import packaged_file
 from memrt.runtime.strict_config import FieldError, StructT, convert, read_yaml
 
@@ -57,9 +58,10 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One robot YAML. `driver` names the program that drives it, `node` one of your own that runs at `link.endpoint`.
 
     `host` is the robot's own address, where it has one. `home` is the pose that `home` moves to [rad]; a known model
-    has one of its own. `cameras` are the names that policies know them by: with settings, the node opens them (and
-    `memrt cameras` looks at them); without, the driver brings their pictures. `align_to` is the camera whose newest
-    frame is "now"; without it an observation holds every camera's newest. `settings` are the driver's own.
+    has one of its own. `workspace` is the box that chunks may not lead the tool out of. `cameras` are the names that
+    policies know them by: with settings, the node opens them (and `memrt cameras` looks at them); without, the driver
+    brings their pictures. `align_to` is the camera whose newest frame is "now"; without it an observation holds every
+    camera's newest. `settings` are the driver's own.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
@@ -67,6 +69,7 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     host: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     arm: ArmConfig = ArmConfig(model="fr3")
     home: PerJoint | None = None
+    workspace: WorkspaceConfig | None = None
     gripper: GripperConfig | None = None
     cameras: tuple[str, ...] | dict[str, CameraConfig]
     align_to: str | None = None
@@ -91,6 +94,7 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if self.driver != NODE:
             self._check_home()
+            check_workspace(self)
 
     @property
     def home_pose(self) -> tuple[float, ...]:

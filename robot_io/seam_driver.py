@@ -141,9 +141,9 @@ class SeamDriver:
         self._fault = self._fault or why
 
     def check_range(self, measured: FloatArray) -> None:
-        """Fault when a measured joint lies outside its range. `measured` float64 [8]."""
+        """Fault when a measured joint lies outside its range, or is no number. `measured` float64 [8]."""
         q = measured[:ARM_JOINTS]
-        outside = np.flatnonzero((q < self._range.q_min) | (q > self._range.q_max))
+        outside = np.flatnonzero(~((q >= self._range.q_min) & (q <= self._range.q_max)))
         if len(outside):
             joint = int(outside[0])
             name = self.robot.arm.joints[joint] if self.robot.arm.joints else joint + 1

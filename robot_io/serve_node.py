@@ -16,6 +16,7 @@ from types import FrameType
 import zmq
 
 from memrt.robot_io.action_spaces import ActionSpaces
+from memrt.robot_io.bounds import ArmBounds
 from memrt.robot_io.cameras.rig import CameraRig
 from memrt.robot_io.computer import outrank, session_outranks
 from memrt.robot_io.config import NODE, RobotConfig, load_robot
@@ -90,7 +91,17 @@ def serve_node(options: NodeOptions, ready: Tell, trouble: Tell) -> None:
         )
         driver = stack.enter_context(open_driver(robot, driver_options))
         _check_rings(robot, driver)
-        node = end.node = _listen(driver, endpoint, watchdog, keys, ActionSpaces.of(robot, options.speed))
+        node = end.node = _listen(
+            endpoint,
+            lambda: RobotNode(
+                driver,
+                endpoint,
+                watchdog,
+                keys=keys,
+                spaces=ActionSpaces.of(robot, options.speed),
+                bounds=ArmBounds.of(robot, options.speed),
+            ),
+        )
         stack.callback(forget_sockets, endpoint)
         stack.callback(_wait_for_rest, driver, trouble)
         shown = ", ".join(robot.cameras) or "none"
@@ -114,11 +125,11 @@ class _End:
         self.node.shutdown.set()
 
 
-def _listen(driver: Driver, endpoint: str, watchdog: Watchdog, keys: str | None, spaces: ActionSpaces) -> RobotNode:
+def _listen(endpoint: str, make: Callable[[], RobotNode]) -> RobotNode:
     try:
         if _answers(endpoint):
             raise FileExistsError("another node that listens there")
-        return RobotNode(driver, endpoint, watchdog, keys=keys, spaces=spaces)
+        return make()
     except (zmq.ZMQError, FileExistsError) as error:
         raise MemrtError(
             f"the node's endpoint {endpoint}",

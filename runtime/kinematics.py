@@ -35,6 +35,11 @@ def franka_with_hand() -> Kinematics:
     return Kinematics(np.array(FRANKA_DH), tool)
 
 
+def franka_flange() -> Kinematics:
+    """An FR3 or a Panda up to its flange, whatever is mounted there."""
+    return Kinematics(np.array(FRANKA_DH), np.eye(3, 4) + np.array([[0.0] * 4, [0.0] * 4, [0.0, 0.0, 0.0, FLANGE_D]]))
+
+
 def tcp_pose(arm: Kinematics, q: FloatArray) -> FloatArray:
     """Position [m] and unit quaternion (w, x, y, z) float64 [7] for joint angles float64 [7]."""
     pose: FloatArray = arm.forward(q[None, :])[0]

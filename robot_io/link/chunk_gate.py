@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from memrt.robot_io.action_spaces import ActionSpaces, RefusedChunkError
+from memrt.robot_io.bounds import ArmBounds
 from memrt.robot_io.driver import Driver
 from memrt.robot_io.link.clock_sync import ARM_LIMIT_NS
 from memrt.robot_io.link.receiving import InOrder, dropped
@@ -16,10 +17,17 @@ from memrt.runtime.types import ActionSpace, FloatArray
 class ChunkGate:
     """Passes chunks on to the driver, and counts those it does not. Nothing that comes in can do more than that."""
 
-    def __init__(self, driver: Driver, session: NodeSession, spaces: ActionSpaces | None = None) -> None:
-        """Without `spaces` chunks must be of joint positions."""
+    def __init__(
+        self,
+        driver: Driver,
+        session: NodeSession,
+        spaces: ActionSpaces | None = None,
+        bounds: ArmBounds | None = None,
+    ) -> None:
+        """Without `spaces` chunks must be of joint positions, without `bounds` only the driver judges them."""
         self._driver = driver
         self._spaces = spaces
+        self._bounds = bounds
         self._session = session
         self._order = InOrder()
         self._followed_ns = 0
@@ -44,6 +52,8 @@ class ChunkGate:
         """The robot was armed or resumed: what was sent before that is not followed after it."""
         self._followed_ns = now_ns
         self.refused_in_a_row = 0
+        if self._bounds is not None:
+            self._bounds.begin()
 
     def take(self, data: bytes, now_ns: int) -> None:
         """One message of the chunk channel."""
@@ -66,13 +76,17 @@ class ChunkGate:
 
     def report(self) -> tuple[dict[str, float], dict[str, str]]:
         """Counts, and the last refusal in words."""
-        counts = {**self._counts, **dropped("chunks", self.dropped + self._order.dropped)}
+        bent = {} if self._bounds is None else self._bounds.counts
+        counts = {**self._counts, **bent, **dropped("chunks", self.dropped + self._order.dropped)}
         texts = {"last refusal": self._last_refusal} if self._last_refusal else {}
         return {name: float(count) for name, count in counts.items()}, texts
 
     def _push(self, chunk: Chunk) -> None:
         try:
-            refusal = self._driver.push(self._targets(chunk), chunk.t0_ns, chunk.dt_ns, chunk.revision)
+            targets = self._targets(chunk)
+            if self._bounds is not None:
+                targets = self._bounds.kept(targets, chunk.dt_ns, self._driver.planned(chunk.t0_ns))
+            refusal = self._driver.push(targets, chunk.t0_ns, chunk.dt_ns, chunk.revision)
         except RefusedChunkError as error:
             refusal = str(error)
         if refusal:

@@ -16,6 +16,7 @@ from pathlib import Path
 import zmq
 
 from memrt.robot_io.action_spaces import ActionSpaces
+from memrt.robot_io.bounds import ArmBounds
 from memrt.robot_io.computer import computer_id
 from memrt.robot_io.driver import Driver
 from memrt.robot_io.link.chunk_gate import ChunkGate
@@ -68,15 +69,16 @@ class RobotNode:
         *,
         keys: str | Path | None = None,
         spaces: ActionSpaces | None = None,
+        bounds: ArmBounds | None = None,
     ) -> None:
         """Listen at `endpoint`; `keys` is the folder with the node's keys (`keys.py`).
 
-        Without `spaces` it takes joint positions only. Raises MemrtError when other computers can reach the endpoint
-        and there are no keys, zmq.ZMQError when it is taken.
+        Without `spaces` it takes joint positions only, without `bounds` the driver alone judges them. Raises
+        MemrtError when other computers can reach the endpoint and there are no keys, zmq.ZMQError when it is taken.
         """
         self._driver = driver
         self._session = NodeSession(watchdog or Watchdog())
-        self._gate = ChunkGate(driver, self._session, spaces)
+        self._gate = ChunkGate(driver, self._session, spaces, bounds)
         self._receiver = Receiver(ToNode)
         self._command_order = InOrder()
         self._pulse_order = InOrder()

@@ -17,6 +17,7 @@ import zmq
 from arm_driver import Rig, eventually
 from scripted import DT_NS, EXECUTE, HORIZON, Names, Notes, Swings
 
+from memrt.robot_io.bounds import ArmBounds
 from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.session import Reaction, Watchdog
 from memrt.robot_io.link.sockets import open_socket
@@ -73,10 +74,11 @@ class Chain:
         observer: Notes | None = None,
         end_on_hold: bool = False,
         start: bool = True,
+        bounds: ArmBounds | None = None,
         **changes,
     ) -> None:
         folder.mkdir()
-        self.rig = Rig(folder, watchdog)
+        self.rig = Rig(folder, watchdog, bounds=bounds)
         self.driver, self.node = self.rig.driver, self.rig.node
         self.camera = Camera(self.driver)
         self.notes = observer or Notes()

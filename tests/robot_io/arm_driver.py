@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from memrt.robot_io.action_spaces import ActionSpaces
+from memrt.robot_io.bounds import ArmBounds
 from memrt.robot_io.link.client import LinkRobot
 from memrt.robot_io.link.node import RobotNode
 from memrt.robot_io.link.session import Watchdog
@@ -87,11 +88,12 @@ class Rig:
         endpoint: str = "",
         keys: Path | None = None,
         spaces: ActionSpaces | None = None,
+        bounds: ArmBounds | None = None,
     ) -> None:
         self.driver = ArmDriver()
         self.endpoint = endpoint or f"ipc://{folder}/robot"
         watchdog = watchdog or Watchdog(20 * NS_PER_S, 40 * NS_PER_S)
-        self.node = RobotNode(self.driver, self.endpoint, watchdog, keys=keys, spaces=spaces)
+        self.node = RobotNode(self.driver, self.endpoint, watchdog, keys=keys, spaces=spaces, bounds=bounds)
         self._thread = threading.Thread(target=self.node.serve)
         self._thread.start()
         self._clients: list[LinkRobot] = []
