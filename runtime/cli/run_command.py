@@ -29,7 +29,11 @@ def run_policy(
     host: Annotated[str | None, typer.Option(help="The robot's own address.", show_default="the YAML's")] = None,
     task: Annotated[str, typer.Option(help="The simulator's task.")] = "PickXtimes",
     policy: Annotated[
-        str | None, typer.Option(help="A packaged policy, or a policy YAML.", show_default="am_grounded")
+        str | None,
+        typer.Option(
+            help="A packaged policy, or a policy YAML; `expert` and `wander` are scripted and need no bundle.",
+            show_default="am_grounded",
+        ),
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle folder.", show_default="the policy's reference bundle")

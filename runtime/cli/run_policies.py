@@ -11,12 +11,32 @@ from memrt.runtime.bench.hardware import usable_cores
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.loop.protocols import HighLevel, LowLevel
+from memrt.runtime.profile.fixed_subgoal import FixedSubgoal
 from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.thread_budget import ThreadBudget
 
 if TYPE_CHECKING:
     from memrt.robot_io.config import PolicyServerConfig
     from memrt.robot_io.serve.remote_low_level import RemoteLowLevel
+    from memrt.sim.scripted import ScriptedPolicy
+
+
+SCRIPTED = ("expert", "wander")  # policies without weights, of `memrt.sim.scripted`
+
+
+def find_scripted(policy: str | None) -> ScriptedPolicy | None:
+    """The scripted policy of this name; None when it names a trained one. Raises MemrtError without the simulator."""
+    if policy not in SCRIPTED:
+        return None
+    with needs_extra("sim"):
+        import memrt.sim.scripted
+
+    return memrt.sim.scripted.SCRIPTED[policy]
+
+
+def open_scripted(scripted: ScriptedPolicy, task: str, seed: int) -> tuple[HighLevel, LowLevel]:
+    """A scripted policy as both levels: it needs no subgoal."""
+    return FixedSubgoal("by script"), scripted.open(task, seed)
 
 
 def open_policies(

@@ -16,7 +16,7 @@ from memrt.runtime.cli.operator_keys import OperatorKeys
 from memrt.runtime.cli.robot_start import start_robot
 from memrt.runtime.cli.run_checks import check_halves, check_policy, check_proof, check_robot
 from memrt.runtime.cli.run_display import Display, note
-from memrt.runtime.cli.run_policies import open_policies
+from memrt.runtime.cli.run_policies import find_scripted, open_policies, open_scripted
 from memrt.runtime.cli.run_recording import RunRecording, check_record
 from memrt.runtime.cli.run_report import Plan, report_plan, report_run
 from memrt.runtime.cli.run_video import VideoThread, video_texts
@@ -37,6 +37,7 @@ from memrt.runtime.video import VideoWriter
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
     from memrt.robot_io.config import PolicyServerConfig, RobotConfig
     from memrt.robot_io.link.client import LinkRobot
+    from memrt.sim.scripted import ScriptedPolicy
 
 RAN, BROKEN_OFF = 0, 1  # exit statuses; a refusal is 2, see the CLI's main
 
@@ -70,16 +71,21 @@ def run(options: RunOptions) -> int:
     """Run as asked; the exit status. Raises MemrtError for everything that can be refused before the robot moves."""
     began_ns = time.monotonic_ns()
     robot_config = check_robot(options.robot, options.task, options.seed, options.speed, options.host)
-    bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
-    check_halves(bundle, robot_config)
+    scripted = find_scripted(options.policy) if options.bundle is None else None
+    if scripted is None:
+        bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
+        check_halves(bundle, robot_config)
+    else:
+        bundle = scripted.bundle
     settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
     if options.duration is not None:
         steps = max(1, round(options.duration * NS_PER_S / settings.dt_ns))
         settings = replace(settings, cap_steps=min(settings.cap_steps, steps))
-    check_policy(bundle, robot_config, settings, lockstep=options.lockstep)
-    check_proof(bundle, robot_config, moves=not options.dry_run, cache=options.cache)
+    check_policy(bundle, robot_config, settings, lockstep=options.lockstep or scripted is not None)
+    if scripted is None:
+        check_proof(bundle, robot_config, moves=not options.dry_run, cache=options.cache)
     with ExitStack() as stack:
-        session = _Session(options, bundle, settings, stack, began_ns, robot_config.policy_server)
+        session = _Session(options, bundle, settings, stack, began_ns, robot_config.policy_server, scripted)
         if options.lockstep:
             return session.run_lockstep()
         return session.run_realtime(robot_config)
@@ -96,9 +102,10 @@ class _Session:
         stack: ExitStack,
         began_ns: int,
         policy_server: PolicyServerConfig | None,
+        scripted: ScriptedPolicy | None,
     ) -> None:
         self._options, self._bundle, self._settings, self._stack = options, bundle, settings, stack
-        self._began_ns, self._policy_server = began_ns, policy_server
+        self._began_ns, self._policy_server, self._scripted = began_ns, policy_server, scripted
         self._trace = Trace() if options.trace else None
         self._video: VideoWriter | None = None
         if options.trace and not options.trace.absolute().parent.is_dir():
@@ -187,6 +194,8 @@ class _Session:
 
     def _open_policies(self) -> tuple[HighLevel | None, LowLevel]:
         options = self._options
+        if self._scripted is not None:
+            return open_scripted(self._scripted, options.task, options.seed)
         return open_policies(
             self._bundle, options.threads, self._stack, cache=options.cache, policy_server=self._policy_server
         )

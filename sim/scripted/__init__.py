@@ -1,0 +1,65 @@
+"""Policies without weights, for any robot: `memrt run --policy expert`, `memrt run --policy wander`.
+
+They come through the same interfaces as trained ones: observations in, timed action chunks out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from memrt.runtime.bundle import Bundle
+from memrt.runtime.config import HighLevelConfig, LowLevelConfig, MemoryConfig, PolicyConfig
+from memrt.runtime.loop.protocols import LowLevel
+from memrt.runtime.manifest import SCHEMA_VERSION, Manifest
+from memrt.runtime.types import PROPRIOCEPTION_DIM
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedPolicy:
+    """`bundle` states its rates as any policy's does, and holds no files. `open` makes it for a task and a seed."""
+
+    bundle: Bundle
+    open: Callable[[str, int], LowLevel]
+
+
+def _expert(task: str, seed: int) -> LowLevel:
+    from memrt.sim.scripted.expert_policy import ExpertLowLevel
+
+    return ExpertLowLevel(task, seed)
+
+
+def _wander(task: str, seed: int) -> LowLevel:
+    from memrt.sim.scripted.wander_policy import WanderLowLevel
+
+    return WanderLowLevel(seed)
+
+
+def _bundle(name: str, *, control_hz: float, horizon: int, execute: int, cameras: tuple[str, ...]) -> Bundle:
+    low_level = LowLevelConfig(
+        weights=name,
+        cameras=cameras,
+        image_size=1,  # no picture is computed on, no prompt is read
+        prompt="{subgoal}",
+        max_token_len=1,
+        horizon=horizon,
+        execute=execute,
+        denoise_steps=1,
+        control_hz=control_hz,
+        delta_mask=(False,) * PROPRIOCEPTION_DIM,
+        lower_case=False,
+    )
+    memory = MemoryConfig(kind="none", subgoal_style="simple")
+    policy = PolicyConfig(name=name, memory=memory, high_level=HighLevelConfig(source="oracle"), low_level=low_level)
+    manifest = Manifest(schema_version=SCHEMA_VERSION, name=name, policy=policy, precision="fp32", engines={}, files={})
+    return Bundle(Path(name), manifest)
+
+
+# The expert acts at the rates of the reference policies; wander is a policy at 50 Hz with a horizon of a second.
+SCRIPTED = {
+    "expert": ScriptedPolicy(
+        _bundle("expert", control_hz=20.0, horizon=16, execute=8, cameras=("front", "wrist")), _expert
+    ),
+    "wander": ScriptedPolicy(_bundle("wander", control_hz=50.0, horizon=50, execute=20, cameras=("front",)), _wander),
+}
