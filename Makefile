@@ -27,15 +27,17 @@ missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	fi
 endef
 
-.PHONY: run test peers check format clean
+.PHONY: run test peers strict check format clean
 
 run: $(VENV)/.runs
 	$(BIN)/memrt run --robot sim $(ARGS)
 
-test: $(VENV)/.develops peers
+test: $(VENV)/.develops peers strict
 	$(BIN)/python -m pytest $(TESTS)
 
 peers: $(VENV)/peers/.installed
+
+strict: $(VENV)/strict/.installed
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -56,13 +58,19 @@ $(VENV)/.runs: $(VENV)/.created $(CORE)
 $(VENV)/.develops: $(VENV)/.created $(CORE)
 	@$(call install,$(DEBIAN_TEST))
 	$(PINNED) torch
-	$(PINNED) --editable '.[cpu,sim,serve,train,export,rtx,realsense,v4l2,robotiq,dev]'
+	$(PINNED) --editable '.[cpu,sim,serve,train,export,rtx,realsense,v4l2,robotiq,franka,dev]'
 	touch $@ $(VENV)/.runs
 
 # The real clients that `memrt serve` is tested with: what they require does not go together with what we do.
 $(VENV)/peers/.installed: tests/serve/peers/requirements.txt $(VENV)/.created
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/pip install --quiet --requirement $<
+	touch $@
+
+# The strict test double of a Franka (sim/doubles/README.md).
+$(VENV)/strict/.installed: tests/doubles/requirements.txt $(VENV)/.created
+	$(PYTHON) -m venv $(VENV)/strict
+	$(VENV)/strict/bin/pip install --quiet --requirement $<
 	touch $@
 
 $(VENV)/.created: pyproject.toml constraints.txt

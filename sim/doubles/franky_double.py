@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import signal
 import sys
 import time
@@ -29,6 +28,7 @@ from franky_sim.franka_robot_protocol import (
 )
 from franky_sim.mujoco_simulator import FrankaMujocoRobot, MujocoSimulator
 
+from memrt.robot_io.computer import session_outranks
 from memrt.robot_io.parent import when_ended
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.errors import MemrtError
@@ -36,13 +36,13 @@ from memrt.sim import fr3
 from memrt.sim.doubles.answers import Answers
 from memrt.sim.doubles.command_log import MAX_MINUTES, CommandRecorder
 from memrt.sim.doubles.franky_scene import furnish, matching
-from memrt.sim.doubles.spectator import PoseRing, Watched, ring_names, watch
+from memrt.sim.doubles.priority import CONTROL_UNIT, real_time
+from memrt.sim.doubles.spectator import NICE, PoseRing, Watched, ring_names, watch
 from memrt.sim.env import TabletopEnv
 
 TICK_NS = NS_PER_MS
 POSE_EVERY = 10  # ticks between two poses for the spectator
 CATCH_UP_NS = 20 * NS_PER_MS  # further behind than this, time slips: a robot's clock does not run double to make it up
-PRIORITY = 10  # SCHED_FIFO, where permitted: a robot's control unit does nothing else
 FIRST_PICTURE_S = 60.0
 
 
@@ -234,9 +234,10 @@ def main(arguments: list[str] | None = None) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, double.end)
         if options.parent:
+            session_outranks(NICE)
             when_ended(options.parent, double.end)
-        if options.fifo:
-            _outrank()
+        if options.fifo and not real_time(CONTROL_UNIT):
+            print("SCHED_FIFO is not permitted here: the double shares its core with all else", file=sys.stderr)
         double.run(options.duration, options.control)
     except MemrtError as error:
         print(error, file=sys.stderr)
@@ -245,14 +246,6 @@ def main(arguments: list[str] | None = None) -> int:
         double.recorder.snapshot().save(options.log)
     print(json.dumps(double.result()), flush=True)
     return 0
-
-
-def _outrank() -> None:
-    """Let this thread go before all others that are not of the real-time class, where that is permitted."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
-    except PermissionError:
-        print("SCHED_FIFO is not permitted here: the double shares its core with everything else", file=sys.stderr)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

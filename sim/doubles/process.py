@@ -40,7 +40,12 @@ class FrankyDoubleProcess:
             command += ["--log", str(log)]
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
             )
         try:
             self.rings: dict[str, str] = self._wait_ready()["rings"]
@@ -48,7 +53,7 @@ class FrankyDoubleProcess:
             self.close()
             raise
 
-    def ask(self, timeout_s: float = 2.0) -> dict[str, Any] | None:
+    def ask(self, timeout_s: float = 10.0) -> dict[str, Any] | None:
         """How it stands now, see `FrankyDouble.result`; None when it does not answer in time."""
         return ask(self._control, timeout_s)
 

@@ -26,6 +26,7 @@ from memrt.sim.scene import IMAGE_SIZE
 FRAME_PERIOD_NS = 50 * NS_PER_MS  # both cameras and one look at the rules at 20 Hz, as in the simulator
 RING_SLOTS = 112  # as the simulator's (sim/driver.py): the newest 5.4 s, for policies that look back
 POSE_SLOTS = 8
+NICE = -10  # where permitted: cameras do not slow down with the computer that reads them
 
 
 @dataclass(frozen=True, slots=True)
