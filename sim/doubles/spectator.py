@@ -89,12 +89,13 @@ def watch(task: str, seed: int, pose_ring: str, rings: Mapping[str, str], tell: 
 
 def _watch(env: TabletopEnv, poses: PoseRing, rings: Mapping[str, FrameRing], tell: Connection, end: Event) -> None:
     scene = env.scene
-    frames = late = told = 0
+    frames = late = told = drawn_ns = 0
     status = ""
     next_ns = time.monotonic_ns()
     while not end.wait(max(0, next_ns - time.monotonic_ns()) / NS_PER_S):
         t_ns = poses.newest(scene.data)
-        if t_ns:
+        if t_ns > drawn_ns:  # a picture of what was drawn already would be a frozen camera's
+            drawn_ns = t_ns
             mujoco.mj_forward(scene.model, scene.data)
             if not env.outcome.ended:
                 env.control_step()
