@@ -6,7 +6,7 @@ A released VLM brings pointing along from its own pre-training; the reference po
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mujoco
@@ -14,11 +14,12 @@ import numpy as np
 
 from memrt.sim import fr3
 from memrt.sim.kinematics import Kinematics
-from memrt.sim.objects import CUBE_HALF, Cube
+from memrt.sim.objects import CUBE_HALF, Container, Cube, Marker
 from memrt.sim.render import SceneRenderer
 from memrt.sim.scene import IMAGE_SIZE, Scene
+from memrt.sim.tasks import make_task
+from memrt.sim.tasks.base import Task
 from memrt.sim.tasks.layout import WORKSPACE_X, WORKSPACE_Y
-from memrt.sim.tasks.pick_x_times import PickXtimes
 
 POSES_PER_SCENE = 4  # compiling a scene costs more than rendering it
 HOLDING_SHARE = 0.3
@@ -26,14 +27,23 @@ NEAR_OBJECT_SHARE = 0.5
 SQUEEZE = 0.001  # so that both pads touch a held cube [m]
 
 
-def record_grounding(folder: Path, count: int, seed: int, progress: Callable[[int], None] = lambda count: None) -> None:
-    """Write `front.npy` uint8 [count, 256, 256, 3] and `scenes.jsonl`; the arm hovers over objects or holds a cube."""
+def record_grounding(
+    folder: Path,
+    count: int,
+    seed: int,
+    progress: Callable[[int], None] = lambda count: None,
+    tasks: Sequence[str] = ("PickXtimes",),
+) -> None:
+    """Write `front.npy` uint8 [count, 256, 256, 3] and `scenes.jsonl`; the arm hovers over objects or holds a cube.
+
+    The scenes are those with which episodes of `tasks` begin, task by task in turn.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     images = np.lib.format.open_memmap(folder / "front.npy", "w+", np.uint8, (count, IMAGE_SIZE, IMAGE_SIZE, 3))
     with (folder / "scenes.jsonl").open("w") as lines:
         for first in range(0, count, POSES_PER_SCENE):
             rng = np.random.Generator(np.random.PCG64([seed, first]))
-            task = PickXtimes(int(rng.integers(2**31)))
+            task = make_task(tasks[first // POSES_PER_SCENE % len(tasks)], int(rng.integers(2**31)))
             scene = Scene(task.layout)
             with SceneRenderer(scene) as renderer:
                 for index in range(first, min(first + POSES_PER_SCENE, count)):
@@ -45,12 +55,14 @@ def record_grounding(folder: Path, count: int, seed: int, progress: Callable[[in
     (folder / "DONE").write_text(f"{count}\n")
 
 
-def _pose_arm(scene: Scene, task: PickXtimes, rng: np.random.Generator) -> None:
-    """Put the hand somewhere plausible: over an object, anywhere above the table, or holding the named cube."""
+def _pose_arm(scene: Scene, task: Task, rng: np.random.Generator) -> None:
+    """Put the hand somewhere plausible: over an object, anywhere above the table, or holding a cube."""
     if rng.random() < NEAR_OBJECT_SHARE:
-        objects = [scene.position("target"), scene.position("button")]
-        objects += [np.array([cube.at.x, cube.at.y, 0.0]) for cube in scene.layout.of(Cube)]
-        xy = objects[int(rng.integers(len(objects)))][:2] + rng.normal(0, 0.01, 2)
+        movable = [thing.at for thing in scene.layout.objects if isinstance(thing, Cube | Container)]
+        fixed = [thing.at for thing in scene.layout.objects if not isinstance(thing, Cube | Container | Marker)]
+        over = [*fixed, *movable]
+        at = over[int(rng.integers(len(over)))]
+        xy = np.array([at.x, at.y]) + rng.normal(0, 0.01, 2)
     else:
         xy = np.array([rng.uniform(*WORKSPACE_X), rng.uniform(*WORKSPACE_Y)])
     height = float(rng.uniform(0.06, 0.22))
@@ -58,10 +70,12 @@ def _pose_arm(scene: Scene, task: PickXtimes, rng: np.random.Generator) -> None:
     q = Kinematics(scene).solve(np.array(fr3.HOME_Q), np.array([*xy, height]), iterations=40)
     data = scene.data
     mujoco.mj_resetData(scene.model, data)
+    task.begin(scene)
     data.qpos[scene.q_index] = q
-    if rng.random() < HOLDING_SHARE:
+    free = [cube.name for cube in scene.layout.of(Cube) if not cube.on_rails]
+    if rng.random() < HOLDING_SHARE and free:
         opening = (CUBE_HALF * 2 - SQUEEZE) / fr3.HAND_OPEN_WIDTH
-        cube = data.joint(task.cube).qpos
+        cube = data.joint(task.step.thing if task.step.thing in free else free[0]).qpos
         cube[:3] = [*xy, max(height - 0.003, CUBE_HALF)]
         cube[3:] = [1, 0, 0, 0]
     data.qpos[scene.finger_index] = opening * fr3.HAND_OPEN_WIDTH / 2

@@ -20,6 +20,7 @@ from memrt.runtime.cli import (
     replay_command,
     run_command,
     serve_command,
+    sim_command,
     train_command,
 )
 from memrt.runtime.errors import MemrtError
@@ -44,6 +45,7 @@ def build_app() -> typer.Typer:
         replay_command,
         serve_command,
         eval_command,
+        sim_command,
         train_command,
         export_command,
         fidelity_command,

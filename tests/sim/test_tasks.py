@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from memrt.runtime.types import ActionChunk
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert import Expert
+from memrt.sim.expert_episodes import Spoken, follow_expert
 from memrt.sim.objects import BIN_HALF, CUBE_HALF, Bin, Button, Cube
 from memrt.sim.tasks import TASKS, make_task
 from memrt.sim.tasks.base import DIFFICULTIES, EPISODE_CAP
@@ -54,40 +55,29 @@ def test_seeds_cover_the_difficulties_and_differ(name):
     tasks = [make_task(name, seed) for seed in range(40)]
     assert {task.difficulty for task in tasks} == set(DIFFICULTIES)
     assert len({task.layout for task in tasks}) == len(tasks)
-    assert (
-        len({(task.goal, task.repetitions) for task in tasks}) >= 3
-    )  # PickHighlight's goal is the same sentence always
-
-
-def follow_expert(name: str, seed: int) -> tuple[TabletopEnv, list[tuple[str, str]], list[int]]:
-    """An undisturbed episode: the distinct subgoals in both styles, and the running segments."""
-    env = TabletopEnv(name, seed, "easy")
-    expert, said, segments = Expert(env), [], []
-    env.arm()
-    while not env.outcome.ended:
-        if env.step_index % 16 == 0:
-            step = env.task.step
-            texts = env.oracle_subgoal("simple"), env.oracle_subgoal("grounded")
-            if not said or said[-1][0] != texts[0]:
-                said.append(texts)
-            segments.append(env.task.segment)
-        env.send(ActionChunk(expert.chunk(step), env.t_ns + CONTROL_DT_NS, CONTROL_DT_NS, 0))
-        env.advance(8)
-    return env, said, segments
+    assert len({(task.goal, task.repetitions) for task in tasks}) >= 3  # PickHighlight's goal is always the same
 
 
 @every_task
 def test_the_expert_solves_an_episode_and_its_subgoals_tell_the_way(name):
-    env, said, segments = follow_expert(name, 1)
-    assert env.outcome.status == "success", env.outcome.reason
+    said, segments = [], []
+    env = TabletopEnv(name, 1, "easy")
+
+    def hear(spoken: Spoken) -> None:
+        if not said or said[-1] != spoken:
+            said.append(spoken)
+        segments.append(env.task.segment)
+
+    outcome = follow_expert(env, hear)
+    assert outcome.status == "success", outcome.reason
     assert env.step_index < EPISODE_CAP
-    assert all(0 <= later - earlier <= 2 for earlier, later in pairwise(segments))
+    assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(segments))
     assert len(said) >= 2
-    for simple, grounded in said:
-        assert "<" not in simple
-        assert "{" not in simple
-        assert re.sub(r" <\d{1,3}, \d{1,3}>", "", grounded) == simple
-    assert "<" in said[0][1]
+    for spoken in said:
+        assert "<" not in spoken.simple
+        assert "{" not in spoken.simple
+        assert re.sub(r" <\d{1,3}, \d{1,3}>", "", spoken.grounded) == spoken.simple
+    assert "<" in said[0].grounded
 
 
 @every_task
