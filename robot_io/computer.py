@@ -7,6 +7,8 @@ import os
 import threading
 from pathlib import Path
 
+OUTLIVES = -900  # of -1000, "never": a node that leaks is ended after all (proc(5))
+
 
 def computer_id() -> str:
     """The same text for every process of this computer until it boots again: they share clock and shared memory."""
@@ -23,6 +25,12 @@ def outrank(nice: int) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def outlive() -> None:
+    """Let the kernel end other processes first when memory runs out; nothing where it is not granted (root)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OUTLIVES), encoding="ascii")
 
 
 def session_outranks(nice: int) -> None:

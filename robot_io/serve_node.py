@@ -18,7 +18,7 @@ import zmq
 from memrt.robot_io.action_spaces import ActionSpaces
 from memrt.robot_io.bounds import ArmBounds
 from memrt.robot_io.cameras.rig import CameraRig
-from memrt.robot_io.computer import outrank, session_outranks
+from memrt.robot_io.computer import outlive, outrank, session_outranks
 from memrt.robot_io.config import NODE, RobotConfig, load_robot
 from memrt.robot_io.driver import Driver
 from memrt.robot_io.drivers import DriverOptions, find_driver
@@ -68,6 +68,7 @@ def serve_node(options: NodeOptions, ready: Tell, trouble: Tell) -> None:
         )
     end = _End(options.parent)
     outrank(NICE)
+    outlive()
     if options.parent:
         session_outranks(NICE)
     link = robot.link

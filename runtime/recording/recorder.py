@@ -2,12 +2,13 @@
 
 What the loop's threads do is bounded and small: note which frames are new, and append to a bounded queue. All encoding,
 compressing and writing happens in the recorder's thread, which is niced, so that it loses first. What does not fit into
-the queue is dropped and counted: first frames that no policy used, then frames, decisions last. A disk that fails ends
-the recording, never the run.
+the queue is dropped and counted: first frames that no policy used, then frames, decisions last. A disk that fails, or a
+computer that runs out of memory, ends the recording, never the run.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -35,6 +36,7 @@ from memrt.runtime.recording.encoding import (
 )
 from memrt.runtime.recording.history import WatchedHistory
 from memrt.runtime.recording.mcap_file import McapFile
+from memrt.runtime.recording.memory_watch import running_out
 from memrt.runtime.recording.messages import FRAMES, Log, RawImage, Seen
 from memrt.runtime.types import ActionChunk, BorrowedFrame, Frame, Observation, RobotMode
 
@@ -217,6 +219,8 @@ class McapRecorder:
             self._file.close()
 
     def _flush(self) -> None:
+        if running_out():
+            raise OSError(errno.ENOMEM, "the computer is running out of memory")
         self._note_drops()
         self._file.flush()
         self._synced_messages = self._messages

@@ -200,6 +200,13 @@ def test_the_simulated_arm_comes_to_rest_when_its_runtime_is_killed(simulator, r
         listener.close()
 
 
+def test_the_kernel_ends_other_processes_before_the_node_where_it_may(simulator):
+    probe = "open('/proc/self/oom_score_adj', 'w').write('-900')"
+    permitted = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
+    score = int(Path(f"/proc/{simulator.pid}/oom_score_adj").read_text())
+    assert score == (-900 if permitted else 0)
+
+
 def test_a_killed_node_ends_the_run_and_is_named(simulator, runtimes):
     """A robot's own controller stops an arm whose node died; the simulator's arm dies with its node."""
     runtime = runtimes(simulator.endpoint)
