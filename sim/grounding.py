@@ -24,6 +24,7 @@ from memrt.sim.tasks.layout import WORKSPACE_X, WORKSPACE_Y
 POSES_PER_SCENE = 4  # compiling a scene costs more than rendering it
 HOLDING_SHARE = 0.3
 NEAR_OBJECT_SHARE = 0.5
+STANDING_SHARE = 0.7  # of the pictures with containers that show them over their cubes, not yet above the picture
 SQUEEZE = 0.001  # so that both pads touch a held cube [m]
 
 
@@ -71,6 +72,10 @@ def _pose_arm(scene: Scene, task: Task, rng: np.random.Generator) -> None:
     data = scene.data
     mujoco.mj_resetData(scene.model, data)
     task.begin(scene)
+    boxes = list(scene.layout.of(Container))
+    if boxes and rng.random() < STANDING_SHARE:
+        for box in boxes:
+            scene.put(box.name, (box.at.x, box.at.y, box.height), box.at.yaw)
     data.qpos[scene.q_index] = q
     free = [cube.name for cube in scene.layout.of(Cube) if not cube.on_rails]
     if rng.random() < HOLDING_SHARE and free:

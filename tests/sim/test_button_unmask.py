@@ -1,11 +1,14 @@
 """ButtonUnmask's and ButtonUnmaskSwap's rules: cover, press, the right container in the right order."""
 
+import json
+
 import mujoco
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memrt.sim.grounding import record_grounding
 from memrt.sim.objects import BUTTON_PRESSED, CONTAINER_HALF, Button, Container, Cube
 from memrt.sim.scene import IMAGE_SIZE, Scene
 from memrt.sim.tasks import make_task
@@ -17,6 +20,7 @@ from memrt.sim.tasks.button_unmask_swap import PAUSE_STEPS, SWAPS
 from memrt.sim.tasks.containers import LOWERING_STEPS, SWAP_STEPS
 
 COVERED = SEEN_STEPS + LOWERING_STEPS
+CONTAINER_GREY = (0.34, 0.46, 0.52)  # as drawn
 AT_THE_BUTTONS = (0.34, 0.0, 0.11)
 SEEDS = st.integers(0, 2**31 - 1)
 either = pytest.mark.parametrize("name", ["ButtonUnmask", "ButtonUnmaskSwap"])
@@ -225,3 +229,14 @@ def test_wording_follows_the_benchmark():
     assert swapped.goal == (
         f"first press both buttons on the table, then pick up the container hiding the {swapped.named[0]} cube"
     )
+
+
+def test_grounding_scenes_show_containers_standing_or_not_at_all(tmp_path):
+    record_grounding(tmp_path, 12, 0, tasks=("ButtonUnmask",))
+    scenes = [json.loads(line)["scene"] for line in (tmp_path / "scenes.jsonl").read_text().splitlines()]
+    images = np.load(tmp_path / "front.npy")
+    assert 0 < sum("container <" in scene for scene in scenes) < len(scenes)
+    for image, scene in zip(images, scenes, strict=True):
+        container = np.array(CONTAINER_GREY)
+        looks_like_one = np.abs(image / image.max(-1, keepdims=True) - container / container.max()).max(-1) < 0.06
+        assert (looks_like_one.sum() > 200) == ("container <" in scene)
