@@ -21,6 +21,7 @@ from memrt.robot_io.config import RobotConfig
 from memrt.robot_io.drivers import DriverOptions
 from memrt.robot_io.franka.connection import connect_arm, connect_hand
 from memrt.robot_io.franka.forwarding import REST_SPEED, Control, Forwarding
+from memrt.robot_io.franka.priority import NODE, priority
 from memrt.robot_io.franka.settings import FrankaConfig
 from memrt.robot_io.grippers.franka_hand import FrankaHand
 from memrt.robot_io.grippers.gripper import Gripper
@@ -43,11 +44,12 @@ def open_driver(robot: RobotConfig, options: DriverOptions) -> Iterator[FrankaDr
             f"robot `{robot.name}`", expected="its address", found="none", fix="add --host, or `host:` to the YAML"
         )
     arm = connect_arm(host, config)
-    driver = FrankaDriver(robot, options, arm, config, _open_hand(robot, host, config))
-    try:
-        yield driver
-    finally:
-        driver.close()
+    with priority(NODE):
+        driver = FrankaDriver(robot, options, arm, config, _open_hand(robot, host, config))
+        try:
+            yield driver
+        finally:
+            driver.close()
 
 
 def _open_hand(robot: RobotConfig, host: str, config: FrankaConfig) -> Gripper | None:

@@ -14,7 +14,7 @@ import numpy as np
 from memrt.robot_io.franka.connection import one_line
 from memrt.robot_io.franka.impedance import HOLD_AFTER_NS, ImpedanceControl
 from memrt.robot_io.franka.measuring import Measuring
-from memrt.robot_io.franka.priority import FORWARDING, LIBFRANKA, set_priority
+from memrt.robot_io.franka.priority import FORWARDING, LIBFRANKA, priority, set_priority
 from memrt.robot_io.franka.settings import FrankaConfig
 from memrt.robot_io.grippers.gripper import Gripper
 from memrt.runtime._core import ControlLoop, SeamLimits
@@ -156,9 +156,12 @@ class Forwarding:
             self._restart_seam(q, stopped=True)
             self.measuring.begin()
             self.lateness_ns.clear()
-            set_priority(LIBFRANKA)  # the thread that `start` makes has it, too
-            self.impedance.start(q)
-            set_priority(FORWARDING)
+            try:
+                with priority(LIBFRANKA):  # the thread that is started has it, too
+                    self.impedance.start(q)
+            except Exception as error:
+                self._refuse(f"the robot cannot be armed: {one_line(error)}")
+                return
             with self.lock:
                 self.holder, self._moved_ns = Control.LIBFRANKA, time.monotonic_ns()
                 act, self._pending = self._pending, None
