@@ -126,7 +126,7 @@ class ActionSpaces:
             ROTATION_TOLERANCE,
         )
         metres, radians = errors[-1]
-        if metres > POSITION_TOLERANCE or radians > ROTATION_TOLERANCE:
+        if not (metres <= POSITION_TOLERANCE and radians <= ROTATION_TOLERANCE):  # NaN: a pose beyond all numbers
             raise RefusedChunkError(
                 f"pose {len(errors) - 1} is out of reach: {metres * 1e3:.1f} mm and {np.degrees(radians):.1f}° remain"
             )

@@ -70,7 +70,8 @@ nb::tuple follow(const Kinematics& self, const Matrix& poses, const Vector& from
         q = reached.q;
         joints.insert(joints.end(), q.begin(), q.end());
         errors.insert(errors.end(), {reached.position_error, reached.rotation_error});
-        if (reached.position_error > position_tolerance || reached.rotation_error > rotation_tolerance) break;
+        const bool near = reached.position_error <= position_tolerance && reached.rotation_error <= rotation_tolerance;
+        if (!near) break;  // nor is an error that is no number
     }
     return nb::make_tuple(to_matrix(std::move(joints), kJoints), to_matrix(std::move(errors), 2));
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from memrt.runtime.loop.settings import LoopSettings
-from memrt.runtime.policy.actions import slowed
+from memrt.runtime.policy.actions import at_pace
 from memrt.runtime.types import ActionChunk, Subgoal
 
 POLL_NS = 10_000_000  # look again after 10 ms when waiting for something that has no known time
@@ -108,7 +108,7 @@ def pace(chunk: ActionChunk, t_obs_ns: int, settings: LoopSettings) -> ActionChu
         return chunk
     dt_ns = round(chunk.dt_ns / settings.speed)
     t0_ns = t_obs_ns + round((chunk.t0_ns - t_obs_ns) / settings.speed)
-    return replace(chunk, actions=slowed(chunk.actions, chunk.space, settings.speed), t0_ns=t0_ns, dt_ns=dt_ns)
+    return replace(chunk, actions=at_pace(chunk.actions, chunk.space, settings.speed), t0_ns=t0_ns, dt_ns=dt_ns)
 
 
 def splice(chunk: ActionChunk, now_ns: int, lead_ns: int) -> ActionChunk | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memrt.runtime.actions_config import ActionsConfig, StateConfig
 from memrt.runtime.kinematics import franka_with_hand, tcp_pose
@@ -96,10 +95,10 @@ class ActionLayout:
         return np.column_stack([start[:3] + np.cumsum(position, axis=0), np.array(turns)])
 
 
-def slowed(actions: NDArray[np.float64], space: ActionSpace, speed: float) -> FloatArray:
-    """A chunk's actions for the same path at a share `speed` of its pace: velocities shrink, targets stay."""
+def at_pace(actions: FloatArray, space: ActionSpace, pace: float) -> FloatArray:
+    """A chunk's actions for the same path at `pace` times its pace: velocities change, targets stay."""
     if space is not ActionSpace.JOINT_VELOCITY:
         return actions
-    shrunk = actions.copy()
-    shrunk[:, :ARM_JOINTS] *= speed
-    return shrunk
+    changed = actions.copy()
+    changed[:, :ARM_JOINTS] *= pace
+    return changed

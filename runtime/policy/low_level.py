@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.config import LowLevelConfig
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.policy.actions import ActionLayout, slowed
+from memrt.runtime.policy.actions import ActionLayout, at_pace
 from memrt.runtime.policy.chunking import Guidance, executed, leftover, soft_mask
 from memrt.runtime.policy.low_level_config import LowLevelModel
 from memrt.runtime.policy.low_level_session import Denoised, LowLevelSession
@@ -119,7 +119,7 @@ class LowLevelInterface:
         left = leftover(playing, observation.t_ns, settings.horizon)
         if not len(left):
             return None, None
-        own = layout.own(slowed(left, layout.space, playing.dt_ns / self._dt_ns), observation.proprioception)
+        own = layout.own(at_pace(left, layout.space, playing.dt_ns / self._dt_ns), observation.proprioception)
         normalised = self._stats.actions.normalise(own).astype(np.float32)
         if kind == "prefix":
             clean = normalised[: min(playing.delay_steps, settings.horizon - 1)]

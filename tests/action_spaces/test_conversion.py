@@ -146,6 +146,27 @@ def test_what_cannot_be_followed_is_refused_whole_with_the_reason(own, space, re
         targets(own, space, HOME)
 
 
+anything = hnp.arrays(np.float64, st.tuples(st.integers(0, 5), st.integers(7, 9)), elements=st.floats())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@given(anything, st.sampled_from([ActionSpace.JOINT_VELOCITY, ActionSpace.CARTESIAN_POSE]))
+def test_whatever_comes_in_becomes_targets_inside_the_range_or_is_refused(actions, space) -> None:
+    try:
+        found = SPACES.targets(actions, space, T0_NS, DT_NS, lambda t_ns: HOME)
+    except RefusedChunkError:
+        return
+    assert (found[:, :7] >= LIMITS.q_min).all()
+    assert (found[:, :7] <= LIMITS.q_max).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("far", [1e6, 1e155, 1e300])
+def test_a_pose_beyond_all_numbers_is_out_of_reach(far: float) -> None:
+    with pytest.raises(RefusedChunkError, match="pose 5 is out of reach"):
+        targets(poses_with(0, far), ActionSpace.CARTESIAN_POSE, HOME)
+
+
 def test_poses_need_known_kinematics() -> None:
     joints_only = ActionSpaces(LIMITS)
     assert joints_only.known == (ActionSpace.JOINT_POSITION, ActionSpace.JOINT_VELOCITY)
