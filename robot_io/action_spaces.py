@@ -103,7 +103,7 @@ class ActionSpaces:
         steps = velocities / np.maximum(excess, 1.0) * dt_s
         joints, q = np.empty_like(steps), start
         for i, step in enumerate(steps):
-            q = np.clip(q + step, low, high)
+            q = np.minimum(np.maximum(q + step, low), high)
             joints[i] = q
         return joints
 
