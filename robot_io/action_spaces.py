@@ -61,8 +61,7 @@ class ActionSpaces:
         """As the robot's YAML says. Poses need an arm that memrt knows, and as its tool the Franka Hand."""
         home = np.zeros(ARM_JOINTS)
         home[: robot.arm.count] = robot.home_pose
-        has_hand = robot.simulated or (robot.gripper is not None and robot.gripper.kind == "franka_hand")
-        arm = franka_with_hand() if has_hand and robot.arm.model is not None else None
+        arm = franka_with_hand() if robot.has_franka_hand and robot.arm.model is not None else None
         return cls(robot.arm.limits(), speed=speed, arm=arm, home=home)
 
     @property

@@ -108,6 +108,11 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Whether nothing real moves."""
         return self.driver == "sim"
 
+    @property
+    def has_franka_hand(self) -> bool:
+        """Whether the tool is the Franka Hand; the simulator's always is."""
+        return self.simulated or (self.gripper is not None and self.gripper.kind == "franka_hand")
+
     def driver_settings(self, struct: type[StructT]) -> StructT:
         """`settings` as the driver's own `struct`. Raises MemrtError for an unknown key and a wrong value."""
         return convert(self.settings, struct, f"`settings` of robot `{self.name}`")

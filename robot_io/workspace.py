@@ -39,8 +39,7 @@ def tool_point(robot: RobotConfig) -> Kinematics | None:
     """
     if robot.arm.model is None:
         return None
-    has_hand = robot.simulated or (robot.gripper is not None and robot.gripper.kind == "franka_hand")
-    return franka_with_hand() if has_hand else franka_flange()
+    return franka_with_hand() if robot.has_franka_hand else franka_flange()
 
 
 def check_workspace(robot: RobotConfig) -> None:
