@@ -1,6 +1,8 @@
 # Two commands do everything, set-up included:
 #   make run    the simulator demo: a trained policy that remembers moves a Franka FR3 in real time
 #   make test   the tests
+# and one more tries the Franka driver out without a robot:
+#   make robot-test
 # Both create .venv, install the missing Debian packages (software rendering, USB, compiler) and build the C++ core.
 
 PYTHON ?= python3
@@ -17,6 +19,8 @@ CORE   := $(wildcard runtime/core/*.[ch]pp) CMakeLists.txt
 
 ARGS   ?= --task PickXtimes --policy am_grounded --seed 1000000
 TESTS  ?= tests
+# Of 50 Hz chunks against the strict double.
+SECONDS ?= 20
 
 # Installs those of the given Debian packages that are missing.
 define install
@@ -27,13 +31,17 @@ missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	fi
 endef
 
-.PHONY: run test peers strict check format clean
+.PHONY: run test robot-test peers strict check format clean
 
 run: $(VENV)/.runs
 	$(BIN)/memrt run --robot sim $(ARGS)
 
 test: $(VENV)/.develops peers strict
 	$(BIN)/python -m pytest $(TESTS)
+
+# The Franka driver and policies against both doubles on loopback (sim/doubles/README.md).
+robot-test: $(VENV)/.develops strict
+	$(BIN)/python -m memrt.sim.doubles.robot_test --seconds $(SECONDS) $(if $(JSON),--json)
 
 peers: $(VENV)/peers/.installed
 

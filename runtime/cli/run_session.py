@@ -80,7 +80,8 @@ def run(options: RunOptions) -> int:
     settings = LoopSettings.from_policy(bundle.policy, seed=options.seed, speed=options.speed)
     if options.duration is not None:
         steps = max(1, round(options.duration * NS_PER_S / settings.dt_ns))
-        settings = replace(settings, cap_steps=min(settings.cap_steps, steps))
+        # The benchmark's cap on steps is for its simulated episodes; a robot moves for as long as it is told to.
+        settings = replace(settings, cap_steps=min(settings.cap_steps, steps) if robot_config.simulated else steps)
     check_policy(bundle, robot_config, settings, lockstep=options.lockstep or scripted is not None)
     if scripted is None:
         check_proof(bundle, robot_config, moves=not options.dry_run, cache=options.cache)

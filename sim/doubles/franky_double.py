@@ -28,7 +28,7 @@ from franky_sim.franka_robot_protocol import (
 )
 from franky_sim.mujoco_simulator import FrankaMujocoRobot, MujocoSimulator
 
-from memrt.robot_io.computer import session_outranks
+from memrt.robot_io.computer import outrank, session_outranks
 from memrt.robot_io.parent import when_ended
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.errors import MemrtError
@@ -36,14 +36,16 @@ from memrt.sim import fr3
 from memrt.sim.doubles.answers import Answers
 from memrt.sim.doubles.command_log import MAX_MINUTES, CommandRecorder
 from memrt.sim.doubles.franky_scene import furnish, matching
-from memrt.sim.doubles.priority import CONTROL_UNIT, real_time
-from memrt.sim.doubles.spectator import NICE, PoseRing, Watched, ring_names, watch
+from memrt.sim.doubles.spectator import PoseRing, Watched, ring_names, watch
 from memrt.sim.env import TabletopEnv
 
 TICK_NS = NS_PER_MS
 POSE_EVERY = 10  # ticks between two poses for the spectator
 CATCH_UP_NS = 20 * NS_PER_MS  # further behind than this, time slips: a robot's clock does not run double to make it up
 FIRST_PICTURE_S = 60.0
+# Where permitted: a robot's control unit does nothing else. Not SCHED_FIFO: a busy computer takes a tick's 0.5 ms for a
+# whole one, and FIFO threads that together fill 95 % of a core are halted for 50 ms.
+NICE = -20
 
 
 class RecordingServer(FrankaRobotServer):
@@ -128,7 +130,7 @@ class FrankyDouble:
     def __init__(self, task: str, seed: int, host: str, ring_prefix: str, minutes: float) -> None:
         self.host, self.rings = host, ring_names(ring_prefix)
         self.recorder = CommandRecorder(minutes)
-        self.watched = Watched("running", "", 0, 0)
+        self.watched = Watched("running", "", 0, 0, 0)
         self.ticks = self.overruns = self.slipped_ns = self.longest_ns = 0
         self._began_ns = self._ended_ns = 0
         self._episode = {"task": task, "seed": seed}
@@ -183,6 +185,7 @@ class FrankyDouble:
             "rings": self.rings,
             "outcome": self.watched.status,
             "reason": self.watched.reason,
+            "segment": self.watched.segment,
             "seconds": round(seconds, 3),
             "hz": round(self.ticks / seconds, 1) if seconds else 0.0,
             "ticks": self.ticks,
@@ -236,8 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.parent:
             session_outranks(NICE)
             when_ended(options.parent, double.end)
-        if options.fifo and not real_time(CONTROL_UNIT):
-            print("SCHED_FIFO is not permitted here: the double shares its core with all else", file=sys.stderr)
+        outrank(NICE)
         double.run(options.duration, options.control)
     except MemrtError as error:
         print(error, file=sys.stderr)
@@ -258,7 +260,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=MAX_MINUTES, help="how much the log holds")
     parser.add_argument("--duration", type=float, help="end after this many seconds")
     parser.add_argument("--control", help="answer `result` with JSON on this ZMQ address, e.g. ipc:///tmp/double")
-    parser.add_argument("--no-fifo", dest="fifo", action="store_false", help="no real-time priority")
     parser.add_argument("--parent", type=int, default=0, help="end when this process, the starter of this one, ends")
     return parser.parse_args(arguments)
 

@@ -18,8 +18,8 @@ from multiprocessing.synchronize import Event
 from types import TracebackType
 
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
-from memrt.sim.doubles.priority import WATCH, real_time
 
+PRIORITY = 90  # SCHED_FIFO, above the control threads' 80
 STALL_NS = 5 * NS_PER_MS  # a robot waits 20 ms for a command; shorter gaps than this a driver rides out
 KEPT = 10_000  # stalls of each core; the oldest are forgotten
 
@@ -80,7 +80,7 @@ def _watch(tell: Connection, end: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cores = sorted(os.sched_getaffinity(0))
     seen = {core: deque[Stall](maxlen=KEPT) for core in cores}
-    permitted = real_time(WATCH)
+    permitted = _real_time()
     tell.send(permitted)
     quit_ = threading.Event()
     threads = [threading.Thread(target=_watch_core, args=(core, seen[core], quit_)) for core in cores]
@@ -95,7 +95,7 @@ def _watch(tell: Connection, end: Event) -> None:
 
 def _watch_core(core: int, seen: deque[Stall], quit_: threading.Event) -> None:
     os.sched_setaffinity(0, {core})
-    real_time(WATCH)
+    _real_time()
     last_ns = time.monotonic_ns()
     while not quit_.is_set():
         time.sleep(NS_PER_MS / NS_PER_S)
@@ -103,3 +103,12 @@ def _watch_core(core: int, seen: deque[Stall], quit_: threading.Event) -> None:
         if now_ns - last_ns > STALL_NS:
             seen.append(Stall(core, last_ns, now_ns))
         last_ns = now_ns
+
+
+def _real_time() -> bool:
+    """Put the calling thread before all others; False where that takes a right we do not have."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    except PermissionError:
+        return False
+    return True

@@ -31,10 +31,14 @@ NICE = -10  # where permitted: cameras do not slow down with the computer that r
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What the spectator tells the double: how the task stands, and how many frames were drawn, how many late."""
+    """What the spectator tells the double: how the task stands, and how many frames were drawn, how many late.
+
+    `segment` is the index of the task's running step: picks and places that are done, in PickXtimes.
+    """
 
     status: str
     reason: str
+    segment: int
     frames: int
     late: int
 
@@ -74,7 +78,7 @@ class PoseRing:
 
 
 def watch(task: str, seed: int, pose_ring: str, rings: Mapping[str, str], tell: Connection, end: Event) -> None:
-    """Draw and judge until `end` is set. Sends a `Watched` with every change of the outcome and once per second."""
+    """Draw and judge until `end` is set. Sends a `Watched` with every step that is done and once per second."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the double too, which ends this process
     written = {camera: FrameRing.create(name, RING_SLOTS, IMAGE_SIZE, IMAGE_SIZE, 3) for camera, name in rings.items()}
     poses = PoseRing.open(pose_ring)
@@ -90,7 +94,7 @@ def watch(task: str, seed: int, pose_ring: str, rings: Mapping[str, str], tell: 
 def _watch(env: TabletopEnv, poses: PoseRing, rings: Mapping[str, FrameRing], tell: Connection, end: Event) -> None:
     scene = env.scene
     frames = late = told = drawn_ns = 0
-    status = ""
+    status = ("", 0)
     next_ns = time.monotonic_ns()
     while not end.wait(max(0, next_ns - time.monotonic_ns()) / NS_PER_S):
         t_ns = poses.newest(scene.data)
@@ -102,9 +106,9 @@ def _watch(env: TabletopEnv, poses: PoseRing, rings: Mapping[str, FrameRing], te
             frames += 1
             for camera, ring in rings.items():
                 ring.write(np.ascontiguousarray(env.render(camera)), frames, t_ns)
-            if env.outcome.status != status or frames - told >= NS_PER_S // FRAME_PERIOD_NS:
-                status, told = env.outcome.status, frames
-                tell.send(Watched(status, env.outcome.reason, frames, late))
+            if (env.outcome.status, env.task.segment) != status or frames - told >= NS_PER_S // FRAME_PERIOD_NS:
+                status, told = (env.outcome.status, env.task.segment), frames
+                tell.send(Watched(status[0], env.outcome.reason, status[1], frames, late))
         now_ns = time.monotonic_ns()
         late += now_ns > next_ns + FRAME_PERIOD_NS
         next_ns = max(next_ns + FRAME_PERIOD_NS, now_ns)

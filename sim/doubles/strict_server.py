@@ -7,13 +7,15 @@ therefore imports nothing of ours. Its log, one JSON object per line with CLOCK_
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import signal
 import time
+from pathlib import Path
 
-PRIORITY = 5  # SCHED_FIFO, where permitted: a robot's control unit does nothing else
+NICE = -20  # where permitted: a robot's control unit does nothing else
 
 
 class JsonLines(logging.Formatter):
@@ -28,18 +30,15 @@ def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="the loopback address to listen on, ports 1337 and 1338")
-    parser.add_argument("--no-fifo", dest="fifo", action="store_false", help="no real-time priority")
     options = parser.parse_args()
     handler = logging.StreamHandler(open(1, "w", buffering=1))  # noqa: SIM115 - stdout, a line at a time
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     from franka_sim import FrankaSimServer
 
-    if options.fifo:
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-        except PermissionError:
-            logging.warning("SCHED_FIFO is not permitted here: expect aborts that are this computer's")
+    with contextlib.suppress(OSError):  # not permitted: expect aborts that are this computer's
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        Path("/proc/self/autogroup").write_text(str(NICE))
     server = FrankaSimServer(
         host=options.host, physics="mujoco", enforce_comm_constraints=True, enforce_motion_limits=True
     )

@@ -1,0 +1,247 @@
+"""`make robot-test`: a driver and policies against both doubles on loopback, and what an independent judge says of it.
+
+1. `expert`, the scripted policy, at the permissive double's table: picks, places and presses, cameras in the loop.
+2. the reference policy at the same table.
+3. 50 Hz chunks against the strict double, which aborts as a robot would.
+In 1 and 2 the limit oracle judges every millisecond that was commanded on libfranka's wire. In 3 an abort within 50 ms
+of a stall of this computer, measured on its own, is reported, and that stretch is repeated once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from memrt.runtime.clock import NS_PER_MS
+from memrt.runtime.errors import MemrtError
+from memrt.sim.doubles.host_stalls import HostStalls
+from memrt.sim.doubles.runs import run_permissive, run_strict
+from memrt.sim.doubles.strict_double import strict_missing
+
+EXPERT_SEED = 1_000_003  # two rounds
+REFERENCE_SEED = 1_000_008  # five rounds
+PERMISSIVE_S = 90.0
+STRETCH_S = 60.0
+NEAR_NS = 50 * NS_PER_MS
+PARTS = ("expert", "reference", "strict")
+PACKAGES = ("memrt", "franky-control", "franky-sim", "mujoco", "numpy")
+
+
+def permissive_part(part: str, policy: str, seed: int, seconds: float, options: Sequence[str] = ()) -> dict[str, Any]:
+    """One policy at the permissive double's table.
+
+    Passed when it picked and placed a cube and broke no limit; the expert has to bring the whole task to its end.
+    """
+    with HostStalls() as watching:
+        run = run_permissive(policy, seed, seconds, options=options)
+    placed = run.double.get("segment", 0) >= 2  # a pick and a place
+    ended = run.double.get("outcome") == "success" or part != "expert"
+    judged = run.verdict.examined_ms > 0 and run.verdict.unexamined_ms == 0
+    return {
+        "part": part,
+        "double": "franky-sim",
+        "policy": policy,
+        "seed": seed,
+        "passed": placed and ended and judged and run.verdict.total == 0,
+        "outcome": run.double.get("outcome", ""),
+        "reason": run.double.get("reason", "") or run.report["reason"],
+        "picked_and_placed": placed,
+        "steps_of_the_task_done": run.double.get("segment", 0),
+        "moved_s": round(run.report["duration_s"], 1),
+        "commanded_ms": run.verdict.examined_ms,
+        "lost_cycles": run.verdict.lost_cycles,
+        "breaches": run.verdict.total,
+        "breaches_by_kind": run.verdict.breaches,
+        "examples": run.verdict.to_dict()["examples"],
+        "double_hz": run.double.get("hz", 0.0),
+        "double_overruns": run.double.get("overruns", 0),
+        "double_slipped_ms": run.double.get("slipped_ms", 0),
+        "frames_late": run.double.get("frames_late", 0),
+        "run": _of_the_run(run.report),
+        **_stalls(watching),
+    }
+
+
+def strict_part(seconds: float, seed: int) -> dict[str, Any]:
+    """`seconds` of chunks in stretches of a minute; passed when no stretch was aborted, or only its first attempt."""
+    stretches: list[dict[str, Any]] = []
+    left_s, number = seconds, 0
+    while left_s > 0:
+        length_s = min(STRETCH_S, left_s)
+        first = _stretch(seed + number, length_s)
+        stretches.append(first)
+        if first["aborts"] and all(abort["stall_ms"] is not None for abort in first["aborts"]):
+            stretches.append({**_stretch(seed + number, length_s), "repeats": len(stretches) - 1})
+        if not stretches[-1]["passed"]:
+            break
+        left_s, number = left_s - length_s, number + 1
+    done_s = sum(stretch["seconds"] for stretch in stretches if stretch["passed"])
+    return {
+        "part": "strict",
+        "double": "franka-sim",
+        "policy": "wander",
+        "passed": stretches[-1]["passed"],
+        "asked_s": seconds,
+        "moved_s": round(done_s, 1),
+        "aborts": sum(len(stretch["aborts"]) for stretch in stretches if stretch["passed"]),
+        "aborts_at_stalls": sum(len(stretch["aborts"]) for stretch in stretches if not stretch["passed"]),
+        "stretches": stretches,
+    }
+
+
+def _stretch(seed: int, seconds: float) -> dict[str, Any]:
+    with HostStalls() as watching:
+        run = run_strict(seed, seconds)
+    aborts = []
+    for abort in run.aborts:
+        stall = watching.near(abort.t_ns, NEAR_NS)
+        aborts.append({"t_ns": abort.t_ns, "reason": abort.reason, "stall_ms": round(stall.ms, 1) if stall else None})
+    ran = run.report["outcome"] == "time_over"
+    return {
+        "seed": seed,
+        "passed": ran and not aborts,
+        "seconds": round(run.report["duration_s"], 1),
+        "outcome": run.report["outcome"],
+        "reason": run.report["reason"],
+        "aborts": aborts,
+        "warnings": sorted(set(run.warnings)),
+        "run": _of_the_run(run.report),
+        **_stalls(watching),
+    }
+
+
+def _of_the_run(report: dict[str, Any]) -> dict[str, Any]:
+    """What the run itself says of chunks, starvation and the robot's side."""
+    names = ("outcome", "outcome_by", "duration_s", "low_level_hz", "starved_ms", "counts", "robot_values")
+    return {name: report[name] for name in names if name in report}
+
+
+def _stalls(watching: HostStalls) -> dict[str, Any]:
+    stalls = watching.stalls
+    return {
+        "host_stalls": len(stalls),
+        "longest_host_stall_ms": round(max((stall.ms for stall in stalls), default=0.0), 1),
+        "stalls_measured_in_real_time_class": watching.real_time,
+    }
+
+
+def _reference(folder: Path) -> list[str]:
+    """Prove the reference bundle here, as every arm but the simulator's asks for. The options that name the proof."""
+    from memrt.runtime.bundle import load_bundle
+    from memrt.runtime.cli.default_bundle import find_bundle
+    from memrt.runtime.device_engines import prove, this_device
+
+    bundle = load_bundle(find_bundle(None, "am_grounded", "int8"))
+    prove(bundle, this_device(bundle), cache=folder)
+    return ["--cache", str(folder)]
+
+
+def robot_test(parts: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Run the parts one after the other; the result is plain JSON. Raises MemrtError when a double is missing."""
+    if "strict" in parts and (missing := strict_missing()):
+        raise MemrtError("strict double", expected="franka-sim in an environment of its own", found="none", fix=missing)
+    results = []
+    for part in parts:
+        if part == "expert":
+            results.append(permissive_part(part, "expert", EXPERT_SEED, PERMISSIVE_S))
+        elif part == "reference":
+            with tempfile.TemporaryDirectory(prefix="memrt-proof-") as folder:
+                options = _reference(Path(folder))
+                results.append(permissive_part(part, "am_grounded", REFERENCE_SEED, PERMISSIVE_S, options))
+        else:
+            results.append(strict_part(seconds, 0))
+    return {
+        "passed": all(result["passed"] for result in results),
+        "success_rate": sum(result["passed"] for result in results) / len(results),
+        "parts": results,
+        "versions": _versions(),
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "kernel": platform.release()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _print(result: dict[str, Any]) -> None:
+    table = Table("", "passed", "what happened", "s", "judged", title="robot test", show_lines=True)
+    notes = []
+    for part in result["parts"]:
+        if part["part"] == "strict":
+            happened = f"{part['aborts']} aborts; {part['aborts_at_stalls']} in attempts that failed"
+            judged = "by the double"
+            notes += [
+                f"{stretch['outcome']}, {stretch['reason']}: {abort['reason']}, "
+                + (
+                    f"beside a stall of {abort['stall_ms']} ms"
+                    if abort["stall_ms"]
+                    else "no stall of this computer near"
+                )
+                for stretch in part["stretches"]
+                for abort in stretch["aborts"]
+            ]
+        else:
+            done = f"{part['steps_of_the_task_done']} steps of the task done"
+            happened = f"{part['outcome']}: {part['reason']} ({done})"
+            judged = f"{part['breaches']} breaches in {part['commanded_ms']} ms"
+        passed = "[green]yes[/]" if part["passed"] else "[red]NO[/]"
+        table.add_row(f"{part['policy']} on {part['double']}", passed, happened, f"{part['moved_s']}", judged)
+        notes += [
+            f"{part['part']}: this computer stood still {each['host_stalls']} times, at most "
+            f"{each['longest_host_stall_ms']} ms"
+            for each in part.get("stretches", [part])
+            if each["host_stalls"]
+        ]
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+
+
+def _told(abort: dict[str, Any]) -> str:
+    if abort["stall_ms"] is None:
+        return f"aborted: {abort['reason']}; this computer did not stand still then"
+    return f"aborted: {abort['reason']}; beside a stall of this computer of {abort['stall_ms']} ms"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 0 when every part passed, 1 when one did not, 2 when something is missing."""
+    parser = argparse.ArgumentParser(prog="python -m memrt.sim.doubles.robot_test", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long against the strict double")
+    parser.add_argument("--parts", default=",".join(PARTS), help="which of the parts")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="one JSON object and nothing else")
+    options = parser.parse_args(arguments)
+    parts = options.parts.split(",")
+    if not set(parts) <= set(PARTS):
+        parser.error(f"--parts: expected some of {', '.join(PARTS)}")
+    try:
+        result = robot_test(parts, options.seconds)
+    except MemrtError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.as_json:
+        print(json.dumps(result))
+    else:
+        _print(result)
+    return 0 if result["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
