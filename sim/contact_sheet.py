@@ -15,13 +15,13 @@ from memrt.sim.expert_episodes import Spoken, follow_expert
 from memrt.sim.tasks.base import Difficulty
 
 MOMENTS = 6  # per task
-CELL = 168  # side of a picture [pixels]
+CELL = 176  # side of a picture [pixels]
 GAP = 6
 TITLE, CAPTION = 38, 52  # heights of the text above and below the pictures [pixels]
 FONT_PIXELS = 12
 COLUMNS = 28  # characters beside each other below a picture
-GOAL_COLUMNS = 170
-PALETTE = 128  # colours of the PNG: flat shading has few
+GOAL_COLUMNS = 208
+PALETTE = 256  # colours of the PNG: flat shading has few
 EVERY = 4  # control steps between the moments to choose from
 
 
