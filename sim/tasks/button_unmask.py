@@ -25,8 +25,8 @@ from memrt.sim.objects import (
 )
 from memrt.sim.scene import Scene
 from memrt.sim.tasks.base import CLEAR, MOVED, Step, Task
-from memrt.sim.tasks.containers import ABOVE, BUTTONS_X, CONTAINERS_X, CONTAINERS_Y, Lowering
-from memrt.sim.tasks.layout import CUBE_YAW, scatter
+from memrt.sim.tasks.containers import ABOVE, CONTAINERS_X, CONTAINERS_Y, Lowering
+from memrt.sim.tasks.layout import BACK_X, CUBE_YAW, scatter
 
 CONTAINERS = {"easy": 3, "medium": 5, "hard": 15}  # RoboMME's difficulty table
 NAMED = {"easy": 1, "medium": 1, "hard": 2}
@@ -78,7 +78,7 @@ class ButtonUnmask(Task):
         self._lowering = Lowering({box.name: box.at for box in containers})
         edges = np.linspace(*BUTTONS_Y, len(buttons) + 1)
         to_press = (
-            Button(name, Placement(float(rng.uniform(*BUTTONS_X)), float(rng.uniform(low + 0.05, high - 0.05))))
+            Button(name, Placement(float(rng.uniform(*BACK_X)), float(rng.uniform(low + 0.05, high - 0.05))))
             for name, (low, high) in zip(buttons, pairwise(edges), strict=True)
         )
         return SceneLayout((*cubes, *containers, *to_press))

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from memrt.sim.objects import CONTAINER_HALF, CONTAINER_HEIGHT, KNOB_HEIGHT, Placement
 from memrt.sim.scene import Scene
+from memrt.sim.tasks.layout import BACK_X
 
 CONTAINERS_X = (0.45, 0.67)  # where containers stand: within reach, in the front view, in front of the buttons [m]
 CONTAINERS_Y = (-0.24, 0.24)
-BUTTONS_X = (0.335, 0.360)  # nearest to the robot: the hand that presses hides nothing from the front camera [m]
 
 ABOVE = 0.50  # where containers wait, above the front camera's picture [m]
 LOWERING_STEPS = 16  # control steps from there to the table
@@ -114,7 +114,7 @@ class Swapping:
     def advance(self, scene: Scene) -> None:
         """Go on by one control step, unless the hand is down among the containers."""
         hand = scene.tcp_position()
-        if self.done or (hand[2] < LOW and hand[0] > BUTTONS_X[1] + CONTAINER_HALF):
+        if self.done or (hand[2] < LOW and hand[0] > BACK_X[1] + CONTAINER_HALF):
             return
         swap = self._swaps[self._finished]
         if self._steps == 0:

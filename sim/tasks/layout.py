@@ -10,6 +10,7 @@ from memrt.sim.objects import Placement
 
 WORKSPACE_X = (0.40, 0.64)  # [m], where every object can be reached with the hand pointing down
 WORKSPACE_Y = (-0.24, 0.24)
+BACK_X = (0.335, 0.360)  # nearest to the robot: a hand that presses a button here hides nothing from the front camera
 SPACING = 0.105  # between centres [m]: half an open hand, a finger and half a cube
 CUBE_YAW = 0.25  # [rad]; the fingers straighten a cube turned this little
 ATTEMPTS = 200  # before a table counts as full and is cleared

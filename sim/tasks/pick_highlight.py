@@ -17,8 +17,7 @@ import numpy as np
 from memrt.sim.objects import COLOURS, Button, Cube, Marker, Placement, SceneLayout
 from memrt.sim.scene import Scene
 from memrt.sim.tasks.base import CLEAR, ORDINALS, Step, Task
-from memrt.sim.tasks.containers import BUTTONS_X
-from memrt.sim.tasks.layout import WORKSPACE_Y, scatter
+from memrt.sim.tasks.layout import BACK_X, WORKSPACE_Y, scatter
 
 CUBES = {"easy": 3, "medium": 4, "hard": 6}  # RoboMME's difficulty table
 HIGHLIGHTED = {"easy": 1, "medium": 2, "hard": 3}
@@ -51,7 +50,7 @@ class PickHighlight(Task):
         self.current = ""
         self.pressed_at: int | None = None
         self._risen = False
-        button = Placement(float(rng.uniform(*BUTTONS_X)), float(rng.uniform(*BUTTON_Y)))
+        button = Placement(float(rng.uniform(*BACK_X)), float(rng.uniform(*BUTTON_Y)))
         markers = (Marker(f"{cube.name}_marker", cube.at) for cube in cubes if cube.name in self.highlighted)
         return SceneLayout((*cubes, *markers, Button("button", button)))
 
