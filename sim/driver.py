@@ -33,7 +33,14 @@ CATCH_UP_NS = 50 * NS_PER_MS  # physics that falls further behind than this lets
 
 @contextmanager
 def open_driver(robot: RobotConfig, options: DriverOptions) -> Iterator[SimDriver]:
-    """One seeded episode of `options.task`. Raises MemrtError for an unknown task, and for cameras it does not draw."""
+    """One seeded episode of `options.task`. Raises MemrtError for an unknown task or other hardware."""
+    if robot.arm.model != "fr3" or (robot.gripper is not None and robot.gripper.kind != "franka_hand"):
+        raise MemrtError(
+            f"the arm of robot `{robot.name}`",
+            expected="`arm: {model: fr3}` with no other gripper than `franka_hand`: that is what the simulator has",
+            found=f"{robot.arm.model or 'an arm of its own'}, {robot.gripper.kind if robot.gripper else 'no gripper'}",
+            fix="correct the robot's YAML, or name another driver",
+        )
     if isinstance(robot.cameras, dict) or not set(robot.cameras) <= set(CAMERAS):
         raise MemrtError(
             f"the cameras of robot `{robot.name}`",

@@ -14,13 +14,15 @@ Side = Annotated[int, msgspec.Meta(ge=1, le=16_384)]  # the frame ring's bound
 
 class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One camera. `realsense` takes a `serial` or a recording's `path`, `v4l2` a device's and `replay` a folder's.
-    `ring` takes the `name` of a shared-memory ring that another program of this computer writes.
+    `ring` takes the `name` of a shared-memory ring that another program of this computer writes. `zed` is refused with
+    a way out.
 
     `latency_ms` is how much older a picture is than its time stamp says, measured by the lab: subtracted from it.
-    `repeat` plays recordings and folders again from the start, `pixels` is the format a V4L2 device sends.
+    `repeat` plays recordings and folders again from the start, `pixels` is the format a V4L2 device sends. `half` is
+    for V4L2 devices that send two pictures side by side, as stereo cameras do: `width` is that of the one taken.
     """
 
-    kind: Literal["realsense", "v4l2", "replay", "ring"]
+    kind: Literal["realsense", "v4l2", "replay", "ring", "zed"]
     name: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     serial: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     path: Annotated[str, msgspec.Meta(min_length=1)] | None = None
@@ -30,6 +32,7 @@ class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     latency_ms: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
     repeat: bool = False
     pixels: Literal["MJPG", "YUYV"] = "MJPG"
+    half: Literal["left", "right"] | None = None
 
     def beside(self, folder: Path) -> CameraConfig:
         """The same with a relative `path` of a recording or a folder meant from `folder`, that of the robot's YAML."""
@@ -38,6 +41,16 @@ class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return msgspec.structs.replace(self, path=str(folder / Path(self.path).expanduser()))
 
     def __post_init__(self) -> None:
+        if self.kind == "zed":
+            raise FieldError(
+                "kind",
+                expected="realsense, v4l2, replay or ring",
+                found="zed, whose SDK (Stereolabs' pyzed) is on no public index",
+                fix="take it as the stereo webcam that it also is (`kind: v4l2, pixels: YUYV, half: left`), unrectified; "
+                "or let a program of your own, with the SDK, write its pictures for `kind: ring`",
+            )
+        if self.half is not None and self.kind != "v4l2":
+            raise FieldError("half", expected="a camera of `kind: v4l2`", found=self.kind, fix="remove it")
         if (self.name is None) == (self.kind == "ring"):
             raise FieldError(
                 "name",

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from memrt.robot_io.cameras.settings import CameraConfig
 from memrt.robot_io.cameras.source import Picture, check_size, missing_package
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
@@ -43,7 +45,7 @@ def open_v4l2(name: str, config: CameraConfig) -> V4L2Source:
             fix="close other programs that use it; join the group `video`; choose the node that ends in -index0",
         )
     capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*config.pixels))
-    capture.set(cv2.CAP_PROP_FRAME_WIDTH, config.width)
+    capture.set(cv2.CAP_PROP_FRAME_WIDTH, config.width * (1 if config.half is None else 2))
     capture.set(cv2.CAP_PROP_FRAME_HEIGHT, config.height)
     capture.set(cv2.CAP_PROP_FPS, config.fps)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)  # one being filled, one being read: nothing old waits in line
@@ -83,6 +85,9 @@ class V4L2Source:
                 found="none: the device was unplugged or does not stream",
                 fix=f"check the cable of {self._config.path}",
             )
+        if self._config.half is not None:
+            eyes = np.split(image, 2, axis=1) if image.shape[1] % 2 == 0 else [image, image]
+            image = np.ascontiguousarray(eyes[self._config.half == "right"])
         check_size(self._name, self._config, image)
         self._number += 1
         stamp_ns = round(self._capture.get(self._cv2.CAP_PROP_POS_MSEC) * NS_PER_MS)

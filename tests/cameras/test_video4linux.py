@@ -60,6 +60,23 @@ def test_a_stamp_of_our_clock_is_taken_as_it_is():
     assert V4L2Source("front", config, Device()).read(1.0).t_ns == pytest.approx(stamp_ns, abs=1000)
 
 
+@pytest.mark.parametrize(("half", "value"), [("left", 10), ("right", 200)])
+def test_one_eye_of_a_stereo_camera_is_taken(half, value):
+    """A stand-in for a camera that sends both side by side, as a ZED does."""
+
+    class Device:
+        def read(self):
+            return True, np.hstack([np.full((48, 64, 3), 10, np.uint8), np.full((48, 64, 3), 200, np.uint8)])
+
+        def get(self, which):
+            return 0.0
+
+    config = CameraConfig(kind="v4l2", path="/dev/video0", width=64, height=48, half=half)
+    image = V4L2Source("front", config, Device()).read(1.0).image
+    assert image.shape == (48, 64, 3)
+    assert (image == value).all()
+
+
 def test_another_size_is_refused(film):
     source = V4L2Source("front", CameraConfig(kind="v4l2", path=film), cv2.VideoCapture(film))
     with pytest.raises(MemrtError, match="expected pictures of 640x480, found 64x48"):
