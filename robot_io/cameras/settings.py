@@ -46,8 +46,8 @@ class CameraConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "kind",
                 expected="realsense, v4l2, replay or ring",
                 found="zed, whose SDK (Stereolabs' pyzed) is on no public index",
-                fix="take it as the stereo webcam that it also is (`kind: v4l2, pixels: YUYV, half: left`), unrectified; "
-                "or let a program of your own, with the SDK, write its pictures for `kind: ring`",
+                fix="take it as the stereo webcam it also is, unrectified (`kind: v4l2, pixels: YUYV, half: left`), or "
+                "let a program of your own, with the SDK, write its pictures for `kind: ring`",
             )
         if self.half is not None and self.kind != "v4l2":
             raise FieldError("half", expected="a camera of `kind: v4l2`", found=self.kind, fix="remove it")
