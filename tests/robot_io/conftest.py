@@ -1,4 +1,4 @@
-"""Makes the helpers beside the tests importable under importlib import mode."""
+"""Makes the helpers beside the tests, and those for fuzzing, importable under importlib import mode."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "fuzzing"))

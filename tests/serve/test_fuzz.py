@@ -3,10 +3,9 @@
 MEMRT_FUZZ=1000000 pytest tests/serve/test_fuzz.py runs a million.
 """
 
-import os
-
 import numpy as np
 import pytest
+from damage import damage, how_many
 from served import POLICY, SETTINGS, CountingHighLevel, EchoingLowLevel, robomme_request, vla_eval_observation
 from test_vla_eval import encoded
 
@@ -15,7 +14,7 @@ from memrt.robot_io.serve.keys import load_keys
 from memrt.robot_io.serve.serving import Serving
 from memrt.runtime.errors import MemrtError
 
-MESSAGES = int(os.environ.get("MEMRT_FUZZ", "100000"))
+MESSAGES = how_many(100_000)
 SMALL = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 
 
@@ -27,28 +26,6 @@ def requests():
     observation = vla_eval_observation() | {"images": {"agentview": encoded(SMALL), "wrist": SMALL}}
     for kind, payload in (("hello", {"protocol_version": 1}), ("observation", observation), ("episode_start", {})):
         yield "vla-eval", {"type": kind, "payload": payload, "seq": 3, "timestamp": 1.5}, True
-
-
-def damage(rng, data, other):
-    """A few of: flipped bytes, a cut, a repeated stretch, a stretch of another message, a header that promises more."""
-    damaged = bytearray(data)
-    for _ in range(int(rng.integers(1, 4))):
-        at, length = int(rng.integers(0, len(damaged) + 1)), int(rng.integers(1, 16))
-        match int(rng.integers(0, 6)):
-            case 0:
-                damaged[at : at + 1] = rng.bytes(1)
-            case 1:
-                del damaged[at:]
-            case 2:
-                damaged[at:at] = damaged[at : at + length]
-            case 3:
-                start = int(rng.integers(0, len(other)))
-                damaged[at:at] = other[start : start + length]
-            case 4:
-                damaged[at : at + 1] = bytes([int(rng.choice([0xDD, 0xDF, 0xC6, 0xDB, 0xC9, 0x91, 0x81]))])
-            case _:
-                del damaged[at : at + length]
-    return bytes(damaged)
 
 
 @pytest.mark.timeout(3600)
