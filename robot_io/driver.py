@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from memrt.runtime.types import FloatArray
 
@@ -51,3 +51,17 @@ class Driver(Protocol):
     def remaining_ns(self) -> int: ...
 
     def report(self) -> tuple[dict[str, float], dict[str, str]]: ...
+
+
+@runtime_checkable
+class AdjustableSpeed(Protocol):
+    """What a driver offers besides if a client may slow its robot down.
+
+    `highest_speed` is the factor on the limits of speed that it was started with; `set_speed` takes any up to that, and
+    is called only while the arm is braked and at rest.
+    """
+
+    @property
+    def highest_speed(self) -> float: ...
+
+    def set_speed(self, speed: float) -> None: ...

@@ -82,6 +82,16 @@ class SeamDriver:
         """When it was measured [ns], and measured joints [rad] and gripper opening (0..1), float64 [8]."""
         raise NotImplementedError
 
+    @property
+    def highest_speed(self) -> float:
+        """The factor on the limits of speed that the driver was started with."""
+        return self.options.speed
+
+    def set_speed(self, speed: float) -> None:
+        """Another factor on the limits of speed, for an arm that is braked and at rest."""
+        self.control.set_speed(speed)
+        self._speed = speed
+
     def push(self, actions: FloatArray, t0_ns: int, dt_ns: int, revision: int) -> str:
         """Hand a chunk to the control loop; "" or why it refuses."""
         return self.control.push(actions, t0_ns, dt_ns, revision)

@@ -65,8 +65,7 @@ class SimDriver(SeamDriver):
         self._env = env
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        # A slow run is as many control steps long as a fast one: the episode's cap counts those.
-        self._physics_steps_per_control = round(PHYSICS_STEPS_PER_CONTROL / options.speed)
+        self._pace(options.speed)
         self._rings = {
             camera: FrameRing.create(f"memrt-{os.getpid()}-{camera}", RING_SLOTS, IMAGE_SIZE, IMAGE_SIZE, 3)
             for camera in CAMERAS
@@ -85,6 +84,11 @@ class SimDriver(SeamDriver):
                 found=self.fault or "none",
                 fix="check software rendering: MUJOCO_GL=egl needs Debian's libegl1 and libgl1-mesa-dri",
             )
+
+    def set_speed(self, speed: float) -> None:
+        """Another factor on the limits of speed, for an arm that is braked and at rest."""
+        super().set_speed(speed)
+        self._pace(speed)
 
     @property
     def goal(self) -> str:
@@ -127,6 +131,10 @@ class SimDriver(SeamDriver):
         super().close()
         for ring in self._rings.values():
             ring.close()
+
+    def _pace(self, speed: float) -> None:
+        # A slow run is as many control steps long as a fast one: the episode's cap counts those.
+        self._physics_steps_per_control = round(PHYSICS_STEPS_PER_CONTROL / speed)
 
     def _run_physics(self) -> None:
         env, steps = self._env, 0

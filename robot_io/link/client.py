@@ -7,7 +7,7 @@ import itertools
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.heartbeat import HeartbeatThread
 from memrt.robot_io.link.keys import client_keys
 from memrt.robot_io.link.receiving import dropped
+from memrt.robot_io.link.refusals import gone, no_such_camera, not_let_in, refused, session_refused, wrong_space
 from memrt.robot_io.link.requests import NoAnswerError, Requester
 from memrt.robot_io.link.sockets import open_socket
 from memrt.robot_io.link.state_feed import StateFeed
@@ -31,13 +32,14 @@ from memrt.robot_io.link.wire import (
     Ack,
     Command,
     CommandKind,
+    Configure,
     Hello,
     Welcome,
 )
 from memrt.robot_io.rings import FrameReader
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.types import ActionChunk, ActionSpace, Observation, RobotMode
+from memrt.runtime.types import ActionChunk, Observation, RobotMode
 
 CONNECT_MS = 5_000
 STATE_LOST_NS = 500 * NS_PER_MS  # a node publishes every 10 ms; this long without a state it is gone
@@ -155,7 +157,7 @@ class LinkRobot:
         frames = self._frames.latest()
         state = self._state_feed.snapshot.state
         if state is None:
-            raise _gone(self._link_fault() or "no state was received yet")
+            raise gone(self._link_fault() or "no state was received yet")
         clock = self._clock() or SAME_CLOCK
         t_node_ns = min((frame.t_ns for frame in frames.values()), default=state.t_ns)
         # Frames come from this computer only, so their times are its own.
@@ -181,12 +183,7 @@ class LinkRobot:
         Raises MemrtError when the node does not take chunks in its space.
         """
         if chunk.space not in self.welcome.spaces:
-            raise MemrtError(
-                "the policy's actions",
-                expected=f"{_names(self.welcome.spaces)}, which `{self.welcome.robot}` takes",
-                found=_names([chunk.space]),
-                fix="use a policy or a robot node of another action space",
-            )
+            raise wrong_space(chunk.space, self.welcome)
         clock = self._clock() or SAME_CLOCK
         with self._lock:
             message = Chunk(
@@ -223,6 +220,16 @@ class LinkRobot:
         """Follow chunks again. Raises MemrtError when the node refuses, as it does after a later stop."""
         self._command("resume")
 
+    def configure(self, *, speed: float) -> None:
+        """Scale the node's limits of speed, as far as its own settings allow; those of a robot that stands still.
+
+        A node whose limits are fixed keeps them. Raises MemrtError when the node refuses.
+        """
+        if self.welcome.speed:
+            with self._lock:
+                wanted = Configure(self._session, next(self._sequence), min(speed, self.welcome.speed))
+            self._request(wanted, "configure", self._commands)
+
     def home(self) -> None:
         """Let the stopped robot move to its start posture; returns at once."""
         self._command("home")
@@ -250,12 +257,7 @@ class LinkRobot:
 
     def _check_align_to(self) -> None:
         if self._align_to is not None and self._align_to not in self.welcome.rings:
-            raise MemrtError(
-                "robot setting `align_to`",
-                expected=f"one of the node's cameras: {', '.join(self.welcome.rings)}",
-                found=f"`{self._align_to}`",
-                fix="correct the robot's YAML",
-            )
+            raise no_such_camera(self._align_to, self.welcome)
 
     def _connect(self, connect_ms: int) -> Welcome:
         self._chunks.connect(self._endpoints.chunks)
@@ -265,45 +267,38 @@ class LinkRobot:
         answer: Ack | Welcome | None = None
         while answer is None:
             if dead := self._alive():
-                raise _gone(dead)
+                raise gone(dead)
             try:
                 answer = self._commands.ask(hello, "connecting", min(connect_ms, 500))
             except NoAnswerError:
                 late = time.monotonic_ns() >= deadline_ns
                 if found := self._commands.handshake_failure(final=not late):
-                    raise _not_let_in(found) from None
+                    raise not_let_in(found) from None
                 if late:
                     raise
         if isinstance(answer, Ack):
-            raise MemrtError(
-                "the robot refused the session",
-                expected="a free robot of the same version",
-                found=answer.error,
-                fix="end the other client, or install the same memrt on both computers",
-            )
+            raise session_refused(answer.error)
         self._heartbeat.start()
         if not feed.wait_first(connect_ms / 1000):
             found = ", ".join(f"{count} {reason}" for reason, count in feed.dropped.items())
-            raise _gone(f"it answers, but publishes no state{found and f' that can be used ({found})'}")
+            raise gone(f"it answers, but publishes no state{found and f' that can be used ({found})'}")
         return answer
 
     def _command(self, kind: CommandKind, lane: Requester | None = None) -> None:
-        if dead := self._alive():
-            raise _gone(dead)
         with self._lock:
             command = Command(self._session, next(self._sequence), kind, self._stops)
-        answer = (lane or self._commands).ask(command, f"robot command `{kind}`")
+        self._request(command, kind, lane or self._commands)
+
+    def _request(self, message: Command | Configure, what: str, lane: Requester) -> None:
+        if dead := self._alive():
+            raise gone(dead)
+        answer = lane.ask(message, f"robot command `{what}`")
         if isinstance(answer, Ack):
             with self._lock:
                 if self._newest_ack is None or answer.after_state >= self._newest_ack.after_state:
                     self._newest_ack = answer
-        if isinstance(answer, Ack) and answer.error:
-            raise MemrtError(
-                f"the robot refused `{kind}`",
-                expected=f"a robot that can {kind}",
-                found=answer.error,
-                fix="look at the robot; begin a new run if it is in fault",
-            )
+            if answer.error:
+                raise refused(what, answer.error)
 
     def _clock(self) -> ClockEstimate | None:
         """The node's clock; None before anything is known of it."""
@@ -317,23 +312,3 @@ class LinkRobot:
         if snapshot.state is not None and silence_ns > STATE_LOST_NS:
             return f"nothing was heard from the robot's node for {silence_ns / NS_PER_MS:.0f} ms"
         return ""
-
-
-def _names(spaces: Iterable[int]) -> str:
-    known = {int(space): space.name.lower().replace("_", " ") for space in ActionSpace}
-    return ", ".join(known.get(space, f"space {space}") for space in spaces)
-
-
-def _not_let_in(found: str) -> MemrtError:
-    return MemrtError(
-        "connecting to the robot",
-        expected="a node that knows this client's key and is known by its own",
-        found=found,
-        fix="make keys for both sides with `memrt link-keys`: `link.keys` in the client's YAML, `memrt node --keys`",
-    )
-
-
-def _gone(reason: str) -> MemrtError:
-    return MemrtError(
-        "the robot's node is gone", expected="a running node", found=reason, fix="start the run again; see its log"
-    )

@@ -18,7 +18,7 @@ import zmq
 from memrt.robot_io.action_spaces import ActionSpaces
 from memrt.robot_io.bounds import ArmBounds
 from memrt.robot_io.computer import computer_id
-from memrt.robot_io.driver import Driver
+from memrt.robot_io.driver import AdjustableSpeed, Driver
 from memrt.robot_io.link.chunk_gate import ChunkGate
 from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.key_check import KeyCheck
@@ -32,6 +32,7 @@ from memrt.robot_io.link.wire import (
     VERSION,
     Ack,
     Command,
+    Configure,
     Heartbeat,
     Hello,
     Message,
@@ -167,7 +168,7 @@ class RobotNode:
                 self._on_hello(identity, message, now_ns)
             elif isinstance(message, Heartbeat):
                 self._on_heartbeat(identity, message, now_ns)
-            elif isinstance(message, Command):
+            elif isinstance(message, Command | Configure):
                 self._on_command(identity, message, now_ns)
             elif greeting := other_version(frames[0]):
                 self._refuse(identity, greeting.session, greeting.sequence, refuse_version(greeting.version))
@@ -199,6 +200,7 @@ class RobotNode:
         welcome = Welcome(
             *(hello.session, hello.sequence, VERSION, computer_id()),
             *(driver.name, driver.goal, dict(driver.rings), [*self._gate.spaces]),
+            driver.highest_speed if isinstance(driver, AdjustableSpeed) else 0.0,
         )
         self._send(identity, welcome)
 
@@ -209,7 +211,7 @@ class RobotNode:
             self._react(self._session.heard(beat.session, now_ns))
             self._send(identity, Pulse(beat.session, beat.sequence, beat.t_client_ns, now_ns))
 
-    def _on_command(self, identity: bytes, command: Command, now_ns: int) -> None:
+    def _on_command(self, identity: bytes, command: Command | Configure, now_ns: int) -> None:
         if command.session != self._session.session:
             self._receiver.dropped["foreign session"] += 1
             self._refuse(identity, command.session, command.sequence, NO_SESSION)
@@ -221,17 +223,33 @@ class RobotNode:
             self._send(identity, done)
             return
         # A stop may come late, and is obeyed whenever it comes; all else is carried out in the order it was given in.
-        if command.kind != "stop" and not self._command_order.accept(command.sequence):
+        stop = isinstance(command, Command) and command.kind == "stop"
+        if not stop and not self._command_order.accept(command.sequence):
             self._refuse(identity, command.session, command.sequence, "a later command came in before this one")
+            return
+        if isinstance(command, Configure):
+            self._acknowledge(identity, command, self._configure(command))
             return
         error, reaction = self._session.command(command, now_ns, at_rest=self._driver.at_rest())
         if reaction is Reaction.FOLLOW:
             self._gate.begin_to_follow(now_ns)
         self._react(reaction)
-        if command.kind == "stop" and not error:
+        if stop and not error:
             self._pending.append(_PendingStop(identity, command, now_ns + REST_DEADLINE_NS))
         else:
             self._acknowledge(identity, command, error)
+
+    def _configure(self, wanted: Configure) -> str:
+        """Do it, and return ""; or why it is refused."""
+        driver = self._driver
+        if not isinstance(driver, AdjustableSpeed):
+            return "the limits of this robot are fixed"
+        if wanted.speed > driver.highest_speed:
+            return f"the node was started with a speed of {driver.highest_speed:g}, which is the highest"
+        refusal = self._session.refuse_configuration(at_rest=self._driver.at_rest())
+        if not refusal:
+            driver.set_speed(wanted.speed)
+        return refusal
 
     def _answer_stops(self, now_ns: int) -> None:
         if not self._pending:
@@ -247,7 +265,7 @@ class RobotNode:
                 waiting.append(pending)
         self._pending = waiting
 
-    def _acknowledge(self, identity: bytes, command: Command, error: str) -> None:
+    def _acknowledge(self, identity: bytes, command: Command | Configure, error: str) -> None:
         ack = self._answer(command.session, command.sequence, error)
         self._acks[command.sequence] = ack
         while len(self._acks) > ACKS_KEPT:

@@ -130,6 +130,14 @@ class NodeSession:
         self.braked_for_silence = False
         return "", Reaction.FOLLOW
 
+    def refuse_configuration(self, *, at_rest: bool) -> str:
+        """Why the present session may not change the robot's limits now, or ""."""
+        if self._ended or self.mode is RobotMode.FAULT:
+            return f"the robot is in fault: {self.fault}"
+        if self.mode is RobotMode.RUNNING:
+            return "stop the robot first"
+        return "" if at_rest else "the robot still moves"
+
     def _brake_on_the_way_home(self, silence_ns: int) -> Reaction:
         """An arm that was sent home and lost its client stops where it is, and waits."""
         if not self._going_home or silence_ns <= self._watchdog.brake_after_ns:

@@ -49,7 +49,8 @@ class Hello(Message, tag="hello", frozen=True):
 class Welcome(Message, tag="welcome", frozen=True):
     """Node to client: yes. `rings` names the shared-memory ring of each camera, for clients on the same computer.
 
-    `spaces` are the action spaces (`ActionSpace`) that the node takes chunks in.
+    `spaces` are the action spaces (`ActionSpace`) that the node takes chunks in, `speed` the highest factor that
+    `Configure` may ask for, 0 where the node's limits are fixed.
     """
 
     version: Version
@@ -58,6 +59,7 @@ class Welcome(Message, tag="welcome", frozen=True):
     goal: Text
     rings: Annotated[dict[Text, Text], msgspec.Meta(max_length=16)]
     spaces: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=255)]], msgspec.Meta(min_length=1, max_length=16)]
+    speed: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Command(Message, tag="command", frozen=True):
@@ -71,8 +73,17 @@ class Command(Message, tag="command", frozen=True):
     stops: Sequence
 
 
+class Configure(Message, tag="configure", frozen=True):
+    """Client to node, answered by `Ack` and executed once, like a command: a factor on the arm's limits of speed.
+
+    What else a robot needs to be told belongs to its node's start, where nobody on the network can loosen it.
+    """
+
+    speed: Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+
 class Ack(Message, tag="ack", frozen=True):
-    """Node to client: command `sequence` is done (`error` is "") or refused (`error` says why).
+    """Node to client: command or configuration `sequence` is done (`error` is "") or refused (`error` says why).
 
     `mode` is the robot's, until a state with a sequence number above `after_state` says otherwise. The same in every
     version of the link, because it also answers the hello of another version.
@@ -109,7 +120,7 @@ class Report(Message, tag="report", frozen=True):
     texts: Annotated[dict[Text, Text], msgspec.Meta(max_length=16)]
 
 
-ToNode = Hello | Command | Heartbeat
+ToNode = Hello | Command | Configure | Heartbeat
 FromNode = Welcome | Ack | Pulse
 
 _encoder = msgspec.msgpack.Encoder()

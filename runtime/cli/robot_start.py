@@ -44,6 +44,8 @@ def start_robot(
             refusal = None if node is None else node.refusal()
             raise (refusal or error) from None
         stack.callback(robot.close)
+        if node is None:  # a child was started with it
+            robot.configure(speed=speed)
         return robot
 
     return connect

@@ -109,6 +109,8 @@ void bind_loop(nb::module_& m) {
              "Brakes inside the limits; True once the control thread has acknowledged.")
         .def("resume", &ControlLoop::resume, nb::call_guard<nb::gil_scoped_release>(),
              "Accepts chunks again after a stop; True once acknowledged.")
+        .def("set_speed", &ControlLoop::set_speed, "speed"_a,
+             "Another factor (above 0, at most 1) on the speed limits; call it while stopped and at rest.")
         .def("shutdown", &ControlLoop::shutdown, nb::call_guard<nb::gil_scoped_release>(), "Ends the thread.")
         .def("stats", &stats, "Counters since start, lateness and work per tick in ns.")
         .def_prop_ro("running", &ControlLoop::running)

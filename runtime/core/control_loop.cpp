@@ -30,7 +30,11 @@ std::int64_t period_of(double rate_hz) {
 
 ControlLoop::ControlLoop(const SeamLimits& limits, double rate_hz, double preview_s, double replan_s, double speed,
                          std::shared_ptr<TraceRing> trace)
-    : seam_(limits, preview_s, replan_s, speed), period_ns_(period_of(rate_hz)), trace_(std::move(trace)) {}
+    : seam_(limits, preview_s, replan_s, speed),
+      period_ns_(period_of(rate_hz)),
+      trace_(std::move(trace)),
+      speed_(speed),
+      speed_wanted_(speed) {}
 
 ControlLoop::~ControlLoop() {
     shutdown();
@@ -40,6 +44,8 @@ void ControlLoop::start(const JointArray& q, double gripper) {
     if (running()) throw std::runtime_error("ControlLoop.start: already running");
     const std::int64_t now = now_ns();
     seam_.reset(q, gripper, now);
+    speed_ = speed_wanted_;
+    seam_.set_speed(speed_);
     inbox_.take();  // a chunk left over from before has no meaning any more
     lateness_.clear();
     work_.clear();
@@ -89,6 +95,13 @@ JointArray ControlLoop::planned(std::int64_t t_ns) const {
 bool ControlLoop::stop() {
     stop_wanted_.store(true, std::memory_order_release);  // partners: the acquires in push() and tick()
     return wait_for_mode(true);
+}
+
+void ControlLoop::set_speed(double speed) {
+    if (!(speed > 0.0 && speed <= 1.0)) {
+        throw std::invalid_argument("ControlLoop.set_speed: speed must be above 0 and at most 1");
+    }
+    speed_wanted_.store(speed, std::memory_order_relaxed);  // resume()'s release carries it to tick()'s acquire
 }
 
 bool ControlLoop::resume() {
@@ -147,6 +160,11 @@ void ControlLoop::tick(std::int64_t deadline_ns, ControlStatus& status) {
         seam_.stop(deadline_ns);
         curve_.store(seam_.spline());
         record(ControlEvent::kStop, deadline_ns);
+    }
+    const double speed_wanted = speed_wanted_.load(std::memory_order_relaxed);
+    if (speed_wanted != speed_ && seam_.stopped() && seam_.at_rest()) {
+        seam_.set_speed(speed_wanted);
+        speed_ = speed_wanted;
     }
     if (const TimedChunk* chunk = inbox_.take(); chunk != nullptr) {
         const Refusal refusal = seam_.push(chunk->rows(), chunk->t0_ns, chunk->dt_ns);

@@ -76,6 +76,12 @@ class ControlLoop {
     /// \brief Accepts chunks again. Waits for the acknowledgement as stop() does.
     bool resume();
 
+    /// \brief Another factor on the speed limits, from the next tick on that finds the arm stopped and at rest.
+    ///
+    /// Call it while the arm is, and before resume(); or before start().
+    /// \throws std::invalid_argument unless it is above 0 and at most 1.
+    void set_speed(double speed);
+
     /// \brief Ends the thread, wherever the arm is. Call stop() before, and wait for `at_rest`.
     void shutdown();
 
@@ -108,6 +114,8 @@ class ControlLoop {
     Histogram lateness_;
     Histogram work_;
     std::atomic<std::uint64_t> rejected_{0};
+    double speed_;  // the seam's
+    std::atomic<double> speed_wanted_;
     std::atomic<bool> stop_wanted_{false};
     std::atomic<bool> stopped_{false};
     std::atomic<bool> quit_{false};

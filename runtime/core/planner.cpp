@@ -31,7 +31,6 @@ bool all(const std::array<bool, kJoints>& flags) {
 Planner::Planner(const SeamLimits& limits, double arrive_s, double piece_s, double speed)
     : limits_(limits), arrive_s_(arrive_s), piece_s_(piece_s) {
     limits.check();
-    if (!(speed > 0.0 && speed <= 1.0)) throw std::invalid_argument("speed must be above 0 and at most 1");
     for (std::size_t j = 0; j < kJoints; ++j) {
         // Ranges are checked at sampled points and where braking ends. In between, a joint strays by no more than it
         // can turn round in: half a sample's time at full acceleration, and the time to build up that acceleration.
@@ -43,12 +42,11 @@ Planner::Planner(const SeamLimits& limits, double arrive_s, double piece_s, doub
         }
         limits_.q_min[j] += margin;
         limits_.q_max[j] -= margin;
-        limits_.dq_max[j] *= kHeadroom * speed;
+        full_dq_max_[j] = limits_.dq_max[j] * kHeadroom;
         limits_.ddq_max[j] *= kHeadroom;
         limits_.dddq_max[j] *= kHeadroom;
     }
     for (auto* input : {&plan_input_, &brake_input_}) {
-        input->max_velocity = limits_.dq_max;
         input->max_acceleration = limits_.ddq_max;
         input->max_jerk = limits_.dddq_max;
     }
@@ -56,6 +54,14 @@ Planner::Planner(const SeamLimits& limits, double arrive_s, double piece_s, doub
     brake_input_.synchronization = ruckig::Synchronization::None;
     brake_input_.target_velocity.fill(0.0);
     brake_input_.target_acceleration.fill(0.0);
+    set_speed(speed);
+}
+
+void Planner::set_speed(double speed) {
+    if (!(speed > 0.0 && speed <= 1.0)) throw std::invalid_argument("speed must be above 0 and at most 1");
+    for (std::size_t j = 0; j < kJoints; ++j) limits_.dq_max[j] = full_dq_max_[j] * speed;
+    plan_input_.max_velocity = limits_.dq_max;
+    brake_input_.max_velocity = limits_.dq_max;
 }
 
 bool Planner::reset(const JointArray& q) {

@@ -28,6 +28,9 @@ class Planner {
     ///        move back, but not further out. False when no plan can be made from there.
     bool reset(const JointArray& q);
 
+    /// \brief Another factor on the speed limits. Only at rest: what moves faster would not be braked for it.
+    void set_speed(double speed);
+
     /// \brief Plans the piece that begins where the last one ended, towards `target`; without one, braking.
     void next(const JointState* target);
 
@@ -50,7 +53,8 @@ class Planner {
     void brake_joints_out_of_range(const Trajectory& plan, double time_s);
     void brake_joints_too_fast();
 
-    SeamLimits limits_;  // with the headroom for rounding taken off
+    SeamLimits limits_;         // with the headroom for rounding taken off
+    JointArray full_dq_max_{};  // the speed limits at factor 1
     double arrive_s_;
     double piece_s_;
     JointArray q_low_{};  // the range, widened to the start where that lies outside

@@ -108,6 +108,10 @@ class Seam {
 
     bool stopped() const { return stopped_; }
 
+    /// \brief Another factor on the speed limits, above 0 and at most 1. Only while stopped and at rest.
+    /// \throws std::invalid_argument for any other factor.
+    void set_speed(double speed) { planner_.set_speed(speed); }
+
     /// \brief Whether the command of the last step has come to rest.
     bool at_rest() const;
 

@@ -26,6 +26,7 @@ HOME = np.array([0.0, -0.5, 0.0, -2.0, 0.0, 1.5, 0.7])
 
 class ArmDriver:
     name, goal = "arm", "hold still"
+    highest_speed = 0.8
 
     def __init__(self) -> None:
         self.control = ControlLoop(SeamLimits.fr3(), 250.0)
@@ -36,6 +37,7 @@ class ArmDriver:
         self.fault, self.outcome = "", ("running", "")
         self.pushed: list[tuple[np.ndarray, int, int, int]] = []
         self.homed = 0
+        self.speeds: list[float] = []
         self.take_picture(1)
 
     def take_picture(self, index: int) -> None:
@@ -57,6 +59,10 @@ class ArmDriver:
 
     def brake(self) -> None:
         self.control.stop()
+
+    def set_speed(self, speed: float) -> None:
+        self.speeds.append(speed)
+        self.control.set_speed(speed)
 
     def go_home(self) -> None:
         self.homed += 1

@@ -72,6 +72,7 @@ class Storm:
             socket.connect(address)
             self._sockets.append(socket)
         self.left = count
+        self.chunks = 0
         self._thread = threading.Thread(target=self._run, name="storm")
         self._thread.start()
 
@@ -85,6 +86,7 @@ class Storm:
                 # A subscription that begins with 1 stays in the node's memory until its sender goes: none of those.
                 socket.send(b"\x02" + data if socket.type == zmq.XSUB else data, zmq.NOBLOCK)
                 self.left -= 1
+                self.chunks += socket.type == zmq.PUSH
                 continue
             time.sleep(0.0002)
 
@@ -92,6 +94,10 @@ class Storm:
         self.left = 0
         self._thread.join()
         self._context.destroy(linger=0)
+
+
+def dropped_chunks(robot) -> float:
+    return sum(count for name, count in robot.statistics.items() if name.startswith("chunks dropped"))
 
 
 @pytest.mark.timeout(3600)
@@ -104,7 +110,8 @@ def test_a_node_in_a_storm_stands_still_and_stops_when_told(tmp_path):
         pushed_at = rig.driver.proprioception()[1].copy()
         storm = Storm(rig.endpoint, MESSAGES)
         assert eventually(lambda: storm.left == 0, 3600)
-        assert eventually(lambda: robot.statistics.get("chunks dropped: foreign session", 0) > 0)
+        assert eventually(lambda: dropped_chunks(robot) == storm.chunks)  # the node has looked at each of them
+        assert robot.statistics["chunks dropped: foreign session"] > 0
         assert robot.mode is RobotMode.RUNNING  # nobody else stopped it, or began a session
         assert not rig.driver.pushed
         assert rig.driver.homed == 0

@@ -6,13 +6,13 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from arm_driver import HOME, Rig, eventually
+from arm_driver import HOME, ArmDriver, Rig, eventually
 
 from memrt.robot_io.link import client
 from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.session import Watchdog
 from memrt.robot_io.link.streams import Chunk, decode_state, encode_chunk, is_stream
-from memrt.robot_io.link.wire import VERSION, Ack, Command, Hello, Report, Welcome, encode
+from memrt.robot_io.link.wire import VERSION, Ack, Command, Configure, Hello, Report, Welcome, encode
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, ActionSpace, RobotMode
@@ -98,6 +98,31 @@ def test_home_needs_a_stopped_robot(rig):
     robot.stop()
     robot.home()
     assert rig.driver.homed == 1
+
+
+def test_the_limits_of_speed_are_configured_while_the_arm_stands(rig):
+    robot = rig.client()
+    robot.configure(speed=0.1)
+    robot.configure(speed=1.0)  # the node allows 0.8
+    assert rig.driver.speeds == [0.1, 0.8]
+    robot.configure(speed=0.1)
+    robot.arm()
+    with pytest.raises(MemrtError, match="stop the robot first"):
+        robot.configure(speed=0.5)
+    robot.send(chunk(2.0))  # 2 rad in 0.8 s
+    assert eventually(lambda: rig.driver.proprioception()[1][0] > 0.1)
+    speeds = [abs(rig.driver.control.command()[1][0]) for _ in range(50) if not time.sleep(0.002)]
+    assert 0 < max(speeds) <= 0.262  # a tenth of an FR3's 2.62 rad/s
+    robot.stop()
+    robot.configure(speed=0.5)
+    assert rig.driver.speeds[-1] == 0.5
+
+
+def test_a_robot_without_adjustable_limits_keeps_them(rig, raw, monkeypatch):
+    monkeypatch.delattr(ArmDriver, "set_speed")
+    welcome = raw.ask(encode(Hello(5, 1, VERSION, "here")))
+    assert welcome.speed == 0
+    assert "fixed" in raw.ask(encode(Configure(5, 2, 0.5))).error
 
 
 def test_a_second_client_is_refused_while_the_first_lives(rig):

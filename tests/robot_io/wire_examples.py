@@ -7,6 +7,7 @@ from memrt.robot_io.link.wire import (
     VERSION,
     Ack,
     Command,
+    Configure,
     FromNode,
     Heartbeat,
     Hello,
@@ -20,10 +21,11 @@ from memrt.runtime.types import ActionSpace, RobotMode
 CONTROL = {
     "hello": (Hello(7, 1, VERSION, "a computer"), ToNode),
     "welcome": (
-        Welcome(7, 1, VERSION, "a computer", "arm", "hold still", {"front": "ring-front"}, [0]),
+        Welcome(7, 1, VERSION, "a computer", "arm", "hold still", {"front": "ring-front"}, [0, 2], 0.5),
         FromNode,
     ),
     "command": (Command(7, 2, "stop", 3), ToNode),
+    "configure": (Configure(7, 5, 0.25), ToNode),
     "ack": (Ack(7, 2, "", "stopped", 41), FromNode),
     "heartbeat": (Heartbeat(7, 3, 123_456_789), ToNode),
     "pulse": (Pulse(7, 3, 123_456_789, 987_654_321), FromNode),

@@ -96,3 +96,30 @@ TEST_CASE("a loop starts again from where it is told, as often as wanted") {
         CHECK(loop->status().seam.accepted == 0);
     }
 }
+
+TEST_CASE("another speed limit is taken by an arm that stands, and kept from then on") {
+    const auto loop = started(nullptr);
+    CHECK_THROWS_AS(loop->set_speed(0.0), std::invalid_argument);
+    CHECK_THROWS_AS(loop->set_speed(1.1), std::invalid_argument);
+    CHECK(loop->stop());
+    CHECK(eventually([&] { return loop->status().at_rest; }));
+    loop->set_speed(0.1);
+    CHECK(loop->resume());
+    CHECK(loop->push(line(kHome, 0.3, 4), now_ns() + 20 * kMs, 50 * kMs, 1) == Refusal::kNone);
+    double fastest = 0.0;
+    CHECK(eventually([&] {
+        const ControlStatus status = loop->status();
+        fastest = std::max(fastest, std::abs(status.command.dq[0]));
+        return status.command.q[0] > kHome[0] + 0.29;
+    }));
+    CHECK(fastest > 0.0);
+    CHECK(fastest <= 0.1 * 2.62);  // an FR3's first joint
+    loop->set_speed(1.0);          // moving or not, it is not stopped: this waits
+    CHECK(loop->push(line(kHome, -0.3, 4), now_ns() + 20 * kMs, 50 * kMs, 2) == Refusal::kNone);
+    CHECK(eventually([&] {
+        const ControlStatus status = loop->status();
+        fastest = std::max(fastest, std::abs(status.command.dq[0]));
+        return status.command.q[0] < kHome[0] - 0.29;
+    }));
+    CHECK(fastest <= 0.1 * 2.62);
+}
