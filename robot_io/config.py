@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -60,8 +60,9 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `host` is the robot's own address, where it has one. `home` is the pose that `home` moves to [rad]; a known model
     has one of its own. `workspace` is the box that chunks may not lead the tool out of. `cameras` are the names that
     policies know them by: with settings, the node opens them (and `memrt cameras` looks at them); without, the driver
-    brings their pictures. `align_to` is the camera whose newest frame is "now"; without it an observation holds every
-    camera's newest. `settings` are the driver's own.
+    brings their pictures. `cameras_at` is the side that they are attached to, where node and run are two computers.
+    `align_to` is the camera whose newest frame is "now"; without it an observation holds every camera's newest.
+    `settings` are the driver's own.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
@@ -72,6 +73,7 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     workspace: WorkspaceConfig | None = None
     gripper: GripperConfig | None = None
     cameras: tuple[str, ...] | dict[str, CameraConfig]
+    cameras_at: Literal["node", "run"] = "node"
     align_to: str | None = None
     link: LinkConfig = LinkConfig()
     policy_server: PolicyServerConfig | None = None
@@ -84,6 +86,13 @@ class RobotConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 expected=f"one of {', '.join(self.cameras)}",
                 found=f"`{self.align_to}`",
                 fix="name a camera of this robot",
+            )
+        if self.cameras_at == "run" and not (isinstance(self.cameras, dict) and self.link.endpoint):
+            raise FieldError(
+                "cameras_at",
+                expected="`run` only with settings for every camera, and a node that runs already (`link.endpoint`)",
+                found="cameras without settings" if self.link.endpoint else "no `link.endpoint`",
+                fix="remove `cameras_at`, or add what is missing",
             )
         if self.driver == NODE and self.link.endpoint is None:
             raise FieldError(

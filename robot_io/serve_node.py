@@ -78,7 +78,7 @@ def serve_node(options: NodeOptions, ready: Tell, trouble: Tell) -> None:
     node_keys(endpoint, keys)  # refuses before anything is opened
     watchdog = Watchdog(round(link.brake_after_ms * NS_PER_MS), round(link.fault_after_ms * NS_PER_MS))
     open_driver = find_driver(robot.driver, f"robot `{robot.name}`")
-    cameras = robot.cameras if isinstance(robot.cameras, dict) else {}
+    cameras = robot.cameras if isinstance(robot.cameras, dict) and robot.cameras_at == "node" else {}
     with contextlib.ExitStack() as stack:
         if options.parent:
             stack.callback(forget_sockets, endpoint, folder=True)
@@ -105,7 +105,7 @@ def serve_node(options: NodeOptions, ready: Tell, trouble: Tell) -> None:
         )
         stack.callback(forget_sockets, endpoint)
         stack.callback(_wait_for_rest, driver, trouble)
-        shown = ", ".join(robot.cameras) or "none"
+        shown = ", ".join(driver.rings) or "none"
         ready(f"robot `{robot.name}` (driver {robot.driver}, cameras: {shown}) listens at {endpoint}")
         node.serve()
 
@@ -155,7 +155,7 @@ def _answers(endpoint: str) -> bool:
 
 def _check_rings(robot: RobotConfig, driver: Driver) -> None:
     missing = [name for name in robot.cameras if name not in driver.rings]
-    if missing:
+    if missing and robot.cameras_at == "node":
         raise MemrtError(
             f"camera `{missing[0]}` of robot `{robot.name}`",
             expected="settings in the robot's YAML, or pictures that its driver brings",

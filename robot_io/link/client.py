@@ -8,19 +8,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zmq
 
-from memrt.robot_io.cameras.alignment import align
 from memrt.robot_io.computer import computer_id
 from memrt.robot_io.link.clock_sync import SAME_CLOCK, ClockEstimate, check_arm, good_enough
 from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.heartbeat import HeartbeatThread
 from memrt.robot_io.link.keys import client_keys
+from memrt.robot_io.link.observing import Observing
 from memrt.robot_io.link.receiving import dropped
 from memrt.robot_io.link.refusals import gone, no_such_camera, not_let_in, refused, session_refused, wrong_space
 from memrt.robot_io.link.requests import NoAnswerError, Requester
@@ -59,7 +58,8 @@ class LinkRobot:
 
     `alive` returns "" or why the node's process is gone, where this side has started it. `align_to` names the camera
     whose newest frame is "now" in observations; without it they hold every camera's newest. `keys` is the folder with
-    this client's keys (`keys.py`).
+    this client's keys (`keys.py`). `rings` are the shared-memory rings of cameras that this side has opened; without it
+    the node's are read, where it runs on this computer.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class LinkRobot:
         connect_ms: int = CONNECT_MS,
         align_to: str | None = None,
         keys: str | Path | None = None,
+        rings: Mapping[str, str] | None = None,
     ) -> None:
         """Begin a session. Raises MemrtError when the node does not answer or refuses, or keys are missing or wrong."""
         self._alive = alive or (lambda: "")
         self._on_close = on_close or (lambda: None)
-        self._align_to = align_to
         self._endpoints = Endpoints.of(endpoint)
         self._keys = client_keys(endpoint, keys)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -96,9 +96,12 @@ class LinkRobot:
         try:
             self.welcome = self._connect(connect_ms)
             self._same_computer = self.welcome.computer == computer_id()
-            if self._same_computer:
-                self._frames.open(self.welcome.rings)
-                self._check_align_to()
+            if rings is None:
+                rings = self.welcome.rings if self._same_computer else {}
+            if align_to is not None and align_to not in rings:
+                raise no_such_camera(align_to, rings)
+            self._frames.open(rings)
+            self._observing = Observing(self._frames, self._state_feed, self._clock, align_to)
         except BaseException:
             self.close()
             raise
@@ -152,29 +155,10 @@ class LinkRobot:
 
     def observe(self) -> Observation:
         """The newest frames, and proprioception at the time they were taken: a policy is trained on such pairs."""
-        if aligned := self._aligned():
-            return aligned
-        frames = self._frames.latest()
-        state = self._state_feed.snapshot.state
-        if state is None:
+        observation = self._observing.observe()
+        if observation is None:
             raise gone(self._link_fault() or "no state was received yet")
-        clock = self._clock() or SAME_CLOCK
-        t_node_ns = min((frame.t_ns for frame in frames.values()), default=state.t_ns)
-        # Frames come from this computer only, so their times are its own.
-        history = self._frames if self._same_computer else None
-        return Observation(clock.to_local(t_node_ns), self._state_feed.proprioception_at(t_node_ns), frames, history)
-
-    def _aligned(self) -> Observation | None:
-        """Everything at `align_to`'s newest frame; None without that setting, or before every camera's first frame."""
-        if self._align_to is None or not self._same_computer:
-            return None
-        with self._frames.recent() as recent:
-            aligned = align(self._align_to, recent, *self._state_feed.history())
-            if aligned is None:
-                return None
-            now = aligned.observation
-            copies = {name: replace(frame, image=np.array(frame.image)) for name, frame in now.frames.items()}
-        return Observation(now.t_ns, now.proprioception, copies, self._frames)
+        return observation
 
     def send(self, chunk: ActionChunk) -> None:
         """Hand a chunk to the socket, without waiting. One that does not fit is counted: its successor is better.
@@ -254,10 +238,6 @@ class LinkRobot:
     def _state_feed(self) -> StateFeed:
         assert self._feed is not None, "the constructor connects"
         return self._feed
-
-    def _check_align_to(self) -> None:
-        if self._align_to is not None and self._align_to not in self.welcome.rings:
-            raise no_such_camera(self._align_to, self.welcome)
 
     def _connect(self, connect_ms: int) -> Welcome:
         self._chunks.connect(self._endpoints.chunks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from memrt.robot_io.link.wire import Welcome
 from memrt.runtime.errors import MemrtError
@@ -56,11 +56,11 @@ def wrong_space(space: ActionSpace, welcome: Welcome) -> MemrtError:
     )
 
 
-def no_such_camera(align_to: str, welcome: Welcome) -> MemrtError:
-    """`align_to` names a camera that the node does not have."""
+def no_such_camera(align_to: str, rings: Mapping[str, str]) -> MemrtError:
+    """`align_to` names a camera whose frames do not come in."""
     return MemrtError(
         "robot setting `align_to`",
-        expected=f"one of the node's cameras: {', '.join(welcome.rings)}",
+        expected=f"one of the robot's cameras: {', '.join(rings) or 'none has frames on this computer'}",
         found=f"`{align_to}`",
         fix="correct the robot's YAML",
     )

@@ -11,7 +11,6 @@ from typing import Any
 
 import zmq
 
-from memrt.robot_io.cameras.alignment import state_at
 from memrt.robot_io.link.clock_sync import ClockEstimate
 from memrt.robot_io.link.keys import ClientKeys
 from memrt.robot_io.link.receiving import InOrder, Receiver
@@ -80,10 +79,6 @@ class StateFeed:
     def wait_first(self, timeout_s: float) -> bool:
         """Whether a state and a report have come in, after at most `timeout_s`."""
         return self._complete.wait(timeout_s)
-
-    def proprioception_at(self, t_ns: int) -> FloatArray:
-        """Float64 [8] at the node's time `t_ns`: between two states interpolated, outside them the nearest."""
-        return state_at(*self.history(), t_ns)[0]
 
     def history(self) -> tuple[list[int], list[FloatArray]]:
         """The node's times of the recent states, rising, and their proprioception, each float64 [8]."""

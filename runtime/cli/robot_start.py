@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from memrt.runtime.cli.progress import tell
 from memrt.runtime.errors import MemrtError
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
@@ -22,6 +24,7 @@ def start_robot(
     loading after connecting would starve the heartbeat. Connecting raises MemrtError when the node does not answer or
     refuses.
     """
+    from memrt.robot_io.cameras.rig import CameraRig
     from memrt.robot_io.link.client import LinkRobot
     from memrt.robot_io.process import NodeProcess
 
@@ -34,11 +37,21 @@ def start_robot(
         stack.callback(node.close)
         endpoint, keys = node.endpoint, None  # a socket file that nobody else can reach
 
+    rig = None
+    if config.cameras_at == "run":
+        assert isinstance(config.cameras, dict), "checked with the YAML"
+        rig = stack.enter_context(CameraRig(config.cameras, f"memrt-{os.getpid()}", tell))
+
     def connect() -> LinkRobot:
         alive = None if node is None else node.alive
         try:
             robot = LinkRobot(
-                endpoint, alive=alive, connect_ms=round(link.connect_ms), align_to=config.align_to, keys=keys
+                endpoint,
+                alive=alive,
+                connect_ms=round(link.connect_ms),
+                align_to=config.align_to,
+                keys=keys,
+                rings=None if rig is None else rig.rings,
             )
         except MemrtError as error:
             refusal = None if node is None else node.refusal()

@@ -1,8 +1,11 @@
 """A folder as a camera, up to `memrt cameras` and a robot node of one's own."""
 
 import json
+import os
 import threading
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from memrt.robot_io.link.client import LinkRobot
 from memrt.robot_io.link.node import RobotNode
 from memrt.robot_io.link.session import Watchdog
 from memrt.runtime.cli import build_app
+from memrt.runtime.cli.robot_start import start_robot
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.errors import MemrtError
 
@@ -207,5 +211,24 @@ def test_a_node_of_ones_own_gives_a_client_these_cameras(served, align_to):
 
 
 def test_a_camera_that_the_node_does_not_have_cannot_be_now(served):
-    with pytest.raises(MemrtError, match="`align_to`: expected one of the node's cameras: front, wrist, found `left`"):
+    with pytest.raises(MemrtError, match="`align_to`: expected one of the robot's cameras: front, wrist, found `left`"):
         LinkRobot(served.link.endpoint, align_to="left")
+
+
+def test_a_run_opens_the_cameras_that_are_attached_to_its_own_computer(robot):
+    robot.write_text(robot.read_text() + "cameras_at: run\n")
+    settings = load_robot(robot)
+    node = RobotNode(Still({}), settings.link.endpoint, Watchdog(20_000 * MS, 40_000 * MS))
+    thread = threading.Thread(target=node.serve)
+    thread.start()
+    try:
+        with ExitStack() as stack:
+            connect = start_robot(settings, str(robot), task="", seed=0, speed=1.0, host=None, stack=stack)
+            client = connect()
+            assert set(client.observe().frames) == {"front", "wrist"}
+            rings = list(Path("/dev/shm").glob(f"memrt-{os.getpid()}-*"))
+            assert {"front", "wrist"} <= {ring.name.rpartition("-")[2] for ring in rings}
+        assert not any(ring.exists() for ring in rings)
+    finally:
+        node.shutdown.set()
+        thread.join()

@@ -54,6 +54,8 @@ def test_the_packaged_simulator_has_the_promised_deadlines():
         (ARM + "gripper: {kind: robotiq}", "add `path: /dev/serial/by-id/...`"),
         (ARM + "gripper: {kind: franka_hand, path: x}", "key `gripper.path`"),
         ("name: x\ndriver: node\ncameras: [front]", "key `link.endpoint`"),
+        (ARM + "cameras_at: run", "expected `run` only with settings for every camera"),
+        (ARM + "cameras_at: robot", "key `cameras_at`"),
         ("name: x\ndriver: sim\ncameras: [front, wrist]\nalign_to: base", "expected one of front, wrist"),
     ],
 )

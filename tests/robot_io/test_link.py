@@ -145,6 +145,29 @@ def test_a_client_on_another_computer_times_its_chunks_by_the_heartbeats(rig, mo
     assert robot.statistics["clock uncertainty [ms]"] <= 5
 
 
+@pytest.mark.parametrize("align_to", [None, "front"])
+def test_cameras_of_ones_own_computer_go_with_an_arm_elsewhere(rig, monkeypatch, align_to):
+    monkeypatch.setattr(client, "computer_id", lambda: "another")
+    robot = rig.client(rings=rig.driver.rings, align_to=align_to)
+    robot.arm()
+    robot.send(chunk(0.4))
+    assert eventually(lambda: rig.driver.proprioception()[1][0] > 0.1)
+    rig.driver.take_picture(3)
+    taken_at = rig.driver.proprioception()[1][0]
+    assert eventually(lambda: robot.observe().frames["front"].index == 3)
+    time.sleep(0.1)
+    observation = robot.observe()
+    assert observation.t_ns == observation.frames["front"].t_ns  # the local clock's
+    assert observation.proprioception[0] == pytest.approx(taken_at, abs=0.05)
+    assert observation.history is not None
+
+
+def test_a_camera_whose_frames_do_not_come_that_far_is_named(rig, monkeypatch):
+    monkeypatch.setattr(client, "computer_id", lambda: "another")
+    with pytest.raises(MemrtError, match="none has frames on this computer"):
+        rig.client(align_to="front")
+
+
 def test_nobody_there_is_one_clear_refusal(tmp_path):
     from memrt.robot_io.link.client import LinkRobot
 
