@@ -227,9 +227,10 @@ class StateListener:
     def __init__(self, endpoint: str) -> None:
         self.states: list[State] = []
         self._context = zmq.Context()
-        self._socket = open_socket(self._context, zmq.SUB)
+        address = Endpoints.of(endpoint).state
+        self._socket = open_socket(self._context, zmq.SUB, address)
         self._socket.subscribe(b"")
-        self._socket.connect(Endpoints.of(endpoint).state)
+        self._socket.connect(address)
         self._quit = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

@@ -44,7 +44,7 @@ class Runtime:
 
     def told(self) -> dict:
         """How its run ended, in its own words."""
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=180)
         assert self.process.returncode == 0
         return json.loads(out.splitlines()[-1])
 
@@ -128,7 +128,8 @@ def test_a_runtime_that_is_stopped_for_too_long_finds_the_robot_in_fault_and_say
     runtime.send(signal.SIGCONT)
     told = runtime.told()
     assert told["status"] == "fault"
-    assert "the link was silent for" in told["reason"]
+    # Its supervisor may look before its own ear has caught up.
+    assert "the link was silent for" in told["reason"] or "nothing was heard from the robot's node" in told["reason"]
     assert (rig.driver.proprioception()[1] == stood_at).all()  # what it still had to say moved nothing
 
 
@@ -201,7 +202,7 @@ def test_the_simulated_arm_comes_to_rest_when_its_runtime_is_killed(simulator, r
 
 
 def test_the_kernel_ends_other_processes_before_the_node_where_it_may(simulator):
-    probe = "open('/proc/self/oom_score_adj', 'w').write('-900')"
+    probe = "from pathlib import Path; Path('/proc/self/oom_score_adj').write_text('-900')"
     permitted = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
     score = int(Path(f"/proc/{simulator.pid}/oom_score_adj").read_text())
     assert score == (-900 if permitted else 0)
