@@ -131,7 +131,7 @@ class FrankyDouble:
         self.host, self.rings = host, ring_names(ring_prefix)
         self.recorder = CommandRecorder(minutes)
         self.watched = Watched("running", "", 0, 0, 0)
-        self.ticks = self.overruns = self.slipped_ns = self.longest_ns = 0
+        self.ticks = self.overruns = self.slipped_ns = self.slipped_moving_ns = self.longest_ns = 0
         self._began_ns = self._ended_ns = 0
         self._episode = {"task": task, "seed": seed}
         with TabletopEnv(task, seed) as env:  # where the arm and everything else begins
@@ -191,6 +191,7 @@ class FrankyDouble:
             "ticks": self.ticks,
             "overruns": self.overruns,
             "slipped_ms": self.slipped_ns // NS_PER_MS,
+            "slipped_moving_ms": self.slipped_moving_ns // NS_PER_MS,
             "longest_tick_ms": round(self.longest_ns / NS_PER_MS, 2),
             "commanded_ms": self.recorder.commanded,
             "frames": self.watched.frames,
@@ -213,6 +214,8 @@ class FrankyDouble:
                 time.sleep((deadline_ns - now_ns) / NS_PER_S)
             elif now_ns - deadline_ns > CATCH_UP_NS:
                 self.slipped_ns += now_ns - deadline_ns
+                if server.robot_servers[0].current_motion_id:
+                    self.slipped_moving_ns += now_ns - deadline_ns
                 deadline_ns = now_ns
             start_ns = time.monotonic_ns()
             server.tick()

@@ -4,7 +4,8 @@
 2. the reference policy at the same table.
 3. 50 Hz chunks against the strict double, which aborts as a robot would.
 In 1 and 2 the limit oracle judges every millisecond that was commanded on libfranka's wire. In 3 an abort within 50 ms
-of a stall of this computer, measured on its own, is reported, and that stretch is repeated once.
+of a stall of this computer, measured on its own, is reported, and that stretch is repeated once. So is a part in which
+this computer did not give the double its millisecond: a robot in slow motion shows nothing.
 """
 
 from __future__ import annotations
@@ -34,15 +35,27 @@ REFERENCE_SEED = 1_000_008  # five rounds
 PERMISSIVE_S = 90.0
 STRETCH_S = 60.0
 NEAR_NS = 50 * NS_PER_MS
+SLIPPED_MS = 20  # by which a moving double may have fallen behind a robot's clock altogether
+FATAL_STALL_MS = 20.0  # as many cycles without a command end a robot's motion
 PARTS = ("expert", "reference", "strict")
 PACKAGES = ("memrt", "franky-control", "franky-sim", "mujoco", "numpy")
 
 
 def permissive_part(part: str, policy: str, seed: int, seconds: float, options: Sequence[str] = ()) -> dict[str, Any]:
-    """One policy at the permissive double's table.
+    """One policy at the permissive double's table, once more when this computer did not keep up.
 
     Passed when it picked and placed a cube and broke no limit; the expert has to bring the whole task to its end.
     """
+    result = _permissive(part, policy, seed, seconds, options)
+    if result["passed"] or result["kept_pace"]:
+        return result
+    again = _permissive(part, policy, seed, seconds, options)
+    return again | {
+        "first_attempt": {name: result[name] for name in ("double_hz", "double_slipped_moving_ms", "reason")}
+    }
+
+
+def _permissive(part: str, policy: str, seed: int, seconds: float, options: Sequence[str]) -> dict[str, Any]:
     with HostStalls() as watching:
         run = run_permissive(policy, seed, seconds, options=options)
     placed = run.double.get("segment", 0) >= 2  # a pick and a place
@@ -64,9 +77,10 @@ def permissive_part(part: str, policy: str, seed: int, seconds: float, options: 
         "breaches": run.verdict.total,
         "breaches_by_kind": run.verdict.breaches,
         "examples": run.verdict.to_dict()["examples"],
+        "kept_pace": run.double.get("slipped_moving_ms", SLIPPED_MS + 1) <= SLIPPED_MS,
         "double_hz": run.double.get("hz", 0.0),
         "double_overruns": run.double.get("overruns", 0),
-        "double_slipped_ms": run.double.get("slipped_ms", 0),
+        "double_slipped_moving_ms": run.double.get("slipped_moving_ms", 0),
         "frames_late": run.double.get("frames_late", 0),
         "run": _of_the_run(run.report),
         **_stalls(watching),
@@ -74,14 +88,18 @@ def permissive_part(part: str, policy: str, seed: int, seconds: float, options: 
 
 
 def strict_part(seconds: float, seed: int) -> dict[str, Any]:
-    """`seconds` of chunks in stretches of a minute; passed when no stretch was aborted, or only its first attempt."""
+    """`seconds` of chunks in stretches of a minute; passed when none was aborted, or its only repetition was not.
+
+    A stretch is repeated when its aborts lie beside stalls, or when it ended otherwise and this computer stood still
+    for as long as ends a motion.
+    """
     stretches: list[dict[str, Any]] = []
     left_s, number = seconds, 0
     while left_s > 0:
         length_s = min(STRETCH_S, left_s)
         first = _stretch(seed + number, length_s)
         stretches.append(first)
-        if first["aborts"] and all(abort["stall_ms"] is not None for abort in first["aborts"]):
+        if not first["passed"] and first["stalled"]:
             stretches.append({**_stretch(seed + number, length_s), "repeats": len(stretches) - 1})
         if not stretches[-1]["passed"]:
             break
@@ -108,9 +126,12 @@ def _stretch(seed: int, seconds: float) -> dict[str, Any]:
         stall = watching.near(abort.t_ns, NEAR_NS)
         aborts.append({"t_ns": abort.t_ns, "reason": abort.reason, "stall_ms": round(stall.ms, 1) if stall else None})
     ran = run.report["outcome"] == "time_over"
+    beside_stalls = all(abort["stall_ms"] is not None for abort in aborts)
+    fatal = any(stall.ms >= FATAL_STALL_MS for stall in watching.stalls)
     return {
         "seed": seed,
         "passed": ran and not aborts,
+        "stalled": beside_stalls if aborts else fatal,
         "seconds": round(run.report["duration_s"], 1),
         "outcome": run.report["outcome"],
         "reason": run.report["reason"],
@@ -200,6 +221,8 @@ def _print(result: dict[str, Any]) -> None:
         else:
             done = f"{part['steps_of_the_task_done']} steps of the task done"
             happened = f"{part['outcome']}: {part['reason']} ({done})"
+            if not part["kept_pace"]:
+                happened += f"; shows nothing: the double fell {part['double_slipped_moving_ms']} ms behind"
             judged = f"{part['breaches']} breaches in {part['commanded_ms']} ms"
         passed = "[green]yes[/]" if part["passed"] else "[red]NO[/]"
         table.add_row(f"{part['policy']} on {part['double']}", passed, happened, f"{part['moved_s']}", judged)

@@ -25,6 +25,9 @@ def needs_time(reason: str) -> None:
 
 def test_the_expert_picks_and_places_over_the_protocol_with_the_cameras_in_the_loop() -> None:
     result = permissive_part("expert", "expert", robot_test.EXPERT_SEED, 60.0)
+    if not result["kept_pace"]:
+        behind = result["double_slipped_moving_ms"]
+        pytest.skip(f"the double fell {behind} ms behind on this computer: a robot in slow motion shows nothing")
     assert result["breaches"] == 0, result["examples"]
     assert result["commanded_ms"] > 0
     if result["outcome"] != "success":
@@ -37,11 +40,10 @@ def test_the_expert_picks_and_places_over_the_protocol_with_the_cameras_in_the_l
 def test_chunks_at_50_hz_are_followed_without_an_abort() -> None:
     result: dict[str, Any] = strict_part(5.0, seed=0)
     last = result["stretches"][-1]
-    for stretch in result["stretches"]:
-        for abort in stretch["aborts"]:
-            assert abort["stall_ms"] is not None, abort["reason"]
-            pytest.skip(f"this computer stood still for {abort['stall_ms']} ms: {abort['reason']}")
     if not last["passed"]:
+        reasons = [abort["reason"] for abort in last["aborts"]] or [last["reason"]]
+        if last["stalled"]:
+            pytest.skip(f"this computer stood still for {last['longest_host_stall_ms']} ms: {'; '.join(reasons)}")
         needs_time(last["reason"])
     assert last["passed"], last["reason"]
     assert last["run"]["counts"]["chunks"] > 5
