@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 from memrt.robot_io.serve.keys import load_keys
 from memrt.robot_io.serve.server import Limits, PolicyServer
 from memrt.robot_io.serve.serving import Serving
-from memrt.runtime.config import load_policy
+from memrt.runtime.config import PolicyConfig, load_policy
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.types import ActionChunk, Observation, Subgoal
 
@@ -97,11 +97,13 @@ class Served:
 
 
 @contextmanager
-def served(protocol: str, *, high_level: bool = True, port: int = 0, **limits: object) -> Iterator[Served]:
-    """A server of `protocol` on a free port of the loopback."""
+def served(
+    keys_name: str, *, policy: PolicyConfig = POLICY, high_level: bool = True, port: int = 0, **limits: object
+) -> Iterator[Served]:
+    """A server of the protocol that the packaged keys are of, on a free port of the loopback."""
     high, low = CountingHighLevel(), EchoingLowLevel()
-    keys = load_keys(protocol)
-    server = Serving(POLICY, high if high_level else None, low, SETTINGS, keys, Limits(**limits)).server()
+    keys = load_keys(keys_name)
+    server = Serving(policy, high if high_level else None, low, SETTINGS, keys, Limits(**limits)).server()
     ready, ports, ends = threading.Event(), [], []
 
     async def run() -> None:
