@@ -52,8 +52,9 @@ class ActionSpaces:
         home: FloatArray | None = None,
     ) -> None:
         """`limits` and `speed` as the arm's seam has them. Without `arm` and `home`, float64 [7], poses are refused."""
+        self._limits = limits
         self._q_min, self._q_max = limits.q_min, limits.q_max
-        self._dq_max = limits.dq_max * (speed * SPEED_SHARE)
+        self.set_speed(speed)
         self._arm, self._home = arm, home
 
     @classmethod
@@ -63,6 +64,10 @@ class ActionSpaces:
         home[: robot.arm.count] = robot.home_pose
         arm = franka_with_hand() if robot.has_franka_hand and robot.arm.model is not None else None
         return cls(robot.arm.limits(), speed=speed, arm=arm, home=home)
+
+    def set_speed(self, speed: float) -> None:
+        """Another factor on the speed limits: the seam's must be the same, or the plan would run away from the arm."""
+        self._dq_max = self._limits.dq_max * (speed * SPEED_SHARE)
 
     @property
     def known(self) -> tuple[ActionSpace, ...]:

@@ -38,7 +38,8 @@ class ArmBounds:
     ) -> None:
         """`limits` are the arm's own, without a margin: inside the margin nothing is wrong with a target."""
         self._q_min, self._q_max = limits.q_min, limits.q_max
-        self._dq_max = limits.dq_max * speed * SPEED_TOLERANCE
+        self._limits = limits
+        self.set_speed(speed)
         self._arm = arm
         self._box = None if workspace is None else (np.array(workspace.min), np.array(workspace.max))
         self._bent = 0
@@ -48,6 +49,10 @@ class ArmBounds:
     def of(cls, robot: RobotConfig, speed: float) -> ArmBounds:
         """As the robot's YAML says."""
         return cls(robot.arm.limits(0.0), speed=speed, arm=tool_point(robot), workspace=robot.workspace)
+
+    def set_speed(self, speed: float) -> None:
+        """Another factor on the speed limits."""
+        self._dq_max = self._limits.dq_max * (speed * SPEED_TOLERANCE)
 
     def begin(self) -> None:
         """The robot was armed or resumed: what was asked before is forgotten."""

@@ -42,6 +42,12 @@ class ChunkGate:
         """The action spaces that the robot can be commanded in."""
         return self._spaces.known if self._spaces is not None else (ActionSpace.JOINT_POSITION,)
 
+    def set_speed(self, speed: float) -> None:
+        """The arm's limits of speed have another factor now."""
+        for judge in (self._spaces, self._bounds):
+            if judge is not None:
+                judge.set_speed(speed)
+
     def begin_session(self) -> None:
         """Sequence numbers begin anew."""
         self.dropped += self._order.dropped

@@ -249,6 +249,7 @@ class RobotNode:
         refusal = self._session.refuse_configuration(at_rest=self._driver.at_rest())
         if not refusal:
             driver.set_speed(wanted.speed)
+            self._gate.set_speed(wanted.speed)
         return refusal
 
     def _answer_stops(self, now_ns: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from arm_driver import HOME, Rig, eventually
 
-from memrt.robot_io.action_spaces import ActionSpaces
+from memrt.robot_io.action_spaces import SPEED_SHARE, ActionSpaces
 from memrt.robot_io.config import load_robot
 from memrt.robot_io.link.client import LinkRobot
 from memrt.robot_io.process import NodeProcess
@@ -55,6 +55,16 @@ def test_velocities_arrive_as_the_line_from_the_planned_joints(rig) -> None:
     robot.send(later)
     assert eventually(lambda: len(rig.driver.pushed) == 2)
     np.testing.assert_allclose(rig.driver.pushed[1][0][0, :7], actions[8, :7], atol=1e-9)
+
+
+def test_a_slower_robot_is_told_slower_velocities(rig) -> None:
+    robot = rig.client()
+    robot.configure(speed=0.1)
+    robot.arm()
+    robot.send(chunk(np.full((16, 7), 0.5), ActionSpace.JOINT_VELOCITY))
+    assert eventually(lambda: len(rig.driver.pushed) == 1)
+    steps = np.diff(rig.driver.pushed[0][0][:, :7], axis=0)
+    np.testing.assert_allclose(steps, 0.1 * SPEED_SHARE * SeamLimits.fr3().dq_max[0] * DT_NS * 1e-9)
 
 
 def test_poses_arrive_as_joints_that_reach_them(rig) -> None:
