@@ -56,6 +56,8 @@ def open_driver(robot: RobotConfig, options: DriverOptions) -> Iterator[SimDrive
 class SimDriver(SeamDriver):
     """One episode in real time. Threads: the control loop (C++, 1 kHz), physics (500 Hz), rendering (20 Hz).
 
+    The episode begins when chunks are first followed: until then no control step counts, and nothing moves by itself.
+
     `_lock` guards MuJoCo's data; rendering copies it (20 us) and then draws without the lock, so that a slow picture
     never holds up physics.
     """
@@ -71,6 +73,7 @@ class SimDriver(SeamDriver):
             for camera in CAMERAS
         }
         self._t_ns = time.monotonic_ns()
+        self._begun = False
         self._drawn = threading.Event()
 
     def start(self, timeout_s: float = 30.0) -> None:
@@ -121,6 +124,11 @@ class SimDriver(SeamDriver):
         values["physics time slipped [ms]"] = counts["slipped_ns"] / NS_PER_MS
         return values, texts
 
+    def follow(self) -> None:
+        """Accept chunks; the first time, the episode begins."""
+        self._begun = True
+        super().follow()
+
     def fail(self, why: str) -> None:
         """Put the robot in fault, also before the first picture."""
         super().fail(why)
@@ -154,8 +162,8 @@ class SimDriver(SeamDriver):
                 # The command is for the control loop's last tick; this step is a little earlier or later than that.
                 q = q + dq * ((self._t_ns - t_command_ns) / NS_PER_S)
                 env.physics_step(q, dq, gripper)
-                steps += 1
-                if steps % self._physics_steps_per_control == 0 and not env.outcome.ended:
+                steps += self._begun
+                if self._begun and steps % self._physics_steps_per_control == 0 and not env.outcome.ended:
                     env.control_step()
 
     def _run_rendering(self) -> None:

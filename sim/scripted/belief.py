@@ -1,6 +1,7 @@
 """What a policy that sees nothing can know of an episode: where things stood at first, and what its own hand did.
 
-A kinematic copy of the scene. A thing follows the fingertips from when they have closed around it until they open.
+A kinematic copy of the scene. A thing follows the fingertips from when they have closed around it until they open; a
+button goes down under them. The episode is believed to begin when the arm does.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memrt.sim import fr3
+from memrt.sim.env import CONTROL_DT_NS
 from memrt.sim.expert import HELD
-from memrt.sim.objects import CUBE_HALF, Container, Cube
+from memrt.sim.objects import BUTTON_TOP, BUTTON_TRAVEL, CUBE_HALF, Button, Container, Cube
 from memrt.sim.scene import Scene
 from memrt.sim.tasks import make_task
-from memrt.sim.tasks.base import LIFTED
+from memrt.sim.tasks.base import EPISODE_CAP, LIFTED
+
+FINGERTIPS_BELOW = 0.009  # how far the fingers reach beyond the point between them [m]
+MOVED = 0.005  # a joint that has turned by more was not at rest [rad]
 
 
 class BelievedScene(Scene):
@@ -35,6 +40,8 @@ class Belief:
         self.scene = BelievedScene(self.task.layout)
         self._proprioception = np.zeros(8)
         self._taken_from = np.zeros(3)
+        self._start: NDArray[np.float64] | None = None
+        self._begun_ns: int | None = None
         mujoco.mj_forward(self.scene.model, self.scene.data)
         self.task.begin(self.scene)
 
@@ -42,8 +49,8 @@ class Belief:
         """What was measured last: joints [rad] and gripper opening, float64 [8]."""
         return self._proprioception.copy()
 
-    def update(self, proprioception: NDArray[np.float64]) -> None:
-        """Believe what follows from a measurement, and let the task look at it."""
+    def update(self, proprioception: NDArray[np.float64], t_ns: int) -> None:
+        """Believe what follows from a measurement at `t_ns`, and let the task look at it for the time that passed."""
         self._proprioception = proprioception
         scene, data = self.scene, self.scene.data
         data.qpos[scene.q_index] = proprioception[:7]
@@ -53,7 +60,25 @@ class Belief:
             self._follow()
         else:
             self._grasp()
-        self.task.update(scene)
+        self._press()
+        for _ in range(min(self._steps(t_ns) - self.task.control_steps, EPISODE_CAP)):
+            self.task.update(scene)
+
+    def _steps(self, t_ns: int) -> int:
+        """Control steps since the last measurement of the arm at its start, or since the first one."""
+        joints = self._proprioception[:7]
+        if self._start is None:
+            self._start = joints
+        if self._begun_ns is None or (self.task.control_steps == 0 and np.abs(joints - self._start).max() < MOVED):
+            self._begun_ns = t_ns
+        return round((t_ns - self._begun_ns) / CONTROL_DT_NS)
+
+    def _press(self) -> None:
+        tip = self.scene.tcp_position() - [0.0, 0.0, FINGERTIPS_BELOW]
+        for button in self.scene.layout.of(Button):
+            over = np.hypot(tip[0] - button.at.x, tip[1] - button.at.y) < CUBE_HALF
+            travel = np.clip(BUTTON_TOP - tip[2], 0.0, BUTTON_TRAVEL) if over else 0.0
+            self.scene.data.joint(button.name).qpos[0] = travel
 
     def _grasp(self) -> None:
         tcp = self.scene.tcp_position()

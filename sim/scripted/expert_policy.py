@@ -50,7 +50,7 @@ class ExpertLowLevel:
     ) -> ScriptedReply:
         """The expert's chunk from what is believed now."""
         belief = self._belief
-        belief.update(observation.proprioception)
+        belief.update(observation.proprioception, observation.t_ns)
         step = belief.task.step
         actions = self._expert.chunk(step)
         _wait_for_the_hand(actions, closes=step.skill == "pick", holding=bool(belief.scene.held))

@@ -11,6 +11,7 @@ from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.profile.fixed_subgoal import FixedSubgoal
 from memrt.runtime.types import Observation, Subgoal
 from memrt.sim import fr3
+from memrt.sim.env import CONTROL_DT_NS as STEP_NS
 from memrt.sim.env import TabletopEnv
 from memrt.sim.scripted import SCRIPTED
 from memrt.sim.scripted.belief import Belief
@@ -34,18 +35,29 @@ def test_the_expert_needs_nothing_but_the_seed_and_its_joints() -> None:
     assert (record.status, record.reason) == ("success", "placed 2 times, then pressed the button")
 
 
+@pytest.mark.parametrize("task", ["BinFill", "StopCube", "ButtonUnmaskSwap"])
+def test_the_expert_knows_the_time_and_what_its_hand_pressed(task: str) -> None:
+    scripted = SCRIPTED["expert"]
+    with TabletopEnv(task, SEED) as env:
+        env.render = lambda camera: np.zeros((256, 256, 3), np.uint8)  # nobody looks
+        settings = LoopSettings.from_policy(scripted.bundle.policy, seed=SEED)
+        record = run_lockstep(env, FixedSubgoal("by script"), scripted.open(task, SEED), env.goal, settings)
+    assert record.status == "success", record.reason
+
+
 def test_a_thing_follows_the_fingers_from_when_they_have_closed_until_they_open() -> None:
     belief = Belief("PickXtimes", SEED)
     cube = belief.task.step.thing
     x, y, z = belief.scene.position(cube)
-    belief.update(proprioception(belief, (x, y, z), 0.7))
+    belief.update(proprioception(belief, (0.5, 0.0, 0.2), 1.0), 0)
+    belief.update(proprioception(belief, (x, y, z), 0.7), 1 * STEP_NS)
     assert belief.scene.held == "", "the fingers are still wider than the cube"
-    belief.update(proprioception(belief, (x, y, z), 0.5))
+    belief.update(proprioception(belief, (x, y, z), 0.5), 2 * STEP_NS)
     assert belief.scene.held == cube
-    belief.update(proprioception(belief, (0.5, 0.0, 0.15), 0.5))
+    belief.update(proprioception(belief, (0.5, 0.0, 0.15), 0.5), 3 * STEP_NS)
     np.testing.assert_allclose(belief.scene.position(cube), [0.5, 0.0, 0.15], atol=2e-3)
     assert belief.task.step.skill == "place", "the task has seen the lift"
-    belief.update(proprioception(belief, (0.5, 0.0, 0.03), 0.9))
+    belief.update(proprioception(belief, (0.5, 0.0, 0.03), 0.9), 4 * STEP_NS)
     assert belief.scene.held == ""
     np.testing.assert_allclose(belief.scene.position(cube), [0.5, 0.0, z], atol=2e-3)
 
@@ -54,8 +66,8 @@ def test_fingers_that_closed_on_nothing_have_moved_nothing() -> None:
     belief = Belief("PickXtimes", SEED)
     cube = belief.task.step.thing
     before = belief.scene.position(cube)
-    belief.update(proprioception(belief, tuple(before), 0.5))  # they pass the cube's width on their way
-    belief.update(proprioception(belief, tuple(before), 0.0))
+    belief.update(proprioception(belief, tuple(before), 0.5), 0)  # they pass the cube's width on their way
+    belief.update(proprioception(belief, tuple(before), 0.0), STEP_NS)
     assert belief.scene.held == ""
     np.testing.assert_allclose(belief.scene.position(cube), before)
     assert belief.task.step.skill == "pick"
