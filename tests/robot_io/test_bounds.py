@@ -102,7 +102,7 @@ def test_the_flange_is_the_hands_length_above_its_fingertips():
         ("workspace: {min: [0.2, -0.4, 0.0], maximum: [0.8, 0.4, 0.8]}", "workspace"),
         (
             "workspace: {min: [-1, -1, -1], max: [1, 1, 1]}\n"
-            "arm: {q_min: [-1], q_max: [1], dq_max: [1], ddq_max: [1], dddq_max: [1]}\nhome: [0]",
+            "arm: {q_min: [-1], q_max: [1], dq_max: [1], ddq_max: [10], dddq_max: [5000]}\nhome: [0]",
             "kinematics memrt knows",
         ),
     ],
