@@ -236,6 +236,7 @@ class RobotNode:
         self._react(reaction)
         if stop and not error:
             self._pending.append(_PendingStop(identity, command, now_ns + REST_DEADLINE_NS))
+            del self._pending[:-ACKS_KEPT]
         else:
             self._acknowledge(identity, command, error)
 

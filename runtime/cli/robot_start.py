@@ -26,6 +26,7 @@ def start_robot(
     """
     from memrt.robot_io.cameras.rig import CameraRig
     from memrt.robot_io.link.client import LinkRobot
+    from memrt.robot_io.link.keys import client_keys
     from memrt.robot_io.process import NodeProcess
 
     link = config.link
@@ -36,6 +37,7 @@ def start_robot(
         node = NodeProcess(path, arguments)
         stack.callback(node.close)
         endpoint, keys = node.endpoint, None  # a socket file that nobody else can reach
+    client_keys(endpoint, keys)  # refuses before policies are loaded
 
     rig = None
     if config.cameras_at == "run":

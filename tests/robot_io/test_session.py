@@ -100,6 +100,13 @@ class SessionMachine(RuleBasedStateMachine):
             assert reaction is Reaction.GO_HOME
             assert mode in (RobotMode.DISARMED, RobotMode.STOPPED)
 
+    @rule(at_rest=st.booleans())
+    def configure(self, at_rest: bool) -> None:
+        mode = self.session.mode
+        refusal = self.session.refuse_configuration(at_rest=at_rest)
+        assert (refusal == "") == (at_rest and mode in (RobotMode.DISARMED, RobotMode.STOPPED))
+        assert self.session.mode is mode
+
     @rule()
     def driver_breaks(self) -> None:
         self.driver_fault = "reflex"
