@@ -6,6 +6,7 @@ holds them up is the hypervisor or the kernel, and no program of ours. Where it 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,7 @@ from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 
 PRIORITY = 90  # SCHED_FIFO, above the control threads' 80
 STALL_NS = 5 * NS_PER_MS  # a robot waits 20 ms for a command; shorter gaps than this a driver rides out
+LOOK_S = 1.0  # between two looks whether whoever started this has ended
 KEPT = 10_000  # stalls of each core; the oldest are forgotten
 
 
@@ -80,17 +82,19 @@ def _watch(tell: Connection, end: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cores = sorted(os.sched_getaffinity(0))
     seen = {core: deque[Stall](maxlen=KEPT) for core in cores}
-    permitted = _real_time()
+    permitted, starter = _real_time(), os.getppid()
     tell.send(permitted)
     quit_ = threading.Event()
     threads = [threading.Thread(target=_watch_core, args=(core, seen[core], quit_)) for core in cores]
     for thread in threads:
         thread.start()
-    end.wait()
+    while os.getppid() == starter and not end.wait(LOOK_S):
+        pass
     quit_.set()
     for thread in threads:
         thread.join()
-    tell.send(sorted((stall for stalls in seen.values() for stall in stalls), key=lambda stall: stall.start_ns))
+    with contextlib.suppress(OSError):  # who asked may have ended
+        tell.send(sorted((stall for stalls in seen.values() for stall in stalls), key=lambda stall: stall.start_ns))
 
 
 def _watch_core(core: int, seen: deque[Stall], quit_: threading.Event) -> None:

@@ -222,7 +222,7 @@ def _print(result: dict[str, Any]) -> None:
             done = f"{part['steps_of_the_task_done']} steps of the task done"
             happened = f"{part['outcome']}: {part['reason']} ({done})"
             if not part["kept_pace"]:
-                happened += f"; shows nothing: the double fell {part['double_slipped_moving_ms']} ms behind"
+                happened += f"; the double fell {part['double_slipped_moving_ms']} ms behind here"
             judged = f"{part['breaches']} breaches in {part['commanded_ms']} ms"
         passed = "[green]yes[/]" if part["passed"] else "[red]NO[/]"
         table.add_row(f"{part['policy']} on {part['double']}", passed, happened, f"{part['moved_s']}", judged)

@@ -7,6 +7,7 @@ the arm, and a slow picture never holds up the robot's millisecond.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from memrt.robot_io.computer import outrank
 from memrt.runtime._core import FrameRing
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.sim.env import CAMERAS, TabletopEnv
@@ -26,7 +28,7 @@ from memrt.sim.scene import IMAGE_SIZE
 FRAME_PERIOD_NS = 50 * NS_PER_MS  # both cameras and one look at the rules at 20 Hz, as in the simulator
 RING_SLOTS = 112  # as the simulator's (sim/driver.py): the newest 5.4 s, for policies that look back
 POSE_SLOTS = 8
-NICE = -10  # where permitted: cameras do not slow down with the computer that reads them
+NICE = -10  # where permitted: behind the double's own -20, before the work of the computer that looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class PoseRing:
 def watch(task: str, seed: int, pose_ring: str, rings: Mapping[str, str], tell: Connection, end: Event) -> None:
     """Draw and judge until `end` is set. Sends a `Watched` with every step that is done and once per second."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the double too, which ends this process
+    outrank(NICE)
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa draws in this thread: a third less work than handing it around
     written = {camera: FrameRing.create(name, RING_SLOTS, IMAGE_SIZE, IMAGE_SIZE, 3) for camera, name in rings.items()}
     poses = PoseRing.open(pose_ring)
     try:
@@ -95,8 +99,8 @@ def _watch(env: TabletopEnv, poses: PoseRing, rings: Mapping[str, FrameRing], te
     scene = env.scene
     frames = late = told = drawn_ns = 0
     status = ("", 0)
-    next_ns = time.monotonic_ns()
-    while not end.wait(max(0, next_ns - time.monotonic_ns()) / NS_PER_S):
+    next_ns, double = time.monotonic_ns(), os.getppid()
+    while os.getppid() == double and not end.wait(max(0, next_ns - time.monotonic_ns()) / NS_PER_S):
         t_ns = poses.newest(scene.data)
         if t_ns > drawn_ns:  # a picture of what was drawn already would be a frozen camera's
             drawn_ns = t_ns
