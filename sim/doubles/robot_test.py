@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def strict_part(seconds: float, seed: int) -> dict[str, Any]:
         if not stretches[-1]["passed"]:
             break
         left_s, number = left_s - length_s, number + 1
+    aborts = [abort for stretch in stretches for abort in stretch["aborts"]]
     done_s = sum(stretch["seconds"] for stretch in stretches if stretch["passed"])
     return {
         "part": "strict",
@@ -112,8 +114,9 @@ def strict_part(seconds: float, seed: int) -> dict[str, Any]:
         "passed": stretches[-1]["passed"],
         "asked_s": seconds,
         "moved_s": round(done_s, 1),
-        "aborts": sum(len(stretch["aborts"]) for stretch in stretches if stretch["passed"]),
-        "aborts_at_stalls": sum(len(stretch["aborts"]) for stretch in stretches if not stretch["passed"]),
+        "aborts": len(aborts),
+        "aborts_beside_stalls": sum(abort["stall_ms"] is not None for abort in aborts),
+        "repetitions": sum("repeats" in stretch for stretch in stretches),
         "stretches": stretches,
     }
 
@@ -168,20 +171,31 @@ def _reference(folder: Path) -> list[str]:
     return ["--cache", str(folder)]
 
 
+def _part(part: str, seconds: float) -> dict[str, Any]:
+    if part == "expert":
+        return permissive_part(part, "expert", EXPERT_SEED, PERMISSIVE_S)
+    if part == "strict":
+        return strict_part(seconds, seed=0)
+    with tempfile.TemporaryDirectory(prefix="memrt-proof-") as folder:
+        return permissive_part(part, "am_grounded", REFERENCE_SEED, PERMISSIVE_S, _reference(Path(folder)))
+
+
 def robot_test(parts: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Run the parts one after the other; the result is plain JSON. Raises MemrtError when a double is missing."""
+    """Run the parts one after the other; the result is plain JSON. Raises MemrtError for a package that is missing."""
+    for package in ("franky", "franky_sim"):
+        if find_spec(package) is None:
+            fix = "pip install 'memrt[franka,dev]'"
+            raise MemrtError(
+                "robot test", expected=f"the package {package}", found="an installation without it", fix=fix
+            )
     if "strict" in parts and (missing := strict_missing()):
         raise MemrtError("strict double", expected="franka-sim in an environment of its own", found="none", fix=missing)
     results = []
     for part in parts:
-        if part == "expert":
-            results.append(permissive_part(part, "expert", EXPERT_SEED, PERMISSIVE_S))
-        elif part == "reference":
-            with tempfile.TemporaryDirectory(prefix="memrt-proof-") as folder:
-                options = _reference(Path(folder))
-                results.append(permissive_part(part, "am_grounded", REFERENCE_SEED, PERMISSIVE_S, options))
-        else:
-            results.append(strict_part(seconds, 0))
+        try:
+            results.append(_part(part, seconds))
+        except MemrtError as error:
+            results.append({"part": part, "passed": False, "error": str(error)})
     return {
         "passed": all(result["passed"] for result in results),
         "success_rate": sum(result["passed"] for result in results) / len(results),
@@ -205,8 +219,13 @@ def _print(result: dict[str, Any]) -> None:
     table = Table("", "passed", "what happened", "s", "judged", title="robot test", show_lines=True)
     notes = []
     for part in result["parts"]:
+        if "error" in part:
+            table.add_row(part["part"], "[red]NO[/]", part["error"], "-", "-")
+            continue
         if part["part"] == "strict":
-            happened = f"{part['aborts']} aborts; {part['aborts_at_stalls']} in attempts that failed"
+            happened = f"{part['aborts']} aborts, {part['aborts_beside_stalls']} beside stalls of this computer"
+            happened += f"; {part['repetitions']} stretches repeated" if part["repetitions"] else ""
+            happened += "" if part["passed"] else f"; {part['stretches'][-1]['reason']}"
             judged = "by the double"
             notes += [
                 f"{stretch['outcome']}, {stretch['reason']}: {abort['reason']}, "
