@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
 from memrt.robot_io.link.keys import DOMAIN, NodeKeys
-
-REFUSED_KEY = 400  # ZAP, RFC 27
 
 
 class KeyCheck:
@@ -22,9 +18,7 @@ class KeyCheck:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: NodeKeys) -> None:
         self._clients = keys.clients
         self.refused = 0
-        log = logging.getLogger("memrt.link.keys")
-        log.addHandler(logging.NullHandler())
-        self._thread = ThreadAuthenticator(context, log=log)
+        self._thread = ThreadAuthenticator(context)
         self._thread.start()
         self._thread.configure_curve_callback(domain=DOMAIN, credentials_provider=self)
 
