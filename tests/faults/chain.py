@@ -23,7 +23,7 @@ from memrt.robot_io.link.session import Reaction, Watchdog
 from memrt.robot_io.link.sockets import open_socket
 from memrt.robot_io.link.streams import State, decode_state
 from memrt.runtime._core import SeamLimits
-from memrt.runtime.clock import NS_PER_S
+from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.loop.realtime import RealtimeLoop
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.types import FloatArray, RobotMode
@@ -248,8 +248,9 @@ class StateListener:
         return [mode for mode, _ in itertools.groupby(modes)]
 
     def speed(self) -> float:
-        """Of the fastest joint between the two newest states [rad/s]."""
-        old, new = self.states[-2], self.states[-1]
+        """Of the fastest joint over the last 20 ms or more of the robot's own time [rad/s]."""
+        *earlier, new = list(self.states)
+        old = next(state for state in reversed(earlier) if state.t_ns <= new.t_ns - 20 * NS_PER_MS)
         return float(np.abs(new.proprioception - old.proprioception)[:-1].max()) / ((new.t_ns - old.t_ns) / NS_PER_S)
 
     def close(self) -> None:

@@ -30,3 +30,23 @@ def chain(tmp_path, monkeypatch):
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def runtimes():
+    """Starts runtimes whose arm moves."""
+    from runtimes import Runtime
+
+    made: list[Runtime] = []
+
+    def start(endpoint: str) -> Runtime:
+        for _ in range(5):
+            made.append(Runtime(endpoint))
+            if made[-1].follows():
+                return made[-1]
+            made[-1].close()
+        raise AssertionError(f"no runtime came to move the arm: {[one.first for one in made]}")
+
+    yield start
+    for one in made:
+        one.close()

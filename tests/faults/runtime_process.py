@@ -11,14 +11,22 @@ import sys
 from scripted import DT_NS, EXECUTE, HORIZON, Names, Notes, Swings
 
 from memrt.robot_io.link.client import LinkRobot
+from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.realtime import RealtimeLoop
 from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.types import RobotMode
 
 
 def main(endpoint: str) -> None:
     settings = LoopSettings(
-        dt_ns=DT_NS, horizon=HORIZON, execute=EXECUTE, every_steps=2, subgoal_time_to_live_ns=60_000_000_000
+        dt_ns=DT_NS,
+        horizon=HORIZON,
+        execute=EXECUTE,
+        every_steps=2,
+        subgoal_time_to_live_ns=60 * NS_PER_S,
+        camera_stale_ns=10 * NS_PER_S,
+        camera_lost_ns=60 * NS_PER_S,
     )
     notes, said = Notes(), False
 
@@ -27,6 +35,9 @@ def main(endpoint: str) -> None:
         if len(notes.chunks) > 2 and not said:
             said = True
             print("following", flush=True)
+        status = loop.status()
+        if status.hold_reason and status.mode is RobotMode.STOPPED:  # as an operator would: an FR3's loop takes a while
+            loop.resume()
 
     robot = LinkRobot(endpoint, connect_ms=60_000)
     loop = RealtimeLoop(robot, Names(), Swings(), "swing", settings, observer=notes)
