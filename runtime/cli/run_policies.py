@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memrt.sim.scripted import ScriptedPolicy
 
 
-SCRIPTED = ("expert", "wander")  # policies without weights, of `memrt.sim.scripted`
+SCRIPTED = ("expert", "expert-velocity", "expert-pose", "wander")  # policies without weights, of `memrt.sim.scripted`
 
 
 def find_scripted(policy: str | None) -> ScriptedPolicy | None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from memrt.runtime.actions_config import ActionsConfig
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.config import HighLevelConfig, LowLevelConfig, MemoryConfig, PolicyConfig
 from memrt.runtime.loop.protocols import LowLevel
 from memrt.runtime.manifest import SCHEMA_VERSION, Manifest
-from memrt.runtime.types import PROPRIOCEPTION_DIM
+
+JOINT_POSITIONS = ActionsConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +27,10 @@ class ScriptedPolicy:
     open: Callable[[str, int], LowLevel]
 
 
-def _expert(task: str, seed: int) -> LowLevel:
+def _expert(task: str, seed: int, actions: ActionsConfig = JOINT_POSITIONS) -> LowLevel:
     from memrt.sim.scripted.expert_policy import ExpertLowLevel
 
-    return ExpertLowLevel(task, seed)
+    return ExpertLowLevel(task, seed, actions.action_space)
 
 
 def _wander(task: str, seed: int) -> LowLevel:
@@ -36,7 +39,15 @@ def _wander(task: str, seed: int) -> LowLevel:
     return WanderLowLevel(seed)
 
 
-def _bundle(name: str, *, control_hz: float, horizon: int, execute: int, cameras: tuple[str, ...]) -> Bundle:
+def _bundle(
+    name: str,
+    *,
+    control_hz: float,
+    horizon: int,
+    execute: int,
+    cameras: tuple[str, ...],
+    actions: ActionsConfig = JOINT_POSITIONS,
+) -> Bundle:
     low_level = LowLevelConfig(
         weights=name,
         cameras=cameras,
@@ -47,8 +58,9 @@ def _bundle(name: str, *, control_hz: float, horizon: int, execute: int, cameras
         execute=execute,
         denoise_steps=1,
         control_hz=control_hz,
-        delta_mask=(False,) * PROPRIOCEPTION_DIM,
+        delta_mask=(False,) * actions.dimensions,
         lower_case=False,
+        actions=actions,
     )
     memory = MemoryConfig(kind="none", subgoal_style="simple")
     policy = PolicyConfig(name=name, memory=memory, high_level=HighLevelConfig(source="oracle"), low_level=low_level)
@@ -56,10 +68,17 @@ def _bundle(name: str, *, control_hz: float, horizon: int, execute: int, cameras
     return Bundle(Path(name), manifest)
 
 
-# The expert acts at the rates of the reference policies; wander is a policy at 50 Hz with a horizon of a second.
+def _expert_saying(name: str, actions: ActionsConfig = JOINT_POSITIONS) -> ScriptedPolicy:
+    both = ("front", "wrist")
+    bundle = _bundle(name, control_hz=20.0, horizon=16, execute=8, cameras=both, actions=actions)
+    return ScriptedPolicy(bundle, partial(_expert, actions=actions))
+
+
+# The expert acts at the rates of the reference policies, in each of the action spaces; wander is a policy at 50 Hz with
+# a horizon of a second.
 SCRIPTED = {
-    "expert": ScriptedPolicy(
-        _bundle("expert", control_hz=20.0, horizon=16, execute=8, cameras=("front", "wrist")), _expert
-    ),
+    "expert": _expert_saying("expert"),
+    "expert-velocity": _expert_saying("expert-velocity", ActionsConfig(space="joint_velocity")),
+    "expert-pose": _expert_saying("expert-pose", ActionsConfig(space="cartesian_pose", rotation="quaternion")),
     "wander": ScriptedPolicy(_bundle("wander", control_hz=50.0, horizon=50, execute=20, cameras=("front",)), _wander),
 }

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from memrt.runtime.kinematics import franka_with_hand
 from memrt.runtime.types import ActionChunk, ActionSpace
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert import Expert
-
-ARM = franka_with_hand()
-CONTROL_DT_S = CONTROL_DT_NS * 1e-9
-
-
-def in_space(targets: np.ndarray, measured: np.ndarray, space: ActionSpace) -> np.ndarray:
-    """The expert's joint targets [horizon, 8] in the numbers of another space."""
-    if space is ActionSpace.JOINT_POSITION:
-        return targets
-    if space is ActionSpace.JOINT_VELOCITY:
-        own = np.diff(np.vstack([measured[:7], targets[:, :7]]), axis=0) / CONTROL_DT_S
-    else:
-        own = ARM.forward(targets[:, :7])
-    return np.column_stack([own, targets[:, 7]])
+from memrt.sim.scripted.expert_policy import said_in
 
 
 def chunk_of_expert(env: TabletopEnv, expert: Expert, step, space: ActionSpace) -> ActionChunk:
-    actions = in_space(expert.chunk(step), env.proprioception(), space)
+    actions = said_in(space, expert.chunk(step), env.proprioception())
     return ActionChunk(actions, env.t_ns + CONTROL_DT_NS, CONTROL_DT_NS, 0, space)
 
 

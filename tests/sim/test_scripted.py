@@ -26,8 +26,9 @@ def proprioception(belief: Belief, tcp: tuple[float, float, float], opening: flo
     return np.append(q, opening)
 
 
-def test_the_expert_needs_nothing_but_the_seed_and_its_joints() -> None:
-    scripted = SCRIPTED["expert"]
+@pytest.mark.parametrize("name", ["expert", "expert-velocity", "expert-pose"])
+def test_the_expert_needs_nothing_but_the_seed_and_its_joints(name: str) -> None:
+    scripted = SCRIPTED[name]
     with TabletopEnv("PickXtimes", SEED) as env:
         settings = LoopSettings.from_policy(scripted.bundle.policy, seed=SEED)
         low_level = scripted.open("PickXtimes", SEED)
