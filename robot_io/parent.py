@@ -13,6 +13,7 @@ import msgspec
 
 from memrt.runtime.errors import MemrtError
 
+TOLD = "node: "  # begins a line on stderr that is meant for the parent's operator
 FOLDER_PREFIX = "memrt-"  # of the folder that holds a child's sockets
 
 

@@ -8,10 +8,10 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from memrt.robot_io.parent import FOLDER_PREFIX, refusal_from_line
+from memrt.robot_io.parent import FOLDER_PREFIX, TOLD, refusal_from_line
 from memrt.runtime.errors import MemrtError
 
 MODULE = "memrt.robot_io.serve_node"
@@ -23,10 +23,14 @@ class NodeProcess:
     """One child: `memrt node ROBOT` with a socket file in a folder of its own.
 
     The child has its own session, so that neither Ctrl-C nor the end of this process ends it before the arm is at rest;
-    it notices the end of this process by itself, brakes, waits for rest and removes what it has made.
+    it notices the end of this process by itself, brakes, waits for rest and removes what it has made. `tell` gets, from
+    a thread, what the child has to say to an operator: a camera that went or came back.
     """
 
-    def __init__(self, robot: str, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, robot: str, arguments: Sequence[str] = (), tell: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self._tell = tell
         self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True)
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self.endpoint = f"ipc://{Path(self._folder.name) / 'robot'}"
@@ -81,6 +85,8 @@ class NodeProcess:
     def _read_log(self) -> None:
         assert self._process.stderr is not None, "stderr is a pipe"
         for line in self._process.stderr:
+            if line.startswith(TOLD):
+                self._tell(line.removeprefix(TOLD).strip())
             if line.strip():
                 self._log.append(line.strip())
         self._process.stderr.close()

@@ -26,7 +26,7 @@ from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.keys import node_keys
 from memrt.robot_io.link.node import RobotNode
 from memrt.robot_io.link.session import Watchdog
-from memrt.robot_io.parent import forget_sockets, refusal_to_line, when_ended
+from memrt.robot_io.parent import TOLD, forget_sockets, refusal_to_line, when_ended
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError
 
@@ -179,7 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The child's door. Exit status 2 for everything refused, the reason on stderr: for a parent in a form it reads."""
     options = _parse(arguments)
     try:
-        serve_node(options, lambda line: print(line, flush=True), _say)
+        prefix = TOLD if options.parent else ""
+        serve_node(options, lambda line: print(line, flush=True), lambda line: _say(f"{prefix}{line}"))
     except MemrtError as error:
         _say(refusal_to_line(error) if options.parent else str(error))
         return REFUSED

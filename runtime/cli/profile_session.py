@@ -130,6 +130,7 @@ def _connected(config: RobotConfig, options: ProfileOptions) -> OpenRobot:
                 speed=options.speed,
                 host=options.host,
                 stack=stack,
+                tell=tell,
             )()
             goal = options.goal or robot.goal
             if not goal:

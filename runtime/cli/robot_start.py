@@ -16,13 +16,21 @@ if TYPE_CHECKING:  # the robots are imported when a run needs them, never by imp
 
 
 def start_robot(
-    config: RobotConfig, path: str, *, task: str, seed: int, speed: float, host: str | None, stack: ExitStack
+    config: RobotConfig,
+    path: str,
+    *,
+    task: str,
+    seed: int,
+    speed: float,
+    host: str | None,
+    stack: ExitStack,
+    tell: Callable[[str], None],
 ) -> Callable[[], LinkRobot]:
     """Begin to start the robot's node; what is returned waits for it and connects. Everything is closed with `stack`.
 
-    `path` is the name or file that `config` was read from. Load the policies in between: the node starts meanwhile, and
-    loading after connecting would starve the heartbeat. Connecting raises MemrtError when the node does not answer or
-    refuses.
+    `path` is the name or file that `config` was read from. `tell` gets, from a thread, what a node that was started
+    here has to say to an operator. Load the policies in between: the node starts meanwhile, and loading after
+    connecting would starve the heartbeat. Connecting raises MemrtError when the node does not answer or refuses.
     """
     from memrt.robot_io.cameras.rig import CameraRig
     from memrt.robot_io.link.client import LinkRobot
@@ -34,7 +42,7 @@ def start_robot(
     if endpoint is None:
         arguments = ["--task", task, "--seed", str(seed), "--speed", str(speed)]
         arguments += [] if host is None else ["--host", host]
-        node = NodeProcess(path, arguments)
+        node = NodeProcess(path, arguments, tell)
         stack.callback(node.close)
         endpoint, keys = node.endpoint, None  # a socket file that nobody else can reach
     client_keys(endpoint, keys)  # refuses before policies are loaded

@@ -39,6 +39,17 @@ def check_robot(robot: str, task: str, seed: int, speed: float, host: str | None
     return robot_config
 
 
+def check_lockstep(robot: RobotConfig) -> None:
+    """Raises MemrtError for a robot whose time does not wait."""
+    if not robot.simulated:
+        raise MemrtError(
+            f"--lockstep with robot `{robot.name}`",
+            expected="the simulator, whose time waits for the policy",
+            found=f"driver `{robot.driver}`",
+            fix="leave --lockstep out, or choose --robot sim",
+        )
+
+
 def check_policy(bundle: Bundle, robot: RobotConfig, settings: LoopSettings, *, lockstep: bool) -> None:
     """Raises MemrtError when the robot lacks a camera or an action space, or only lock-step can ask the high level."""
     missing = set(settings.cameras) - set(robot.cameras)

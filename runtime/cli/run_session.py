@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.keys import Keys
 from memrt.runtime.cli.operator_keys import OperatorKeys
 from memrt.runtime.cli.robot_start import start_robot
-from memrt.runtime.cli.run_checks import check_halves, check_policy, check_proof, check_robot
+from memrt.runtime.cli.run_checks import check_halves, check_lockstep, check_policy, check_proof, check_robot
 from memrt.runtime.cli.run_display import Display, note
 from memrt.runtime.cli.run_policies import find_scripted, open_policies, open_scripted
 from memrt.runtime.cli.run_recording import RunRecording, check_record
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # the robots are imported when a run needs them, never by imp
     from memrt.robot_io.link.client import LinkRobot
     from memrt.sim.scripted import ScriptedPolicy
 
+NODE_LINES = 20  # of the node that wait to be shown
 RAN, BROKEN_OFF = 0, 1  # exit statuses; a refusal is 2, see the CLI's main
 
 
@@ -82,6 +84,8 @@ def run(options: RunOptions) -> int:
         steps = max(1, round(options.duration * NS_PER_S / settings.dt_ns))
         # The benchmark's cap on steps is for its simulated episodes; a robot moves for as long as it is told to.
         settings = replace(settings, cap_steps=min(settings.cap_steps, steps) if robot_config.simulated else steps)
+    if options.lockstep:
+        check_lockstep(robot_config)
     check_policy(bundle, robot_config, settings, lockstep=options.lockstep or scripted is not None)
     if scripted is None:
         check_proof(bundle, robot_config, moves=not options.dry_run, cache=options.cache)
@@ -109,6 +113,7 @@ class _Session:
         self._began_ns, self._policy_server, self._scripted = began_ns, policy_server, scripted
         self._trace = Trace() if options.trace else None
         self._video: VideoWriter | None = None
+        self._node_said: deque[str] = deque(maxlen=NODE_LINES)
         if options.trace and not options.trace.absolute().parent.is_dir():
             raise MemrtError(
                 f"trace {options.trace}",
@@ -188,6 +193,8 @@ class _Session:
 
         def on_tick(running: RealtimeLoop) -> None:
             operator.press(keys.pressed())
+            while self._node_said:
+                display.note(self._node_said.popleft())
             display.show(running.status(), robot.statistics)
             self._alarm(display, time.monotonic_ns())
 
@@ -212,6 +219,7 @@ class _Session:
             speed=options.speed,
             host=options.host,
             stack=self._stack,
+            tell=self._node_said.append,
         )
         policies = self._open_policies()
         return connect(), policies

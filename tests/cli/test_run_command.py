@@ -193,6 +193,10 @@ def test_a_physical_robot_is_not_armed_without_a_proof(bundle, nodding, physical
     assert f"memrt build {bundle}" in line
 
 
+def test_a_physical_robots_time_does_not_wait(bundle, nodding, physical):
+    assert "leave --lockstep out" in refusal("--bundle", bundle, "--robot", physical, "--lockstep")
+
+
 def test_a_dry_run_on_a_physical_robot_says_what_is_missing(bundle, nodding, physical):
     result = invoke("--bundle", bundle, "--robot", physical, "--dry-run", "--json")
     assert result.exit_code == 0, result.exception

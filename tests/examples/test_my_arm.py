@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -110,6 +111,22 @@ def test_the_node_serves_it_and_home_is_where_the_yaml_says(installed, patient):
             assert eventually(lambda: np.allclose(robot.observe().proprioception, [*HOME, 0.0, 1.0], atol=1e-3))
         finally:
             robot.close()
+    finally:
+        node.close()
+
+
+def test_what_happens_to_a_camera_is_told_to_the_one_who_started_the_node(installed, patient, tmp_path):
+    shutil.copytree(EXAMPLE / "pictures", tmp_path / "pictures")
+    patient.write_text(patient.read_text().replace(str(EXAMPLE), str(tmp_path)))
+    told: list[str] = []
+    node = NodeProcess(str(patient), tell=told.append)
+    try:
+        LinkRobot(node.endpoint, alive=node.alive, connect_ms=60_000).close()
+        (tmp_path / "pictures" / "front").rename(tmp_path / "pictures" / "away")
+        assert eventually(lambda: told)
+        assert told[0].startswith("camera `front`: expected")
+        (tmp_path / "pictures" / "away").rename(tmp_path / "pictures" / "front")
+        assert eventually(lambda: told[-1] == "camera `front` is back")
     finally:
         node.close()
 

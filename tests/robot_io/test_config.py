@@ -7,6 +7,7 @@ import pytest
 from memrt.robot_io.config import load_robot
 from memrt.runtime._core import SeamLimits
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.packaged import packaged_names
 
 NODE = "name: x\ndriver: node\nlink: {endpoint: 'tcp://127.0.0.1:5550'}\ncameras:\n  "
 ARM = "name: x\ndriver: sim\ncameras: [front]\n"
@@ -66,6 +67,19 @@ def test_a_mistake_is_one_line_that_says_what_to_do(tmp_path, text, words):
         load_robot(path)
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", packaged_names("robots"))
+def test_every_packaged_robot_is_valid(name):
+    robot = load_robot(name)
+    assert robot.name == name
+    assert robot.arm.limits().dq_max.shape == (7,)
+
+
+def test_droids_robot_is_slower_than_an_fr3():
+    robot = load_robot("droid")
+    assert (robot.arm.limits().dq_max < SeamLimits.fr3().dq_max).all()
+    assert {camera.half for camera in robot.cameras.values()} == {"left"}
 
 
 def test_an_unknown_name_lists_the_known_ones():
