@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from memrt.runtime.cli.progress import tell
 from memrt.runtime.errors import MemrtError
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime

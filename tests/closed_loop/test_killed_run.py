@@ -14,7 +14,9 @@ from memrt.robot_io.link.streams import State, decode_state
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.types import RobotMode
 
-RUN = [sys.executable, "-c", "from memrt.runtime.cli import main; main()", "run", "--robot", "sim", "--duration", "300"]
+RUN = [sys.executable, "-c", "from memrt.runtime.cli import main; main()", "run", "--robot", "sim"]
+WANDER = ["--policy", "wander", "--duration", "300"]  # moves the arm all the time, whatever else this computer does
+ATTEMPTS = 3  # a run without an operator ends at its first hold, which a stall of this computer brings about
 AT_REST = 0.05  # [rad/s]; under joint impedance the last hundredth of a radian takes a while
 
 
@@ -76,16 +78,31 @@ def gone(process: int) -> bool:
         return True
 
 
+def run_that_moves() -> tuple[subprocess.Popen[bytes], int, str, States] | None:
+    """A run, its node's process and endpoint, and what the node says; None when it ended before the arm moved."""
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen([*RUN, *WANDER], **quiet)
+    assert eventually(lambda: child_of(run.pid) or run.poll() is not None)
+    child, *command = child_of(run.pid)
+    endpoint = command[command.index("--endpoint") + 1]
+    states = States(endpoint)
+
+    def moves() -> bool:
+        running = len(states.seen) > 20 and states.seen[-1][1].mode is RobotMode.RUNNING
+        return running and states.speed() > 4 * AT_REST
+
+    eventually(lambda: moves() or run.poll() is not None)
+    if run.poll() is None and moves():
+        return run, int(child), endpoint, states
+    states.close()
+    run.kill()
+    run.wait()
+    return None
+
+
 def test_the_arm_comes_to_rest_and_nothing_is_left_when_the_runtime_is_killed():
-    run = subprocess.Popen(RUN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-    states = None
+    run, node, endpoint, states = next(filter(None, (run_that_moves() for _ in range(ATTEMPTS))))
     try:
-        assert eventually(lambda: child_of(run.pid))
-        child, *command = child_of(run.pid)
-        node, endpoint = int(child), command[command.index("--endpoint") + 1]
-        states = States(endpoint)
-        assert eventually(lambda: len(states.seen) > 20 and states.seen[-1][1].mode is RobotMode.RUNNING)
-        assert eventually(lambda: states.speed() > 4 * AT_REST), "the policy never moved the arm"
         assert list(Path("/dev/shm").glob(f"memrt-{node}-*"))
         assert not gone(node)
         killed_ns = time.monotonic_ns()
@@ -97,8 +114,7 @@ def test_the_arm_comes_to_rest_and_nothing_is_left_when_the_runtime_is_killed():
     finally:
         run.kill()
         run.wait()
-        if states is not None:
-            states.close()
+        states.close()
     # The node spoke on until the arm was at rest: in FAULT, since its session has no client any more.
     assert states.seen[-1][1].mode is RobotMode.FAULT
     took_s = (states.seen[-1][0] - killed_ns) / NS_PER_S  # 0.3 s on an idle computer
