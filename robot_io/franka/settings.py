@@ -40,9 +40,9 @@ class FrankaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How libfranka drives the arm.
 
     `stiffness` [N m/rad] and `damping` [N m s/rad] are those of libfranka's own example. `effort` is the torque beyond
-    gravity and Coriolis that the arm's distance from the commands may ask for [N m]: what it presses with at most when
-    something is in its way. `cutoff_hz` is libfranka's low-pass filter on the commanded torques, 1000 for none.
-    `realtime: enforce` refuses a kernel without PREEMPT_RT. `home_hand` lets the hand find its ends when the node
+    gravity and Coriolis that the arm's distance from the commands may drive a joint with [N m]: what it presses with at
+    most when something is in its way. `cutoff_hz` is libfranka's low-pass filter on the commanded torques, 1000 for
+    none. `realtime: enforce` refuses a kernel without PREEMPT_RT. `home_hand` lets the hand find its ends when the node
     starts: the fingers close and open once.
     """
 

@@ -10,6 +10,7 @@ from permissive_robot import eventually, permissive_robot
 
 from memrt.robot_io.config import RobotConfig
 from memrt.robot_io.drivers import DriverOptions, find_driver
+from memrt.robot_io.franka import driver as franka_driver
 from memrt.robot_io.franka import forwarding
 from memrt.robot_io.franka.forwarding import Control
 from memrt.robot_io.franka.settings import TORQUE_MAX
@@ -89,7 +90,7 @@ def test_boots_disarmed(robot, driver):
 def test_follows_chunks_within_what_the_robot_checks(robot, driver):
     start = driver.proprioception()[1]
     arm(driver)
-    assert reaches(driver, start[3] + 0.2)
+    assert reaches(driver, start[3] + 0.2), driver.fault
     assert not driver.fault
     moved = driver.proprioception()[1] - start
     assert moved[:7] == pytest.approx([0, 0, 0, 0.2, 0, 0, 0], abs=0.02)
@@ -187,7 +188,8 @@ def hold_up(driver, seconds) -> None:
     measuring.read = slow
 
 
-def test_libfranka_stops_the_arm_when_python_hangs(driver):
+def test_libfranka_stops_the_arm_when_python_hangs(driver, monkeypatch):
+    monkeypatch.setattr(forwarding, "GIVE_UP_NS", 200 * NS_PER_MS)
     arm(driver)
     assert sets_out(driver, speed=0.3)
     hold_up(driver, 1.5)
@@ -210,7 +212,8 @@ def test_goes_on_after_a_short_hang(driver):
         assert not push(driver, by=0.1)
 
 
-def test_a_silent_robot_is_a_fault(robot, driver):
+def test_a_silent_robot_is_a_fault(robot, driver, monkeypatch):
+    monkeypatch.setattr(franka_driver, "SILENT_NS", 100 * NS_PER_MS)
     arm(driver)
     robot[1](("stall", 0.5))
     assert eventually(lambda: (driver.proprioception(), driver.fault)[1])
