@@ -26,7 +26,7 @@ from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.keys import node_keys
 from memrt.robot_io.link.node import RobotNode
 from memrt.robot_io.link.session import Watchdog
-from memrt.robot_io.parent import TOLD, forget_sockets, refusal_to_line, when_ended
+from memrt.robot_io.parent import TOLD, forget_rings_of_the_dead, forget_sockets, refusal_to_line, when_ended
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError
 
@@ -67,6 +67,7 @@ def serve_node(options: NodeOptions, ready: Tell, trouble: Tell) -> None:
             fix="start that node; `memrt run --robot` connects to it",
         )
     end = _End(options.parent)
+    forget_rings_of_the_dead()
     outrank(NICE)
     outlive()
     if options.parent:
