@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import select
 import signal
 import sys
 import time
@@ -40,6 +41,9 @@ from memrt.sim.doubles.spectator import PoseRing, Watched, ring_names, watch
 from memrt.sim.env import TabletopEnv
 
 TICK_NS = NS_PER_MS
+# A robot waits this long for the command of a cycle (FCI's documentation: 300 us from state to command). Without it a
+# double that is late would compute its next state from the command of the cycle before.
+ANSWER_S = 300e-6
 POSE_EVERY = 10  # ticks between two poses for the spectator
 CATCH_UP_NS = 20 * NS_PER_MS  # further behind than this, time slips: a robot's clock does not run double to make it up
 FIRST_PICTURE_S = 60.0
@@ -66,6 +70,12 @@ class RecordingServer(FrankaRobotServer):
         self._motions += 1
         self._modes = (int(controller_mode), int(motion_generator_mode))
         super().start_motion(controller_mode, motion_generator_mode, motion_id)
+
+    def await_command(self) -> None:
+        """Wait until the command of this cycle is there, at most `ANSWER_S`; not at all while nothing moves."""
+        socket = getattr(self, "_FrankaServer__udp_socket")  # noqa: B009 - franky-sim's own, under its mangled name
+        if self.current_motion_id and socket is not None:
+            select.select([socket], [], [], ANSWER_S)
 
     def _handle_udp_command(self, command_data: bytes) -> None:
         command = UDPCommand.from_bytes(command_data)
@@ -101,6 +111,7 @@ class RecordingSimulationServer(SimulationServer):
     def tick(self) -> None:
         """One millisecond: `run_once(False)` without its `sleep(0)`, which costs up to 0.4 ms on a busy computer."""
         for server in self.robot_servers:
+            server.await_command()
             server.process_commands()
         self.sim.step()
         for server in self.robot_servers:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import zmq
 from arm_driver import Rig, eventually
-from scripted import DT_NS, EXECUTE, HORIZON, Names, Notes, Swings
+from fault_policies import DT_NS, EXECUTE, HORIZON, Names, Notes, Swings
 
 from memrt.robot_io.bounds import ArmBounds
 from memrt.robot_io.link.endpoints import Endpoints

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from scripted import DT_NS, EXECUTE, HORIZON, Names, Notes, Swings
+from fault_policies import DT_NS, EXECUTE, HORIZON, Names, Notes, Swings
 
 from memrt.robot_io.link.client import LinkRobot
 from memrt.runtime.clock import NS_PER_S

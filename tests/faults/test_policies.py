@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from arm_driver import eventually
 from chain import Watched
-from scripted import DT_NS, Names
+from fault_policies import DT_NS, Names
 
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.loop import realtime
