@@ -1,6 +1,7 @@
 """`memrt run` over libfranka's own protocol, as `make robot-test` does at length: both doubles, seconds each.
 
-On a computer that does not keep up, the link rightly stops the arm: then the test is skipped, with the reason.
+On a computer that does not keep up, the link rightly stops the arm, or the double runs in slow motion: a test that
+fails so is skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def needs_time(reason: str) -> None:
 
 def test_the_expert_picks_and_places_over_the_protocol_with_the_cameras_in_the_loop() -> None:
     result = permissive_part("expert", "expert", robot_test.EXPERT_SEED, 60.0)
-    if not result["kept_pace"]:
+    if not result["passed"] and not result["kept_pace"]:
         behind = result["double_slipped_moving_ms"]
         pytest.skip(f"the double fell {behind} ms behind on this computer: a robot in slow motion shows nothing")
     assert result["breaches"] == 0, result["examples"]
