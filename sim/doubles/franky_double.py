@@ -52,6 +52,13 @@ FIRST_PICTURE_S = 60.0
 NICE = -20
 
 
+def await_command(server: FrankaRobotServer) -> None:
+    """Wait until the command of this cycle is there, at most `ANSWER_S`; not at all while nothing moves."""
+    socket = getattr(server, "_FrankaServer__udp_socket")  # noqa: B009 - franky-sim's own, under its mangled name
+    if server.current_motion_id and socket is not None:
+        select.select([socket], [], [], ANSWER_S)
+
+
 class RecordingServer(FrankaRobotServer):
     """franky-sim's robot server, with every datagram that arrives also written to the record."""
 
@@ -70,12 +77,6 @@ class RecordingServer(FrankaRobotServer):
         self._motions += 1
         self._modes = (int(controller_mode), int(motion_generator_mode))
         super().start_motion(controller_mode, motion_generator_mode, motion_id)
-
-    def await_command(self) -> None:
-        """Wait until the command of this cycle is there, at most `ANSWER_S`; not at all while nothing moves."""
-        socket = getattr(self, "_FrankaServer__udp_socket")  # noqa: B009 - franky-sim's own, under its mangled name
-        if self.current_motion_id and socket is not None:
-            select.select([socket], [], [], ANSWER_S)
 
     def _handle_udp_command(self, command_data: bytes) -> None:
         command = UDPCommand.from_bytes(command_data)
@@ -111,7 +112,7 @@ class RecordingSimulationServer(SimulationServer):
     def tick(self) -> None:
         """One millisecond: `run_once(False)` without its `sleep(0)`, which costs up to 0.4 ms on a busy computer."""
         for server in self.robot_servers:
-            server.await_command()
+            await_command(server)
             server.process_commands()
         self.sim.step()
         for server in self.robot_servers:

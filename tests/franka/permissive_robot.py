@@ -48,6 +48,8 @@ def serve(host, pipe, arguments) -> None:
     from franky_sim import franka_robot_protocol as protocol
     from franky_sim.mujoco_simulator import MujocoSimulator
 
+    from memrt.sim.doubles.franky_double import await_command
+
     class Server(FrankaRobotServer):
         mode = None
         errors = (False,) * 41
@@ -100,6 +102,7 @@ def serve(host, pipe, arguments) -> None:
                 pipe.send(obey(server, protocol, what))
                 if what[0] == "stall":
                     time.sleep(what[1])
+            await_command(server)
             simulation.run_once(False)
             deadline += 0.001
             late = time.monotonic() - deadline
