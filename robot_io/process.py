@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from memrt.robot_io.parent import FOLDER_PREFIX, TOLD, refusal_from_line
+from memrt.robot_io.parent import FOLDER_PREFIX, TOLD, forget_rings_of_the_dead, refusal_from_line
 from memrt.runtime.errors import MemrtError
 
 MODULE = "memrt.robot_io.serve_node"
@@ -69,7 +69,7 @@ class NodeProcess:
         return refusal_from_line(self._log[-1]) if self._log else None
 
     def close(self) -> None:
-        """End the child, politely first, and remove its socket files and the frame rings that carry its number."""
+        """End the child, politely first, and remove its socket files and the frame rings that it may have left."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -79,8 +79,7 @@ class NodeProcess:
                 self._process.wait()
         self._reader.join(1.0)
         self._folder.cleanup()
-        for leftover in Path("/dev/shm").glob(f"memrt-{self._process.pid}-*"):  # of a child that could not clean up
-            leftover.unlink(missing_ok=True)
+        forget_rings_of_the_dead()
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None, "stderr is a pipe"
