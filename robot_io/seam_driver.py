@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +28,7 @@ HOME_SETTLES_NS = 200 * NS_PER_MS  # after the last action; the seam ends at res
 JOIN_S = 5.0
 
 
-class SeamDriver:
+class SeamDriver(ABC):
     """A `Driver` but for `proprioception`: commands come from a `ControlLoop` within the limits of the robot's YAML.
 
     A subclass reads `control.command()` as often as its robot wants a command, in a thread that it starts with `spawn`
@@ -78,9 +79,9 @@ class SeamDriver:
         """A robot in a laboratory cannot tell how its task stands; its operator can."""
         return "running", ""
 
+    @abstractmethod
     def proprioception(self) -> tuple[int, FloatArray]:
         """When it was measured [ns], and measured joints [rad] and gripper opening (0..1), float64 [8]."""
-        raise NotImplementedError
 
     @property
     def highest_speed(self) -> float:
