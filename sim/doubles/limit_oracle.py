@@ -3,7 +3,9 @@
 Small and on its own: it shares no code and no constant with what produces the commands. Position commands are judged by
 range, speed, acceleration and jerk, torques by size and rate, and in every mode the measured joints by range and speed.
 Derivatives are backward differences at 1 ms, as the robot takes them, and a cycle without a command is filled as the
-robot fills it: with constant acceleration, or by holding the last torque.
+robot fills it: with constant acceleration, or by holding the last torque. A double that cannot keep up moves further in
+each of its own milliseconds than a robot would: measured speeds are taken per millisecond of real time, by which the
+motion was asked for.
 
 Sources: limits of the FR3, https://frankarobotics.github.io/docs/robot_specifications.html; speed near the end of a
 joint's range, libfranka's `rate_limiting.h` (computeUpperLimitsJointVelocity); cycles without a command,
@@ -44,6 +46,7 @@ JERK_MAX = np.full(7, 5000.0)  # [rad/s³]
 TORQUE_MAX = np.array([87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0])  # [N m]
 TORQUE_RATE_MAX = np.full(7, 1000.0)  # [N m/s]
 ROUNDING = 1e-6  # relative: what differencing doubles three times at 1 ms leaves of the last bits
+PACE_CYCLES = 100  # over which a double's pace is taken: longer than a hiccup, shorter than a motion
 LONGEST_GAP = 20  # cycles; after as many without a command the robot has stopped by itself
 BREACHES_TOLD = 20  # of each kind; all are counted
 
@@ -93,7 +96,8 @@ def judge(log: CommandLog) -> Verdict:
     court = _Court()
     states = log.states
     court.outside("measured position", states["q"], POSITION_MIN, POSITION_MAX, states["t_ns"])
-    court.outside("measured speed", states["dq"], -SPEED_MAX, SPEED_MAX, states["t_ns"])
+    speeds = states["dq"] * _pace(states["t_ns"])[:, None]
+    court.outside("measured speed", speeds, -SPEED_MAX, SPEED_MAX, states["t_ns"])
     examined = unexamined = lost = 0
     for motion in np.unique(log.commands["motion"]):
         rows = np.flatnonzero((log.commands["motion"] == motion) & (log.commands["finished"] == 0))
@@ -117,6 +121,17 @@ def judge(log: CommandLog) -> Verdict:
         elif generator == JOINT_VELOCITY:
             _judge_speeds(court, commands["dq_c"], gaps, *at)
     return Verdict(examined, len(states), unexamined + log.unrecorded, lost, court.counts, court.examples)
+
+
+def _pace(t_ns: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The robot's own time per real time, at most 1: float64 [n] for n states, one per millisecond of its own."""
+    index = np.arange(len(t_ns))
+    first = np.maximum(index - PACE_CYCLES, 0)
+    passed_ns = t_ns - t_ns[first]
+    own_ns = (index - first) * round(DT * 1e9)
+    pace = np.divide(own_ns, passed_ns, out=np.ones(len(t_ns)), where=passed_ns > own_ns)
+    pace[:PACE_CYCLES] = 1.0  # too short a stretch to tell
+    return pace
 
 
 class _Court:

@@ -51,6 +51,7 @@ def record(
     measured_speed: NDArray[np.float64] | None = None,
     ids: NDArray[np.int64] | None = None,
     minutes: float = 0.1,
+    cycle_ns: int = 1_000_000,
 ) -> CommandLog:
     recorder = CommandRecorder(minutes)
     nothing = np.zeros(7)
@@ -59,9 +60,9 @@ def record(
         dq_c = values if modes[1] == JOINT_VELOCITY else nothing
         tau = values if modes[0] == EXTERNAL_CONTROLLER else nothing
         identity = int(ids[k]) if ids is not None else k + 1
-        recorder.command(k, identity, 1, modes, False, (*q_c, *dq_c, *tau))
+        recorder.command(k * cycle_ns, identity, 1, modes, False, (*q_c, *dq_c, *tau))
         q = HOME if measured is None else measured[k]
-        recorder.state(k, tuple(q), tuple(nothing if measured_speed is None else measured_speed[k]))
+        recorder.state(k * cycle_ns, tuple(q), tuple(nothing if measured_speed is None else measured_speed[k]))
     recorder.command(len(commanded), len(commanded) + 1, 1, modes, True, (0.0,) * 21)  # the client says it is done
     return recorder.snapshot()
 
@@ -194,6 +195,17 @@ def test_measured_position_and_speed_count_in_every_mode() -> None:
     speed[AT, 5] = -4.2
     breach = only(record(TORQUE, signal(high=1.0), measured_speed=speed), "measured speed")
     assert (breach.joint, breach.limit) == (6, -4.18)
+
+
+@pytest.mark.parametrize(
+    ("cycle_ns", "speed", "breaches"),
+    [(1_000_000, 2.7, 1), (900_000, 2.7, 1), (1_500_000, 3.9, 0), (1_500_000, 4.0, 1)],
+)
+def test_a_slow_double_moves_no_faster_than_real_time_asks(cycle_ns: int, speed: float, breaches: int) -> None:
+    speeds = np.zeros((MS, 7))
+    speeds[AT, 0] = speed  # limit 2.62
+    verdict = judge(record(TORQUE, signal(high=1.0), measured_speed=speeds, cycle_ns=cycle_ns))
+    assert verdict.breaches["measured speed"] == breaches
 
 
 @pytest.mark.parametrize("modes", [POSITION, SPEED])
