@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from memrt.sim.objects import COLOURS, Button, Container, Cube, Marker, SceneLayout
+from memrt.sim.objects import COLOURS, Button, Container, Cube, SceneLayout
 from memrt.sim.scene import Scene
 
 SubgoalStyle = Literal["simple", "grounded"]
@@ -129,9 +129,12 @@ class Task(ABC):
         return self.words(self.step).format(at=f" <{row}, {col}>" if style == "grounded" else "")
 
     def describe(self, scene: Scene) -> str:
-        """The objects in sight with their front-image pixels and the gripper's state, for grounding pre-training."""
+        """The objects in sight with their front-image pixels, and the gripper's state; a highlight counts while shown.
+
+        Grounding pre-training and the labels of spatial memories read it.
+        """
         cubes = sorted(self.layout.of(Cube), key=lambda cube: list(COLOURS).index(cube.colour))
-        others = [thing for thing in self.layout.objects if not isinstance(thing, Cube | Marker)]
+        others = [thing for thing in self.layout.objects if not isinstance(thing, Cube)]
         seen = [
             (thing.words, scene.pixel(scene.position(thing.name)))
             for thing in (*cubes, *others)

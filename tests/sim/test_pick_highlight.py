@@ -58,12 +58,15 @@ def test_highlights_are_shown_at_the_press_and_only_for_a_moment(puppet):
     markers = [marker.name for marker in made.task.layout.of(Marker)]
     made.wait(30)
     assert not any(made.scene.shown(name) for name in markers)
+    assert "highlight" not in made.task.describe(made.scene)
     made.press()
+    assert made.task.describe(made.scene).count("; highlight <") == len(markers)
     shown = 1  # the press' own control step has passed, and the one of the release
     while all(made.scene.shown(name) for name in markers):
         made.wait()
         shown += 1
     assert shown == HIGHLIGHT_STEPS
+    assert "highlight" not in made.task.describe(made.scene)
     assert not any(made.scene.shown(name) for name in markers)
     for name in made.task.highlighted:
         assert np.allclose(made.scene.position(f"{name}_marker")[:2], made.scene.position(name)[:2])
