@@ -25,6 +25,7 @@ from memrt.calib.calibration_set import (
     save_calibration_set,
 )
 from memrt.runtime.errors import MemrtError
+from memrt.sim.frames import Frames, open_frames
 
 CAMERAS = ("front", "wrist")
 # Of the episodes, by number, the last: they judge and calibrate nothing. A set is drawn from episodes recorded for it,
@@ -120,7 +121,7 @@ def spread(rows: Sequence[int], kinds: Sequence[Hashable], count: int, seed: str
 class _LowLevel:
     """The `low_level` folder of a dataset, memory-mapped."""
 
-    images: dict[str, NDArray[np.uint8]]
+    images: dict[str, Frames | NDArray[np.uint8]]
     proprioception: NDArray[np.float32]
     episodes: NDArray[np.int32]
     goal: NDArray[np.int32]
@@ -130,11 +131,12 @@ class _LowLevel:
 
     @staticmethod
     def open(folder: Path) -> _LowLevel:
-        names = (*CAMERAS, "proprioception", "episode", "goal", "subgoal_simple", "subgoal_grounded")
+        images = {camera: open_frames(folder, camera) for camera in CAMERAS}
+        names = ("proprioception", "episode", "goal", "subgoal_simple", "subgoal_grounded")
         arrays = {name: _array(folder / f"{name}.npy") for name in names}
         texts = _json_lines(folder / "texts.json", whole=True)[0]
         return _LowLevel(
-            images={camera: arrays[camera] for camera in CAMERAS},
+            images=images,
             proprioception=arrays["proprioception"],
             episodes=arrays["episode"],
             goal=arrays["goal"],
@@ -159,13 +161,12 @@ class _LowLevel:
 class _HighLevel:
     """The `high_level` folder of a dataset, memory-mapped."""
 
-    images: NDArray[np.uint8]
+    images: Frames | NDArray[np.uint8]
     records: list[dict[str, Any]]
 
     @staticmethod
     def open(folder: Path) -> _HighLevel:
-        images = _array(folder / "front.npy")
-        return _HighLevel(images, _json_lines(folder / "samples.jsonl"))
+        return _HighLevel(open_frames(folder, "front"), _json_lines(folder / "samples.jsonl"))
 
 
 def _check_dataset(root: Path) -> None:

@@ -6,17 +6,19 @@ A released VLM brings pointing along from its own pre-training; the reference po
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from memrt.sim import fr3
+from memrt.sim.frames import SUFFIX, write_frames
 from memrt.sim.kinematics import Kinematics
 from memrt.sim.objects import CUBE_HALF, Container, Cube, Marker
 from memrt.sim.render import SceneRenderer
-from memrt.sim.scene import IMAGE_SIZE, Scene
+from memrt.sim.scene import Scene
 from memrt.sim.tasks import make_task
 from memrt.sim.tasks.base import Task
 from memrt.sim.tasks.layout import WORKSPACE_X, WORKSPACE_Y
@@ -35,25 +37,30 @@ def record_grounding(
     progress: Callable[[int], None] = lambda count: None,
     tasks: Sequence[str] = ("PickXtimes",),
 ) -> None:
-    """Write `front.npy` uint8 [count, 256, 256, 3] and `scenes.jsonl`; the arm hovers over objects or holds a cube.
+    """Write `front.frames` (256 x 256) and `scenes.jsonl`; the arm hovers over objects or holds a cube.
 
     The scenes are those with which episodes of `tasks` begin, task by task in turn.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    images = np.lib.format.open_memmap(folder / "front.npy", "w+", np.uint8, (count, IMAGE_SIZE, IMAGE_SIZE, 3))
-    with (folder / "scenes.jsonl").open("w") as lines:
+    write_frames(folder / f"front{SUFFIX}", _scenes(folder / "scenes.jsonl", count, seed, progress, tasks))
+    (folder / "DONE").write_text(f"{count}\n")
+
+
+def _scenes(
+    descriptions: Path, count: int, seed: int, progress: Callable[[int], None], tasks: Sequence[str]
+) -> Iterator[NDArray[np.uint8]]:
+    """The pictures, one by one; each one's description is written as it is drawn."""
+    with descriptions.open("w") as lines:
         for first in range(0, count, POSES_PER_SCENE):
             rng = np.random.Generator(np.random.PCG64([seed, first]))
             task = make_task(tasks[first // POSES_PER_SCENE % len(tasks)], int(rng.integers(2**31)))
             scene = Scene(task.layout)
             with SceneRenderer(scene) as renderer:
-                for index in range(first, min(first + POSES_PER_SCENE, count)):
+                for _ in range(first, min(first + POSES_PER_SCENE, count)):
                     _pose_arm(scene, task, rng)
-                    images[index] = renderer.render("front")
                     lines.write(json.dumps({"scene": task.describe(scene)}) + "\n")
+                    yield renderer.render("front")
             progress(min(first + POSES_PER_SCENE, count))
-    images.flush()
-    (folder / "DONE").write_text(f"{count}\n")
 
 
 def _pose_arm(scene: Scene, task: Task, rng: np.random.Generator) -> None:

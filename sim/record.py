@@ -17,10 +17,10 @@ from memrt.runtime.types import ActionChunk, Observation
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert import Expert
 from memrt.sim.kinematics import Kinematics
+from memrt.sim.tasks.base import Difficulty
 
 HIGH_LEVEL_EVERY = 16  # control steps between high-level calls, as in the reference (report, section 4.2)
-SAMPLE_EVERY = 4  # control steps between low-level samples
-HIGH_LEVEL_SAMPLE_EVERY = 8
+SAMPLE_EVERY = 4  # control steps between samples of either level: keyframes are chosen from frames this far apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,15 @@ class HighLevelSample:
 class EpisodeRecord:
     """The samples of one episode, in the order they were taken."""
 
+    task: str
+    difficulty: Difficulty
     seed: int
     goal: str
     low_level: list[LowLevelSample] = field(default_factory=list)
     high_level: list[HighLevelSample] = field(default_factory=list)
     success: bool = False
     reason: str = ""
+    usable: bool = True  # a failed episode teaches what leads to failure, and is not
 
 
 class EpisodeRecorder:
@@ -96,7 +99,7 @@ class EpisodeRecorder:
         self._kinematics = Kinematics(env.scene)
         self._texts: dict[int, tuple[str, str]] = {}
         self._segments: list[int] = []
-        self.record = EpisodeRecord(seed, env.goal)
+        self.record = EpisodeRecord(env.task.name, env.task.difficulty, seed, env.goal)
 
     def run(self) -> EpisodeRecord:
         """Record until the episode ends."""
@@ -107,8 +110,7 @@ class EpisodeRecorder:
         while not env.outcome.ended:
             k = env.step_index
             observation = env.observe()
-            if k % HIGH_LEVEL_SAMPLE_EVERY == 0:
-                self._sample_high_level(observation)
+            self._sample_high_level(observation)
             if k % HIGH_LEVEL_EVERY == 0:
                 latched, latched_texts = env.task.step, (env.oracle_subgoal("simple"), env.oracle_subgoal("grounded"))
             plan = self._expert.chunk(latched)
@@ -119,6 +121,7 @@ class EpisodeRecorder:
             env.advance(SAMPLE_EVERY)
         self.record.success = env.outcome.status == "success"
         self.record.reason = env.outcome.reason
+        self.record.usable &= self.record.success
         return self.record
 
     def _disturbed(self, plan: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -137,10 +140,14 @@ class EpisodeRecorder:
         segment = env.task.segment
         self._texts[segment] = (env.oracle_subgoal("simple"), env.oracle_subgoal("grounded"))
         self._segments.append(segment)
-        calls_ago = HIGH_LEVEL_EVERY // HIGH_LEVEL_SAMPLE_EVERY
+        calls_ago = HIGH_LEVEL_EVERY // SAMPLE_EVERY
         earlier = self._segments[-1 - calls_ago] if len(self._segments) > calls_ago else -1
+        if any(earlier not in self._texts for earlier in range(segment)):
+            self.record.usable = False  # a step that was over before it was seen: nothing could be remembered of it
         history = [self._texts.get(s, ("", "")) for s in range(segment)]
         labels: dict[str, object] = {
+            "task": self.record.task,
+            "difficulty": self.record.difficulty,
             "step": env.step_index,
             "goal": env.goal,
             "subgoal_simple": self._texts[segment][0],

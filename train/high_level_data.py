@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memrt.sim.frames import Frames, open_frames
 from memrt.train import task_language
 from memrt.train.high_level_text import Encoded, Example, ExampleEncoder
 
@@ -27,14 +28,14 @@ ExampleSource = Callable[[random.Random], Example]
 class Scenes:
     """Random still scenes: `images` uint8 [n, 256, 256, 3] on disk, one description each."""
 
-    images: NDArray[np.uint8]
+    images: Frames | NDArray[np.uint8]
     descriptions: list[str]
 
     @staticmethod
     def load(folder: Path) -> Scenes:
         """Read the folder that `memrt.sim` recorded."""
         lines = (folder / "scenes.jsonl").read_text().splitlines()
-        images: NDArray[np.uint8] = np.load(folder / "front.npy", mmap_mode="r")
+        images = open_frames(folder, "front")
         return Scenes(images[: len(lines)], [json.loads(line)["scene"] for line in lines])
 
     def split(self) -> tuple[range, range]:
@@ -47,14 +48,14 @@ class Scenes:
 class Calls:
     """Frames at which the expert's episodes asked for a subgoal: `images` uint8 [n, 256, 256, 3], one record each."""
 
-    images: NDArray[np.uint8]
+    images: Frames | NDArray[np.uint8]
     records: list[dict[str, Any]]
 
     @staticmethod
     def load(folder: Path) -> Calls:
         """Read the folder that `memrt.sim` recorded."""
         records = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-        images: NDArray[np.uint8] = np.load(folder / "front.npy", mmap_mode="r")
+        images = open_frames(folder, "front")
         return Calls(images[: len(records)], records)
 
     def split(self) -> tuple[list[int], list[int]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from memrt.sim.frames import Frames
 from memrt.train.high_level_forward import TrainingForward, VisionFeatures
 from memrt.train.high_level_model import VISUAL_TOKENS
 
@@ -29,7 +30,7 @@ class FeatureCache:
         return VisionFeatures(tokens, tuple(deepstack))
 
 
-def compute_features(forward: TrainingForward, images: NDArray[np.uint8], path: Path) -> FeatureCache:
+def compute_features(forward: TrainingForward, images: Frames | NDArray[np.uint8], path: Path) -> FeatureCache:
     """Features of `images` uint8 [n, 256, 256, 3] at `path`; reused if the same tower made them of as many frames."""
     digest = hashlib.sha256(str(len(images)).encode())
     for parameter in forward.model.model.visual.parameters():

@@ -16,16 +16,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
-from memrt.sim.dataset import consolidate, record_dataset
+from memrt.sim.dataset import record_dataset
 from memrt.sim.grounding import record_grounding
+from memrt.sim.tasks import TASKS
 from memrt.train.high_level_recipe import publish, train_adapters, train_base
 from memrt.train.low_level_train import TrainingSettings, train_low_level
 
 STAGES = ("record", "high_level", "low_level", "collect")
-TASK = "PickXtimes"
 FIRST_SEED = 10_000  # evaluation seeds start at 1 000 000
-EPISODES = 680
-CALIBRATION_SEED, CALIBRATION_EPISODES = 20_000, 48  # no policy is trained on these
+EPISODES = 1400  # of all tasks together
+CALIBRATION_SEED, CALIBRATION_EPISODES = 20_000, 98  # no policy is trained on these
 SCENES, SCENES_SEED = 20_000, 7
 LOW_LEVEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 
@@ -59,16 +59,15 @@ def _record(data: Path, seeds: range, workers: int) -> None:
     image_size = load_policy("am_grounded").low_level.image_size
     with _progress() as progress:
         bar = progress.add_task(f"expert episodes for {data.name}", total=len(seeds))
-        for _ in record_dataset(data, TASK, seeds, image_size, workers):
+        for _ in record_dataset(data, list(TASKS), seeds, image_size, workers):
             progress.advance(bar)
-    consolidate(data, seeds)
 
 
 def _record_scenes(folder: Path) -> None:
     if not (folder / "DONE").exists():
         with _progress() as progress:
             bar = progress.add_task("still scenes", total=SCENES)
-            record_grounding(folder, SCENES, SCENES_SEED, lambda n: progress.update(bar, completed=n))
+            record_grounding(folder, SCENES, SCENES_SEED, lambda n: progress.update(bar, completed=n), list(TASKS))
 
 
 def _progress() -> Progress:

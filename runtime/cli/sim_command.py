@@ -138,7 +138,7 @@ def expert(
 
 
 def record(
-    task: TaskName,
+    task: Annotated[str, typer.Argument(help="The memory task, or `all`: one episode of each in turn.")],
     root: Annotated[Path, typer.Argument(help="Folder of the dataset; what it holds already is kept.")],
     *,
     episodes: Annotated[int, typer.Option(min=1, help="Number of episodes, one seed each.")] = 100,
@@ -148,21 +148,23 @@ def record(
 ) -> None:
     """Record disturbed episodes of the expert as training data: pictures, action chunks, subgoals in both styles.
 
+    Both levels can be trained on while it grows. Failed episodes are kept apart.
+
     Example:
 
-        memrt sim record SwingXtimes runs/swing --episodes 200 --image-size 64 --workers 2
+        memrt sim record all runs/data --episodes 700 --image-size 96 --workers 2
     """
     with needs_extra("sim"):
-        from memrt.sim.dataset import consolidate, record_dataset
-        from memrt.sim.tasks import make_task
+        from memrt.sim.dataset import record_dataset
+        from memrt.sim.tasks import TASKS, make_task
 
     seeds = range(seed_start, seed_start + episodes)
-    make_task(task, seed_start)  # refuses an unknown task before anything is written
+    tasks = list(TASKS) if task == "all" else [task]
+    make_task(tasks[0], seed_start)  # refuses an unknown task before anything is written
     successes = 0
-    for seed, success in record_dataset(root, task, seeds, image_size, workers):
-        successes += success
-        tell(f"seed {seed}: {'success' if success else 'failure'}")
-    consolidate(root, seeds)
+    for episode in record_dataset(root, tasks, seeds, image_size, workers):
+        successes += episode.success
+        tell(f"{episode.task} seed {episode.seed}: {'success' if episode.success else f'failure, {episode.reason}'}")
     typer.echo(f"{root}: {episodes} episodes, {successes} of them successful")
 
 

@@ -136,7 +136,7 @@ def test_other_files_are_never_overwritten(recorded: CalibrationSet, tmp_path: P
 
 def test_refuses_an_incomplete_dataset(dataset: Path, tmp_path: Path) -> None:
     (dataset / "low_level" / "wrist.npy").unlink()
-    with pytest.raises(MemrtError, match=r"wrist\.npy"):
+    with pytest.raises(MemrtError, match=r"wrist\.frames"):
         record_calibration_set(dataset, tmp_path / "set", name="test")
 
 

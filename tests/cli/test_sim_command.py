@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from memrt.runtime.cli import build_app
 from memrt.runtime.errors import MemrtError
+from memrt.sim.frames import open_frames
 
 run = CliRunner()
 
@@ -59,7 +60,7 @@ def test_a_dataset_is_recorded(tmp_path: Path):
     assert "1 episodes" in result.stdout
     line = json.loads((tmp_path / "high_level/samples.jsonl").read_text().splitlines()[0])
     assert line["subgoal_simple"] == "move to the top of the button to prepare"
-    assert np.load(tmp_path / "low_level/front.npy").shape[1:] == (32, 32, 3)
+    assert open_frames(tmp_path / "low_level", "front").shape[1:] == (32, 32, 3)
 
 
 @pytest.mark.parametrize("words", ["show Juggle", "expert Juggle", "sheet sheet.png --task Juggle"])

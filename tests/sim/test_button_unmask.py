@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memrt.sim.frames import open_frames
 from memrt.sim.grounding import record_grounding
 from memrt.sim.objects import BUTTON_PRESSED, CONTAINER_HALF, Button, Container, Cube
 from memrt.sim.scene import IMAGE_SIZE, Scene
@@ -234,7 +235,7 @@ def test_wording_follows_the_benchmark():
 def test_grounding_scenes_show_containers_standing_or_not_at_all(tmp_path):
     record_grounding(tmp_path, 12, 0, tasks=("ButtonUnmask",))
     scenes = [json.loads(line)["scene"] for line in (tmp_path / "scenes.jsonl").read_text().splitlines()]
-    images = np.load(tmp_path / "front.npy")
+    images = open_frames(tmp_path, "front")
     assert 0 < sum("container <" in scene for scene in scenes) < len(scenes)
     for image, scene in zip(images, scenes, strict=True):
         container = np.array(CONTAINER_GREY)
