@@ -28,7 +28,8 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `<image>`. The history line reads `user_history` (with `{subgoals}`: "1. ...; 2. ...") or, while there is none,
     `user_initial_history`. `history: false` with `kind: language` is the report's memory-only mode: the line is
     dropped; `keep_initial_history` then still shows `user_initial_history` on the first call (the report drops the
-    line with the history only, its released code drops both).
+    line with the history only, its released code drops both). `commit: on_success` is MEM's rule: what the VLM writes
+    becomes the action memory when it moves on to another subgoal.
 
     With `kind: keyframes` (MemER) `user` holds `{goal}`, `{keyframes}` and `{recent}` instead: `keyframes` says what
     they show. `on_new_goal` says what becomes of the memory when the goal changes within an episode.
@@ -45,6 +46,7 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     initial_memory: str = ""
     spatial: bool = False
     initial_spatial_memory: str = ""
+    commit: Literal["every_reply", "on_success"] = "every_reply"
     coordinate_order: Literal["row_column", "column_row"] = "row_column"
     on_new_goal: Literal["clear", "keep"] = "clear"
     keyframes: KeyframesConfig | None = None
@@ -56,6 +58,13 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 expected="given exactly when `kind: keyframes`",
                 found="nothing" if self.keyframes is None else f"given with `kind: {self.kind}`",
                 fix="add or remove `memory.keyframes`",
+            )
+        if self.commit == "on_success" and self.kind != "language":
+            raise FieldError(
+                "commit",
+                expected=f"`every_reply` with `kind: {self.kind}`",
+                found="`on_success`",
+                fix="set `kind: language`, or remove `commit`",
             )
         if self.kind == "keyframes":
             self._check_keyframes()

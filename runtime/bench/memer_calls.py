@@ -27,10 +27,10 @@ SUBTASK = "pick up the red cube and place it on the target"
 
 
 class MemerCalls:
-    """An episode of `configs/policies/memer.yaml`: ask with `request`, go on with `answered`."""
+    """An episode of `configs/policies/memer_droid.yaml`: ask with `request`, go on with `answered`."""
 
     def __init__(self) -> None:
-        policy = load_policy("memer")
+        policy = load_policy("memer_droid")
         assert policy.memory.keyframes is not None
         self.keyframes: KeyframesConfig = policy.memory.keyframes
         self._memory = KeyframeMemory(policy.memory, self.keyframes)

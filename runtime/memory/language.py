@@ -1,4 +1,9 @@
-"""Keeps a text that the VLM itself rewrites: the compressed-memory report's action memory, and its spatial memory."""
+"""Keeps a text that the VLM itself rewrites: the compressed-memory report's action memory, and its spatial memory.
+
+MEM's memory differs in one rule, `commit: on_success`: what the VLM writes stays pending until the subgoal has
+succeeded, so that failed attempts never enter the memory. It has when the VLM itself moves on to another subgoal, or
+when an operator says so (`state.commit`). What is seen is no attempt: the spatial memory is always taken.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memrt.runtime.config import MemoryConfig
+from memrt.runtime.memory.coordinates import without_coordinates
 from memrt.runtime.memory.parser import parse_reply
 from memrt.runtime.memory.prompt import render
 from memrt.runtime.memory.state import (
@@ -13,6 +19,7 @@ from memrt.runtime.memory.state import (
     HighLevelRequest,
     MemoryState,
     MemoryUpdate,
+    commit,
     remember_subgoal,
     settle,
 )
@@ -37,10 +44,22 @@ class LanguageMemory:
         """Memories are taken even from a reply without a subgoal: they are parsed independently (SPECS 1.1)."""
         parsed = parse_reply(reply[:MAX_REPLY_CHARACTERS])
         if parsed.action_memory is not None:
-            state = replace(state, action_memory=parsed.action_memory)
+            state = replace(state, pending_memory=parsed.action_memory)
+        if self.config.commit == "every_reply" or _succeeded(state, parsed.subgoal):
+            state = commit(state)
         if self.config.spatial and parsed.spatial_memory is not None:
             state = replace(state, spatial_memory=parsed.spatial_memory)
         update = settle(state, parsed.subgoal, goal)
         if update.held:
             return update
         return MemoryUpdate(remember_subgoal(update.state), update.subgoal, held=False)
+
+
+def _succeeded(state: MemoryState, subgoal: str) -> bool:
+    """Whether a reply with `subgoal` moves on from the one that the VLM named last.
+
+    A coordinate follows its object from image to image: with another one it is the same subgoal.
+    """
+    if not subgoal or not state.history or state.subgoal != state.history[-1]:
+        return False
+    return without_coordinates(subgoal) != without_coordinates(state.subgoal)

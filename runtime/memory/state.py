@@ -19,11 +19,13 @@ class MemoryState:
 
     `goal` is the one that the last call was made under, "" before the first; `start_ns` the time of the episode's first
     observation, from which raw ticks are counted. `votes` name frames by tick; whoever calls the VLM keeps the frames.
+    `pending_memory` is an action memory that no prompt shows before it is committed, None while there is none.
     """
 
     history: tuple[str, ...] = ()
     history_dropped: int = 0
     action_memory: str = ""
+    pending_memory: str | None = None
     spatial_memory: str = ""
     subgoal: str = ""
     goal: str = ""
@@ -86,7 +88,7 @@ def begin_call(memory: Memory, state: MemoryState, goal: str, on_new_goal: Liter
     """
     if state.goal in ("", goal):
         return replace(state, goal=goal)
-    kept = memory.initial() if on_new_goal == "clear" else replace(state, subgoal="")
+    kept = memory.initial() if on_new_goal == "clear" else replace(state, subgoal="", pending_memory=None)
     return replace(kept, goal=goal, start_ns=state.start_ns)
 
 
@@ -103,3 +105,10 @@ def remember_subgoal(state: MemoryState) -> MemoryState:
     history = (*state.history, state.subgoal)
     excess = max(0, len(history) - MAX_HISTORY)
     return replace(state, history=history[excess:], history_dropped=state.history_dropped + excess)
+
+
+def commit(state: MemoryState) -> MemoryState:
+    """Make the pending action memory the one that is shown: the current subgoal has succeeded. Nothing else changes."""
+    if state.pending_memory is None:
+        return state
+    return replace(state, action_memory=state.pending_memory, pending_memory=None)

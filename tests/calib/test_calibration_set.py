@@ -82,7 +82,7 @@ def test_chats_are_those_the_policy_was_trained_on(dataset: Path, recorded: Cali
 
 
 def test_a_keyframe_policys_chats_show_the_calls_before(recorded: CalibrationSet) -> None:
-    policy = load_policy("memer")
+    policy = load_policy(Path(__file__).parents[1] / "keyframes" / "two_views.yaml")
     samples = recorded.high_level("gate")
     for sample, chat in zip(samples, chats(recorded, policy, "gate"), strict=True):
         earlier = [s for s in samples if s.episode == sample.episode and s.step <= sample.step]

@@ -24,7 +24,7 @@ from memrt.runtime.recording.recorder import McapRecorder
 from memrt.runtime.recording.replay import replay
 from memrt.runtime.types import Frame, Observation
 
-MEMER = load_policy("memer")
+MEMER = load_policy(Path(__file__).parents[1] / "keyframes" / "two_views.yaml")
 # Small pictures of 8 visual tokens each: the shape of a request does not depend on them.
 POLICY = msgspec.structs.replace(
     MEMER,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from memrt.runtime.policy.vlm_session import Generation
 from memrt.runtime.types import Frame, ImageArray, Observation
 
 SIZE = ImageSize(height=32, width=32, grid=(1, 1))
+TWO_VIEWS = Path(__file__).with_name("two_views.yaml")
 STEP_LEVELS = 240  # grey levels that a picture's step is written in
 
 

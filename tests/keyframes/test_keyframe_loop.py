@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from kinematic import DT_NS, LEFT, REACHED, RIGHT, KinematicRobot, SwingLowLevel
-from scripted_vlm import Asked, ScriptedVlm, reply
+from scripted_vlm import TWO_VIEWS, Asked, ScriptedVlm, reply
 
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S, VirtualClock
 from memrt.runtime.config import load_policy
@@ -56,7 +56,7 @@ class SwingVlm(ScriptedVlm):
 
 def policy_config():
     """Two recent frames, 0.25 s apart: between the sides the VLM sees neither of them but in keyframes."""
-    policy = load_policy("memer")
+    policy = load_policy(TWO_VIEWS)
     keyframes = msgspec.structs.replace(
         policy.memory.keyframes, views=("front",), recent=2, merge_distance=9, recent_text=" {number}: <image>"
     )
@@ -130,7 +130,7 @@ def test_a_high_level_that_does_not_look_back_keeps_no_frames():
 
 
 def test_frames_of_steps_are_bounded():
-    policy = HighLevelPolicy.of(load_policy("memer"), ScriptedVlm(lambda asked: reply("wait")))
+    policy = HighLevelPolicy.of(load_policy(TWO_VIEWS), ScriptedVlm(lambda asked: reply("wait")))
     frames = StepFrames(policy, DT_NS, 20)
     state, call_ns, kept = replace(policy.initial(), start_ns=0), 0, []
     for step in range(0, 2_000):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_vlm import STEP_LEVELS, Asked, ScriptedVlm, observation, picture, reply
+from scripted_vlm import STEP_LEVELS, TWO_VIEWS, Asked, ScriptedVlm, observation, picture, reply
 
 from memrt.runtime.config import PolicyConfig, load_policy
 from memrt.runtime.errors import MemrtError
@@ -23,7 +23,7 @@ DT_NS = 50_000_000  # 20 Hz, memer's raw rate: a control step is a raw tick
 
 
 def policy(**changes: object) -> PolicyConfig:
-    base = load_policy("memer")
+    base = load_policy(TWO_VIEWS)
     on_new_goal = changes.pop("on_new_goal", "keep")
     image_size = changes.pop("image_size", [360, 320])
     keyframes = msgspec.structs.replace(base.memory.keyframes, **({"merge_distance": 10} | changes))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripted_vlm import ScriptedVlm, reply
+from scripted_vlm import TWO_VIEWS, ScriptedVlm, reply
 
 from memrt.robot_io.link.client import LinkRobot
 from memrt.robot_io.process import NodeProcess
@@ -50,7 +50,7 @@ def robot():
 
 
 def test_recent_frames_come_out_of_the_rings_and_voted_ones_stay(robot):
-    policy = load_policy("memer")
+    policy = load_policy(TWO_VIEWS)
     vlm = ScriptedVlm(lambda asked: reply("wave", 1))
     high_level = HighLevelPolicy.of(policy, vlm)
     settings = LoopSettings(

@@ -2,7 +2,6 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,26 +10,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from memrt.runtime.config import MemoryConfig, load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import Memory, begin_call, build_memory
-from memrt.runtime.memory.state import MAX_HISTORY, MAX_REPLY_CHARACTERS
+from memrt.runtime.memory.state import MAX_HISTORY, MAX_REPLY_CHARACTERS, commit
 
 GOAL = "pick up the red cube and place it on the target, then press the button to stop"
 LANGUAGE = load_policy("am_simple").memory
-SPATIAL = msgspec.structs.replace(
-    LANGUAGE,
-    user=LANGUAGE.user.replace("<image>", "Scene: <spatial_mem>{spatial_memory}</spatial_mem>\n<image>"),
-    spatial=True,
-    initial_spatial_memory="No observations yet.",
-)
-HISTORY = MemoryConfig(
-    kind="history",
-    subgoal_style="simple",
-    user="Goal: {goal}\n{history}\n<image>Next?",
-    user_history="So far: {subgoals}",
-    user_initial_history="Nothing so far",
-)
+SPATIAL = load_policy("am_sm_simple").memory
+COMMITTED = load_policy("language_memory").memory
+HISTORY = load_policy("subgoal_simple").memory
 MEMORYLESS = load_policy("memoryless").memory
 KEYFRAMES = load_policy("memer").memory
-EVERY = pytest.mark.parametrize("config", [LANGUAGE, SPATIAL, HISTORY, MEMORYLESS], ids=lambda config: config.kind)
+EVERY = pytest.mark.parametrize(
+    "config", [LANGUAGE, SPATIAL, COMMITTED, HISTORY, MEMORYLESS], ids=lambda config: config.kind
+)
 
 
 def after(memory: Memory, *replies: str):
@@ -69,7 +60,7 @@ def test_history_is_bounded_and_counted():
     memory = build_memory(HISTORY)
     state = after(memory, *(f"step {n}" for n in range(MAX_HISTORY + 3)))
     assert (len(state.history), state.history_dropped) == (MAX_HISTORY, 3)
-    assert "So far: 4. step 3; 5. step 4; " in memory.request(state, GOAL).user
+    assert "subgoals are: 4. step 3; 5. step 4; " in memory.request(state, GOAL).user
 
 
 def test_action_memory_is_carried_forward():
@@ -152,6 +143,7 @@ def machine(config: MemoryConfig) -> type:
 
 TestLanguage = machine(LANGUAGE)
 TestSpatial = machine(SPATIAL)
+TestCommitted = machine(COMMITTED)
 TestHistory = machine(HISTORY)
 TestMemoryless = machine(MEMORYLESS)
 
@@ -209,3 +201,44 @@ def test_a_new_goal_voids_the_subgoal_and_clears_or_keeps_the_rest(config, on_ne
     else:
         assert replace(other, goal=GOAL, subgoal="pick") == state
     assert memory.update(other, "", "stack the cubes", (0,)).subgoal == "stack the cubes"
+
+
+def test_only_a_success_enters_the_memory():
+    """MEM: tried again and again, whatever the VLM writes meanwhile; it succeeded once the VLM moves on."""
+    memory = build_memory(COMMITTED)
+    state = after(
+        memory, "pick up the cube <1, 2>\n<mem>I picked it up.</mem>", "pick up the cube <3, 4>\n<mem>I failed.</mem>"
+    )
+    assert (state.action_memory, state.pending_memory) == (COMMITTED.initial_memory, "I failed.")
+    state = memory.update(state, "place it\n<mem>I picked up the cube.</mem>", GOAL).state
+    assert (state.action_memory, state.pending_memory) == ("I picked up the cube.", None)
+    assert "<mem>I picked up the cube.</mem>" in memory.request(state, GOAL).user
+    assert memory.update(state, "<mem>I placed it.</mem>", GOAL).state.action_memory == "I picked up the cube."
+
+
+def test_a_reply_that_moves_on_without_a_memory_commits_the_one_before():
+    state = after(build_memory(COMMITTED), "pick\n<mem>I picked it up.</mem>", "place")
+    assert (state.action_memory, state.pending_memory) == ("I picked it up.", None)
+
+
+def test_the_goal_that_stands_in_for_a_subgoal_has_not_succeeded():
+    state = after(build_memory(COMMITTED), "<mem>I did it.</mem>", "pick\n<mem>All done.</mem>")
+    assert (state.subgoal, state.action_memory) == ("pick", COMMITTED.initial_memory)
+
+
+def test_an_operator_can_confirm_what_is_pending():
+    state = after(build_memory(COMMITTED), "pick\n<mem>I picked it up.</mem>")
+    assert commit(state) == replace(state, action_memory="I picked it up.", pending_memory=None)
+    assert commit(commit(state)) == commit(state)
+
+
+@pytest.mark.parametrize("on_new_goal", ["clear", "keep"])
+def test_a_new_goal_drops_what_is_pending(on_new_goal):
+    memory = build_memory(COMMITTED)
+    state = memory.update(
+        begin_call(memory, memory.initial(), GOAL, on_new_goal), "pick\n<mem>I did.</mem>", GOAL
+    ).state
+    other = begin_call(memory, state, "stack the cubes", on_new_goal)
+    assert other.pending_memory is None
+    after_it = memory.update(other, "place\n<mem>I did more.</mem>", "stack the cubes").state
+    assert after_it.action_memory == COMMITTED.initial_memory

@@ -31,22 +31,35 @@ def shown(config: MemoryConfig, state: MemoryState) -> str:
 def later(config: MemoryConfig) -> MemoryState:
     first, second = SUBGOALS[config.subgoal_style]
     where = " <140, 75>" if config.subgoal_style == "grounded" else ""
-    return replace(
+    state = replace(
         build_memory(config).initial(),
         history=(first, second),
         action_memory=f"I picked up the red cube once and placed it on the target{where} once.",
         subgoal=second,
     )
+    return replace(state, spatial_memory="The red cube lies on the target <140, 75>.") if config.spatial else state
 
 
-@pytest.mark.parametrize("name", ["am_grounded", "am_simple", "memoryless"])
+TEXT_POLICIES = (
+    "am_grounded",
+    "am_simple",
+    "am_sm_grounded",
+    "am_sm_simple",
+    "language_memory",
+    "memoryless",
+    "subgoal_grounded",
+    "subgoal_simple",
+)
+
+
+@pytest.mark.parametrize("name", TEXT_POLICIES)
 def test_packaged_policies(name):
     config = load_policy(name).memory
     assert shown(config, build_memory(config).initial()) == golden(f"{name}_first_call")
     assert shown(config, later(config)) == golden(f"{name}_later_call")
 
 
-@pytest.mark.parametrize("name", ["am_grounded", "am_simple"])
+@pytest.mark.parametrize("name", ["am_grounded", "am_simple", "am_sm_grounded", "am_sm_simple"])
 def test_with_history(name):
     config = msgspec.structs.replace(load_policy(name).memory, history=True)
     assert shown(config, build_memory(config).initial()) == golden(f"{name}_with_history_first_call")
@@ -85,17 +98,17 @@ def test_memer_shows_keyframes_then_recent_frames():
     memory = build_memory(config)
     first, second = (
         '{"current_subtask": "pick", "keyframe_positions": [1]}',
-        '{"keyframe_positions": [2, 2, 8], ' + ('"current_subtask": "place"}'),
+        '{"keyframe_positions": [2, 2, 4], "current_subtask": "place"}',
     )
     state = memory.initial()
     texts = []
-    for recent, reply in (((0,), first), (tuple(range(25, 61, 5)), second), (tuple(range(65, 101, 5)), "")):
+    for recent, reply in (((0,), first), ((24, 32, 40, 48), second), ((56, 64, 72, 80), "")):
         request = memory.request(state, GOAL, recent)
         assert request.recent == recent
         assert request.user.count("<image>") == len(request.keyframes) + len(recent)
         texts.append(f"SYSTEM\n{request.system}\nUSER\n{request.user}\n")
         state = memory.update(state, reply, GOAL, recent).state
-    assert request.keyframes == (0, 30, 60)
+    assert request.keyframes == (0, 32, 48)
     assert texts[0] == golden("memer_first_call")
     assert texts[2] == golden("memer_later_call")
     assert texts[2].index("1: ") > texts[2].index("<image><image><image>")  # what changes least comes first

@@ -1,6 +1,7 @@
 """Frames over time out of a node's shared-memory rings: in place, pinned until released, gone when overwritten."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_a_closed_reader_has_no_past(ring, reader):
 
 
 def test_the_simulators_rings_reach_as_far_back_as_memer_looks():
-    policy = load_policy("memer")
+    policy = load_policy(Path(__file__).parents[1] / "keyframes" / "two_views.yaml")
     sampling = Sampling.of(policy.memory.keyframes)
     window_ns = sampling.t_ns(0, (policy.memory.keyframes.recent - 1) * policy.memory.keyframes.stride + 1)
     deadline_ns = round(policy.high_level.time_to_live_s * 1e9)
