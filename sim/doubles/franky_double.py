@@ -52,11 +52,11 @@ FIRST_PICTURE_S = 60.0
 NICE = -20
 
 
-def await_command(server: FrankaRobotServer) -> None:
-    """Wait until the command of this cycle is there, at most `ANSWER_S`; not at all while nothing moves."""
+def await_command(server: FrankaRobotServer, answer_s: float = ANSWER_S) -> None:
+    """Wait until the command of this cycle is there, at most `answer_s`; not at all while nothing moves."""
     socket = getattr(server, "_FrankaServer__udp_socket")  # noqa: B009 - franky-sim's own, under its mangled name
     if server.current_motion_id and socket is not None:
-        select.select([socket], [], [], ANSWER_S)
+        select.select([socket], [], [], answer_s)
 
 
 class RecordingServer(FrankaRobotServer):

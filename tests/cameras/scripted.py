@@ -86,7 +86,7 @@ def all_pictures(source, timeout_s: float = 0.2) -> Iterator[Picture]:
                 yield read
 
 
-def eventually(condition, seconds: float = 20.0) -> bool:
+def eventually(condition, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -15,6 +15,8 @@ from memrt.runtime._core import FrameRing
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):

@@ -10,9 +10,12 @@ from scripted import all_pictures
 NEEDS = "needs the extra `realsense` and Debian's libusb-1.0-0"
 rs = pytest.importorskip("pyrealsense2", reason=NEEDS, exc_type=ImportError)
 
+from memrt.robot_io.cameras import realsense  # noqa: E402
 from memrt.robot_io.cameras.realsense import RealSenseSource, list_realsense, open_realsense  # noqa: E402
 from memrt.robot_io.cameras.settings import CameraConfig  # noqa: E402
 from memrt.runtime.errors import MemrtError  # noqa: E402
+
+pytestmark = pytest.mark.real_time
 
 WIDTH, HEIGHT, FPS = 64, 48, 30
 LIVE = CameraConfig(kind="realsense", serial="software", width=WIDTH, height=HEIGHT, fps=FPS)
@@ -133,17 +136,18 @@ def recording(tmp_path_factory):
     return path
 
 
-def test_a_recording_plays_to_its_end_at_its_own_pace(recording):
+def test_a_recording_plays_to_its_end_at_its_own_pace(recording, monkeypatch):
+    monkeypatch.setattr(realsense, "QUEUE_FRAMES", 64)  # so that none is dropped because this thread is held up
     config = CameraConfig(kind="realsense", path=str(recording), width=WIDTH, height=HEIGHT, fps=FPS)
     source = open_realsense("front", config)
     pictures = [(picture.number, picture.t_ns, int(picture.image[0, 0, 0])) for picture in all_pictures(source)]
     source.close()
     numbers = [number for number, _, _ in pictures]
     assert numbers == sorted(set(numbers))
-    assert len(numbers) >= 10  # librealsense drops frames on a busy computer; none may come twice
+    assert len(numbers) >= 10  # librealsense itself drops frames on a busy computer; none may come twice
     assert all(number == pixel for number, _, pixel in pictures)
     for (first, t0, _), (second, t1, _) in pairwise(pictures):
-        assert 0 < t1 - t0 <= (second - first) * 10 * MS + 1000
+        assert t1 - t0 <= (second - first) * 10 * MS + 1000  # less where the first was held up on its way here
 
 
 def test_no_such_recording_and_no_such_device_are_one_line_each(tmp_path):

@@ -25,6 +25,8 @@ from memrt.runtime.cli.robot_start import start_robot
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.errors import MemrtError
 
+pytestmark = pytest.mark.real_time
+
 MS = 1_000_000
 
 

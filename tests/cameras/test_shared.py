@@ -17,6 +17,8 @@ from memrt.runtime._core import FrameRing
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.strict_config import convert
 
+pytestmark = pytest.mark.real_time
+
 NAME = f"memrt-test-shared-{os.getpid()}"
 
 

@@ -25,6 +25,8 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.thread_budget import ThreadBudget
 from memrt.runtime.types import ActionChunk
 
+pytestmark = pytest.mark.real_time
+
 APP = typer.Typer()
 APP.callback()(lambda: None)
 run_command.register(APP)

@@ -7,12 +7,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zmq
 
 from memrt.robot_io.link.endpoints import Endpoints
 from memrt.robot_io.link.streams import State, decode_state
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.types import RobotMode
+
+pytestmark = pytest.mark.real_time
 
 RUN = [sys.executable, "-c", "from memrt.runtime.cli import main; main()", "run", "--robot", "sim"]
 WANDER = ["--policy", "wander", "--duration", "300"]  # moves the arm all the time, whatever else this computer does

@@ -11,6 +11,8 @@ import pytest
 
 from memrt.runtime._core import ControlEvent, ControlLoop, SeamLimits, TraceRing, now_ns
 
+pytestmark = pytest.mark.real_time
+
 MS = 1_000_000
 LIMITS = SeamLimits.fr3()
 HOME = np.array([0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785])

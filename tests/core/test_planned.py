@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 
 from memrt.runtime._core import ControlLoop, Seam, SeamLimits, now_ns
+
+pytestmark = pytest.mark.real_time
 
 MS = 1_000_000
 LIMITS = SeamLimits.fr3()

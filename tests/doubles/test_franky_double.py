@@ -16,6 +16,8 @@ from memrt.sim.doubles.limit_oracle import judge
 from memrt.sim.doubles.process import FrankyDoubleProcess, own_loopback
 from memrt.sim.env import TabletopEnv
 
+pytestmark = pytest.mark.real_time
+
 franky = pytest.importorskip("franky", reason="franky-control is not installed (extra `franka`)")
 franky_sim = pytest.importorskip("franky_sim", reason="franky-sim is not installed (extra `dev`)")
 SEED = 1_000_000

@@ -13,6 +13,8 @@ from memrt.sim.doubles.host_stalls import HostStalls, Stall
 from memrt.sim.doubles.process import own_loopback
 from memrt.sim.doubles.strict_double import StrictDoubleProcess, strict_missing
 
+pytestmark = pytest.mark.real_time
+
 franky = pytest.importorskip("franky", reason="franky-control is not installed (extra `franka`)")
 needs_strict = pytest.mark.skipif(bool(strict_missing()), reason=strict_missing())
 

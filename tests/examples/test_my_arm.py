@@ -19,12 +19,14 @@ from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk
 
+pytestmark = pytest.mark.real_time
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_arm"
 MEMRT = [sys.executable, "-c", "from memrt.runtime.cli import main; main()"]
 HOME = [0.0, -1.2, 1.4, 0.0, 1.0, 0.0]
 
 
-def eventually(condition, seconds: float = 30.0) -> bool:
+def eventually(condition, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from memrt.robot_io.link import client
-from memrt.runtime.clock import NS_PER_S
-
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "robot_io")]
 
 
 @pytest.fixture
-def chain(tmp_path, monkeypatch):
-    """Makes chains, and ends them whatever happens. A busy computer must not look like a dead node."""
+def chain(tmp_path):
+    """Makes chains, and ends them whatever happens."""
     from chain import Chain
-
-    monkeypatch.setattr(client, "STATE_LOST_NS", 20 * NS_PER_S)
 
     made: list[Chain] = []
 

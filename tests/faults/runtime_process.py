@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sys
 
-from fault_policies import DT_NS, EXECUTE, HORIZON, Names, Notes, Swings
+from fault_policies import DT_NS, EXECUTE, HORIZON, PATIENT, Names, Notes, Swings
 
-from memrt.robot_io.link.client import LinkRobot
+from memrt.robot_io.link import client
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.realtime import RealtimeLoop
@@ -24,9 +24,7 @@ def main(endpoint: str) -> None:
         horizon=HORIZON,
         execute=EXECUTE,
         every_steps=2,
-        subgoal_time_to_live_ns=60 * NS_PER_S,
-        camera_stale_ns=10 * NS_PER_S,
-        camera_lost_ns=60 * NS_PER_S,
+        **PATIENT,
     )
     notes, said = Notes(), False
 
@@ -39,7 +37,8 @@ def main(endpoint: str) -> None:
         if status.hold_reason and status.mode is RobotMode.STOPPED:  # as an operator would: an FR3's loop takes a while
             loop.resume()
 
-    robot = LinkRobot(endpoint, connect_ms=60_000)
+    client.STATE_LOST_NS = 2 * NS_PER_S
+    robot = client.LinkRobot(endpoint, connect_ms=60_000)
     loop = RealtimeLoop(robot, Names(), Swings(), "swing", settings, observer=notes)
     try:
         loop.run(on_tick=on_tick)

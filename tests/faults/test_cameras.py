@@ -1,9 +1,13 @@
 """Row: camera stale > 100 ms / lost > 500 ms / frozen image with rising id."""
 
+import pytest
 from arm_driver import eventually
+from fault_policies import PROMISED, promised
 
-from memrt.runtime.clock import NS_PER_MS, NS_PER_S
+from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.types import RobotMode
+
+pytestmark = pytest.mark.real_time
 
 STALE_NS, LOST_NS = 100 * NS_PER_MS, 500 * NS_PER_MS
 
@@ -17,14 +21,13 @@ def newest_picture(chain) -> int:
     return chain.robot.observe().frames["front"].t_ns
 
 
-def test_the_promised_ages_are_the_defaults(chain):
-    settings = chain().settings
-    assert (settings.camera_stale_ns, settings.camera_lost_ns) == (STALE_NS, LOST_NS)
+def test_the_promised_ages_are_the_defaults():
+    assert (PROMISED["camera_stale_ns"], PROMISED["camera_lost_ns"]) == (STALE_NS, LOST_NS)
 
 
 def test_a_stale_camera_starts_no_inference_and_the_arm_finishes_its_chunk_and_rests(chain):
     """And goes on by itself when pictures come again: only a lost camera holds."""
-    run = chain(camera_lost_ns=60 * NS_PER_S).settle()
+    run = chain(**promised("camera_stale_ns")).settle()
     run.camera.dead.set()
     last_ns = newest_picture(run)
     assert eventually(run.driver.at_rest)
@@ -40,7 +43,7 @@ def test_a_stale_camera_starts_no_inference_and_the_arm_finishes_its_chunk_and_r
 
 
 def test_a_lost_camera_holds_at_the_first_look_after_500_ms_until_an_operator_resumes(chain):
-    run = chain().settle()
+    run = chain(**promised("camera_stale_ns", "camera_lost_ns")).settle()
     run.camera.dead.set()
     held_ns = run.held("camera `front` is lost")
     last_ns = newest_picture(run)
@@ -62,7 +65,7 @@ def test_a_lost_camera_holds_at_the_first_look_after_500_ms_until_an_operator_re
 
 def test_a_frozen_picture_counts_from_when_it_was_first_seen(chain):
     """Its index and time rise, so only the pixels tell: they stay although the arm moves."""
-    run = chain().swinging()
+    run = chain(**promised("camera_stale_ns", "camera_lost_ns")).swinging()
     run.camera.frozen.set()
     held_ns = run.held("camera `front` is frozen")
     assert held_ns - run.camera.frozen_since_ns > LOST_NS
@@ -81,7 +84,7 @@ def test_a_frozen_picture_counts_from_when_it_was_first_seen(chain):
 
 
 def test_a_picture_that_stays_while_the_arm_stands_still_is_true(chain):
-    run = chain()
+    run = chain(**promised("camera_stale_ns", "camera_lost_ns"))
     run.low_level.spoil = stand_still
     run.camera.frozen.set()
     assert eventually(lambda: len(run.notes.chunks) >= 4)

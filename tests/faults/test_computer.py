@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from arm_driver import eventually
 
 import memrt.robot_io.link.node
@@ -15,6 +16,8 @@ from memrt.runtime.recording import memory_watch, recorder
 from memrt.runtime.recording.reader import Recording
 from memrt.runtime.recording.recorder import McapRecorder
 from memrt.runtime.types import RobotMode
+
+pytestmark = pytest.mark.real_time
 
 ROOT = Path(memrt.robot_io.link.node.__file__).parents[2]
 CONTROL_PATH = (
@@ -128,7 +131,7 @@ def test_when_memory_runs_out_the_recording_goes_first_and_says_so(chain, tmp_pa
     """The mark is set above what this computer has; the rest is as it would be."""
     monkeypatch.setattr(recorder, "FLUSH_S", 0.02)
     with McapRecorder(tmp_path / "run.mcap", {}) as recording:
-        run = chain(observer=recording)
+        run = chain(observer=recording).settle()
         watched = Alarmed(recording)
         assert eventually(lambda: run.counts["chunks"] > 3)
         watched.look()
@@ -141,6 +144,7 @@ def test_when_memory_runs_out_the_recording_goes_first_and_says_so(chain, tmp_pa
         assert "the recording ends early: the computer is running out of memory" in watched.said[0]
         assert eventually(lambda: recording._queue.items_waiting == 0)
         sent = run.counts["chunks"]
+        run.settle()
         assert eventually(lambda: run.counts["chunks"] > sent + 5)
         assert recording._queue.items_waiting == 0
         run.loop.quit()

@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "franka"))
 
 from permissive_robot import permissive_robot
 
+pytestmark = pytest.mark.real_time
+
 ROBOT = """
 name: fr3
 driver: franka
@@ -59,7 +61,7 @@ def test_the_arm_comes_to_rest_when_the_runtime_is_killed_and_the_next_one_finds
         moved = np.flatnonzero(np.abs(np.diff(joints, axis=0)).max(axis=1) > 1e-4)
         print(f"measured at rest after the kill: {(after[moved[-1]].t_ns - killed_ns) / NS_PER_MS:.0f} ms")
         assert ((joints > FR3.q_min) & (joints < FR3.q_max)).all()
-        again = LinkRobot(node)
+        again = LinkRobot(node, connect_ms=60_000)
         assert again.mode is RobotMode.DISARMED
         again.close()
     finally:

@@ -22,7 +22,9 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.kinematics import franka_with_hand
 from memrt.runtime.types import ActionChunk, RobotMode
 
-QUICK = {"execute": 2, "camera_stale_ns": 10 * NS_PER_S, "camera_lost_ns": 20 * NS_PER_S}
+pytestmark = pytest.mark.real_time
+
+QUICK = {"execute": 2}
 BOX = WorkspaceConfig(min=(0.2, -0.15, 0.0), max=(0.8, 0.15, 0.9))
 ARM = franka_with_hand()
 

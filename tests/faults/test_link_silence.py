@@ -13,6 +13,8 @@ from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, RobotMode
 
+pytestmark = pytest.mark.real_time
+
 PROMISED = Watchdog()
 STEP_NS = 100 * NS_PER_MS
 ROUND_NS = 10 * NS_PER_MS  # how often a node looks, on a computer that lets it
@@ -103,7 +105,7 @@ def test_a_fault_by_silence_takes_a_new_session_that_comes_up_disarmed(rig):
 
 def test_a_short_silence_brakes_and_the_robot_goes_on_with_the_next_message(chain, monkeypatch):
     """Between the two deadlines; the second is out of the way here, since nobody can pause for exactly 100 ms."""
-    run = chain(watchdog=Watchdog(PROMISED.brake_after_ns, 60 * NS_PER_S), subgoal_time_to_live_ns=60 * NS_PER_S)
+    run = chain(watchdog=Watchdog(PROMISED.brake_after_ns, 60 * NS_PER_S))
     run.settle()
     silences = run.node._session.silences
     monkeypatch.setattr(run.robot._heartbeat, "_send", lambda sequence: None)

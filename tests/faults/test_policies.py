@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 from arm_driver import eventually
 from chain import Watched
-from fault_policies import DT_NS, Names
+from fault_policies import DT_NS, Names, promised
 
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.loop import realtime
 from memrt.runtime.types import RobotMode
 
+pytestmark = pytest.mark.real_time
+
 SHORT = {"horizon": 4, "execute": 2}  # so that five late chunks are over in a second
-PATIENT_CAMERA = {"camera_stale_ns": 10 * NS_PER_S, "camera_lost_ns": 20 * NS_PER_S}
 
 
 def test_a_high_level_that_hangs_is_waited_for_for_3_s_on_the_last_subgoal_then_the_robot_holds(chain):
-    run = chain(**PATIENT_CAMERA).settle()
+    run = chain(**promised("subgoal_time_to_live_ns")).settle()
     assert run.settings.subgoal_time_to_live_ns == 3 * NS_PER_S
     run.high_level.hang()
     held_ns = run.held("the high level has not answered for 3 s")
@@ -37,7 +38,7 @@ def test_a_high_level_that_hangs_is_waited_for_for_3_s_on_the_last_subgoal_then_
 
 def test_a_high_level_that_is_deaf_too_delays_neither_stop_nor_end(chain, monkeypatch):
     monkeypatch.setattr(realtime, "JOIN_S", 0.1)
-    run = chain(high_level=Names(deaf=True), **PATIENT_CAMERA).settle()
+    run = chain(high_level=Names(deaf=True)).settle()
     run.high_level.hang()
     asked = len(run.notes.high)
     run.loop.stop()
@@ -52,7 +53,7 @@ def test_a_high_level_that_is_deaf_too_delays_neither_stop_nor_end(chain, monkey
 
 
 def test_a_slow_low_level_is_played_from_the_first_action_that_is_in_time(chain):
-    run = chain(**PATIENT_CAMERA).settle()
+    run = chain().settle()
     run.low_level.delay = lambda *_: time.sleep(0.3)
     assert eventually(lambda: run.notes.chunks and len(run.notes.chunks[-1][1].actions) <= 10)
     for sent_ns, chunk in run.notes.chunks:
@@ -61,7 +62,7 @@ def test_a_slow_low_level_is_played_from_the_first_action_that_is_in_time(chain)
 
 
 def test_a_low_level_that_overruns_lets_the_arm_stop_on_the_last_point_and_goes_on_when_it_answers(chain):
-    run = chain(**PATIENT_CAMERA).swinging()
+    run = chain().swinging()
     answer = threading.Event()
     run.low_level.delay = lambda *_: answer.wait()
     with Watched(run.driver) as watched:
@@ -79,7 +80,7 @@ def test_a_low_level_that_overruns_lets_the_arm_stop_on_the_last_point_and_goes_
 
 
 def test_five_chunks_in_a_row_that_are_too_late_hold(chain):
-    run = chain(**SHORT, **PATIENT_CAMERA).settle()
+    run = chain(**SHORT, **promised("late_before_hold")).settle()
     before = run.counts["late chunks"]
     run.low_level.delay = lambda *_: time.sleep(0.25)  # the chunk spans 0.2 s
     run.held("5 chunks in a row came too late to be played")
@@ -90,7 +91,7 @@ def test_five_chunks_in_a_row_that_are_too_late_hold(chain):
 
 
 def test_five_chunks_in_a_row_later_than_their_prefix_are_discarded_and_hold(chain):
-    run = chain(chunking="prefix", warm_up_calls=0, horizon=40, execute=2, **PATIENT_CAMERA).settle()
+    run = chain(chunking="prefix", warm_up_calls=0, horizon=40, execute=2, **promised("late_before_hold")).settle()
 
     def overrun(observation, playing) -> None:
         """Take half a step longer than was reckoned with, every time."""
@@ -107,7 +108,7 @@ def test_five_chunks_in_a_row_later_than_their_prefix_are_discarded_and_hold(cha
 
 
 def test_a_low_level_that_never_answers_holds_after_the_time_of_five_late_chunks(chain):
-    run = chain(**SHORT, **PATIENT_CAMERA).settle()
+    run = chain(**SHORT, **promised("late_before_hold")).settle()
     answer = threading.Event()
     run.low_level.delay = lambda *_: answer.wait()
     held_ns = run.held("the low level has not answered for 1 s")
@@ -138,7 +139,7 @@ BAD = {"NaN": spoilt(np.nan), "Inf": spoilt(np.inf), "wrong shape": cut}
 
 @pytest.mark.parametrize("spoil", BAD.values(), ids=BAD)
 def test_one_bad_chunk_is_rejected_whole_and_the_third_in_a_row_holds(chain, spoil):
-    run = chain(**PATIENT_CAMERA).settle()
+    run = chain().settle()
     good = run.low_level.spoil
     left = iter([True])
     run.low_level.spoil = lambda chunk: spoil(chunk) if next(left, False) else chunk

@@ -19,7 +19,9 @@ from memrt.robot_io.link.session import Reaction, Watchdog
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.types import ActionChunk, RobotMode
 
-PROMISED = Watchdog()
+pytestmark = pytest.mark.real_time
+
+WATCHDOG = Watchdog(Watchdog().brake_after_ns, 1 * NS_PER_S)  # a runtime is not to be taken for dead before it is
 DT_NS = 50 * NS_PER_MS
 
 
@@ -28,7 +30,7 @@ def rigs(tmp_path):
     """Makes nodes in this process whose camera takes pictures."""
     with contextlib.ExitStack() as stack:
 
-        def make(watchdog: Watchdog = PROMISED) -> Rig:
+        def make(watchdog: Watchdog = WATCHDOG) -> Rig:
             made = Rig(tmp_path, watchdog)
             stack.callback(made.close)
             stack.callback(Camera(made.driver).close)
@@ -48,8 +50,8 @@ def test_a_killed_runtime_is_silence_the_arm_brakes_inside_its_limits_and_the_ne
         assert eventually(lambda: rig.node._session.mode is RobotMode.FAULT)
         assert eventually(rig.driver.at_rest)
         time.sleep(0.1)
-    assert looks.first_after(PROMISED.brake_after_ns)[1] is Reaction.BRAKE
-    assert looks.first_after(PROMISED.fault_after_ns)[1] is Reaction.BRAKE
+    assert looks.first_after(WATCHDOG.brake_after_ns)[1] is Reaction.BRAKE
+    assert looks.first_after(WATCHDOG.fault_after_ns)[1] is Reaction.BRAKE
     assert "silent for" in rig.node._session.fault
     times_s, joints = watched.path
     speed, acceleration, jerk = largest_rates(times_s, joints)
@@ -86,7 +88,7 @@ def test_a_runtime_that_is_stopped_for_too_long_finds_the_robot_in_fault_and_say
 
 def test_a_runtime_that_is_stopped_for_a_moment_goes_on(rigs, runtimes):
     """Longer than 50 ms, shorter than the second deadline, which is out of the way here."""
-    rig = rigs(Watchdog(PROMISED.brake_after_ns, 60 * NS_PER_S))
+    rig = rigs(Watchdog(WATCHDOG.brake_after_ns, 60 * NS_PER_S))
     runtime = runtimes(rig.endpoint)
     runtime.send(signal.SIGSTOP)
     assert eventually(rig.driver.at_rest)
@@ -143,7 +145,7 @@ def test_the_simulated_arm_comes_to_rest_when_its_runtime_is_killed(simulator, r
         assert all((state.proprioception[:-1] <= FR3.q_max).all() for state in after)
         assert after[-1].remaining_ns == 0
 
-        again = LinkRobot(simulator.endpoint)
+        again = LinkRobot(simulator.endpoint, connect_ms=60_000)
         try:
             assert again.mode is RobotMode.DISARMED
         finally:

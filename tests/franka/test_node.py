@@ -19,6 +19,8 @@ from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, RobotMode
 
+pytestmark = pytest.mark.real_time
+
 ROBOT = RobotConfig(name="fr3", driver="franka", cameras=(), settings={"realtime": "ignore"})
 PATIENT = Watchdog(1 * NS_PER_S, 2 * NS_PER_S)  # silence has its own tests; this computer may be busy
 DT_NS = 20 * NS_PER_MS

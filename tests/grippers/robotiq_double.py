@@ -98,12 +98,12 @@ class RobotiqServer:
         ]
         for thread in self._threads:
             thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60)
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._threads[0].join(10)
+        self._threads[0].join(60)
         for end in (*self._slaves, self._near, self._far):
             os.close(end)
 

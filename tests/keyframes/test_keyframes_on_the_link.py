@@ -18,6 +18,8 @@ from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.policy.high_level import HighLevelPolicy
 from memrt.runtime.types import ActionChunk
 
+pytestmark = pytest.mark.real_time
+
 DT_NS = 50_000_000
 # Generous deadlines: a busy test machine must not look like a dead client, nor like a dead camera.
 PATIENT = Path(__file__).parents[1] / "robot_io" / "patient_sim.yaml"

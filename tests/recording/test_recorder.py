@@ -21,6 +21,8 @@ from memrt.runtime.recording.reader import Recording
 from memrt.runtime.recording.recorder import McapRecorder
 from memrt.runtime.types import Frame, Observation, RobotMode
 
+pytestmark = pytest.mark.real_time
+
 GOLDEN = Path(__file__).parent / "golden" / "channels.json"
 HERE = Path(__file__).parent
 

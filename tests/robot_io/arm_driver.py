@@ -127,7 +127,7 @@ def tcp_endpoint(host: str) -> str:
     raise RuntimeError(f"no three free ports at {host}")
 
 
-def eventually(condition, seconds: float = 20.0) -> bool:
+def eventually(condition, seconds: float = 60.0) -> bool:
     """Whether the condition becomes true; long enough for the busiest computer, and no longer than needed."""
     deadline = time.monotonic() + seconds
     while not condition():

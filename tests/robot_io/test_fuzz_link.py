@@ -23,6 +23,8 @@ from memrt.robot_io.link.wire import FromNode, Report, ToNode, encode
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.types import ActionChunk, RobotMode
 
+pytestmark = pytest.mark.real_time
+
 MESSAGES = how_many(20_000)
 LARGE = encode_chunk(CHUNK)[:2] + b"\x80\x00" + encode_chunk(CHUNK)[4:64] + bytes(128 * 64)
 ORIGINALS = [encode_chunk(CHUNK), encode_state(STATE), LARGE, *(encode(message) for message, _ in CONTROL.values())]

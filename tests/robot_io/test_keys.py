@@ -18,6 +18,8 @@ from memrt.runtime.cli import build_app
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import RobotMode
 
+pytestmark = pytest.mark.real_time
+
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):

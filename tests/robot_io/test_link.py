@@ -17,6 +17,8 @@ from memrt.runtime.clock import NS_PER_MS, NS_PER_S
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, ActionSpace, RobotMode
 
+pytestmark = pytest.mark.real_time
+
 DT_NS = 50 * NS_PER_MS
 
 

@@ -16,6 +16,8 @@ from memrt.robot_io.process import NodeProcess
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk, RobotMode
 
+pytestmark = pytest.mark.real_time
+
 PATIENT = str(Path(__file__).with_name("patient_sim.yaml"))
 DT_NS = 50_000_000
 

@@ -21,6 +21,8 @@ from memrt.runtime.types import ActionChunk, ActionSpace
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert import Expert
 
+pytestmark = pytest.mark.real_time
+
 DT_NS = 50_000_000
 ARM = franka_with_hand()
 PATIENT = str(Path(__file__).with_name("patient_sim.yaml"))

@@ -7,6 +7,8 @@ from websockets.exceptions import ConnectionClosed
 
 from memrt.robot_io.serve.arrays import pack, unpack
 
+pytestmark = pytest.mark.real_time
+
 EXECUTE, EVERY = POLICY.low_level.execute, POLICY.high_level.every_steps
 
 

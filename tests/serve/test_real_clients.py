@@ -31,10 +31,13 @@ PEERS = Path(sys.prefix) / "peers" / "bin" / "python"
 PROTOCOLS = ("openpi", "robomme", "vla-eval")
 SEED, STEPS = 1_000_003, 40  # three high-level calls, five chunks
 
-pytestmark = pytest.mark.skipif(
-    not PEERS.is_file() or sys.version_info >= (3, 13),
-    reason=f"no openpi-client and vla-eval in {PEERS.parent.parent}: run `make peers` (Python < 3.13)",
-)
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.skipif(
+        not PEERS.is_file() or sys.version_info >= (3, 13),
+        reason=f"no openpi-client and vla-eval in {PEERS.parent.parent}: run `make peers` (Python < 3.13)",
+    ),
+]
 
 
 class Recording:

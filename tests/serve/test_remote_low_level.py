@@ -22,6 +22,8 @@ from memrt.runtime.loop.gates import refuse_chunk
 from memrt.runtime.loop.protocols import LateChunkError
 from memrt.runtime.types import Frame, Observation, Subgoal
 
+pytestmark = pytest.mark.real_time
+
 HERE = Path(__file__).parent
 PEERS = Path(sys.prefix) / "peers" / "bin" / "python"
 LOW = POLICY.low_level

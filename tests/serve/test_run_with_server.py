@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.real_time
+
 MEMRT = [sys.executable, "-c", "from memrt.runtime.cli import main; main()"]
 SEED = "1000003"
 

@@ -12,6 +12,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from memrt.robot_io.serve.arrays import pack, unpack
 from memrt.robot_io.serve.server import REFUSED_IN_A_ROW, WAITING
 
+pytestmark = pytest.mark.real_time
+
 
 def ask(client, request=None):
     client.send(pack(request or openpi_request()))

@@ -10,6 +10,8 @@ from served import POLICY, STATE, picture, served, vla_eval_observation
 
 from memrt.robot_io.serve.arrays import pack, unpack
 
+pytestmark = pytest.mark.real_time
+
 EXECUTE, EVERY = POLICY.low_level.execute, POLICY.high_level.every_steps
 
 
