@@ -11,6 +11,7 @@ BIN    := $(VENV)/bin
 DEBIAN := g++ python3-dev python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libusb-1.0-0
 # For the C++ tests.
 DEBIAN_TEST := cmake doctest-dev ninja-build
+BROWSER := chromium-headless-shell
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PINNED := $(BIN)/pip install --quiet --constraint constraints.txt
 PACKAGES := runtime export calib robot_io sim train
@@ -31,12 +32,12 @@ missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	fi
 endef
 
-.PHONY: run test robot-test peers strict check format clean
+.PHONY: run test robot-test peers strict browser check format clean
 
 run: $(VENV)/.runs
 	$(BIN)/memrt run --robot sim $(ARGS)
 
-test: $(VENV)/.develops peers strict
+test: $(VENV)/.develops peers strict browser
 	$(BIN)/python -m pytest $(TESTS)
 
 # The Franka driver and policies against both doubles on loopback (sim/doubles/README.md).
@@ -46,6 +47,13 @@ robot-test: $(VENV)/.develops strict
 peers: $(VENV)/peers/.installed
 
 strict: $(VENV)/strict/.installed
+
+# What the pages of `memrt report` are tested in. Ubuntu has none as a package: without one those tests are skipped.
+browser: $(VENV)/.develops
+	@for name in chromium-headless-shell chromium google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if { apt-cache show $(BROWSER) || { $(SUDO) apt-get update -qq; apt-cache show $(BROWSER); }; } >/dev/null 2>&1; \
+	then $(call install,$(BROWSER)); \
+	else echo "no package $(BROWSER) here: the tests of the run's page are skipped, unless a Chromium is installed"; fi
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.device_cache import bundle_hash
 from memrt.runtime.device_engines import this_device
@@ -42,6 +44,7 @@ class RunRecording:
             **run,
             "seed": settings.seed,
             "policy": bundle.policy.name,
+            "memory": msgspec.to_builtins(bundle.policy.memory),
             "precision": bundle.manifest.precision,
             "bundle": str(bundle.path.resolve()),
             "bundle_sha256": bundle_hash(bundle),

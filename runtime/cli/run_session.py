@@ -36,7 +36,7 @@ from memrt.runtime.types import Observation, RobotMode, Subgoal
 from memrt.runtime.video import VideoWriter
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
-    from memrt.robot_io.config import PolicyServerConfig, RobotConfig
+    from memrt.robot_io.config import RobotConfig
     from memrt.robot_io.link.client import LinkRobot
     from memrt.sim.scripted import ScriptedPolicy
 
@@ -90,7 +90,7 @@ def run(options: RunOptions) -> int:
     if scripted is None:
         check_proof(bundle, robot_config, moves=not options.dry_run, cache=options.cache)
     with ExitStack() as stack:
-        session = _Session(options, bundle, settings, stack, began_ns, robot_config.policy_server, scripted)
+        session = _Session(options, bundle, settings, stack, began_ns, robot_config, scripted)
         if options.lockstep:
             return session.run_lockstep()
         return session.run_realtime(robot_config)
@@ -106,11 +106,11 @@ class _Session:
         settings: LoopSettings,
         stack: ExitStack,
         began_ns: int,
-        policy_server: PolicyServerConfig | None,
+        robot_config: RobotConfig,
         scripted: ScriptedPolicy | None,
     ) -> None:
         self._options, self._bundle, self._settings, self._stack = options, bundle, settings, stack
-        self._began_ns, self._policy_server, self._scripted = began_ns, policy_server, scripted
+        self._began_ns, self._robot_config, self._scripted = began_ns, robot_config, scripted
         self._trace = Trace() if options.trace else None
         self._video: VideoWriter | None = None
         self._node_said: deque[str] = deque(maxlen=NODE_LINES)
@@ -205,7 +205,11 @@ class _Session:
         if self._scripted is not None:
             return open_scripted(self._scripted, options.task, options.seed)
         return open_policies(
-            self._bundle, options.threads, self._stack, cache=options.cache, policy_server=self._policy_server
+            self._bundle,
+            options.threads,
+            self._stack,
+            cache=options.cache,
+            policy_server=self._robot_config.policy_server,
         )
 
     def _connect(self, config: RobotConfig) -> tuple[LinkRobot, tuple[HighLevel | None, LowLevel]]:
@@ -241,8 +245,14 @@ class _Session:
         options = self._options
         if options.record is None:
             return None
-        run = {"mode": mode, "goal": goal, "robot": options.robot, "task": options.task}
-        run["threads"] = str(options.threads)
+        run = {
+            "mode": mode,
+            "goal": goal,
+            "robot": options.robot,
+            "simulated": self._robot_config.simulated,
+            "task": options.task,
+            "threads": str(options.threads),
+        }
         self._recording = RunRecording(options.record, options.record_frames, self._bundle, self._settings, run)
         return self._stack.enter_context(self._recording.recorder)
 
