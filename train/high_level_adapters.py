@@ -2,7 +2,7 @@
 
 The report's recipe (section 4.3): rank 16, alpha 32, on the query, key, value, output, gate, up and down projections of
 the language model; vision tower and aligner frozen. Targets are the recorded subgoals and the memories that
-`memory_labels` writes. All adapters, the memoryless one included, see the same frames in the same order, for the same
+`train/labels` writes. All adapters, the memoryless one included, see the same frames in the same order, for the same
 number of steps; only what they are shown of the past and asked to keep differs.
 """
 
@@ -26,7 +26,7 @@ from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_loop import Loop, Schedule, training_device
 from memrt.train.high_level_model import load_model
 from memrt.train.high_level_text import Example, ExampleEncoder
-from memrt.train.memory_turns import training_turn
+from memrt.train.labels.turns import training_turn
 from memrt.train.text_tokenizer import reference_tokenizer
 
 RANK, ALPHA = 16, 32  # report, section 4.3

@@ -17,7 +17,7 @@ from typing import Any
 from memrt.runtime.errors import MemrtError
 from memrt.sim.record import HIGH_LEVEL_EVERY
 from memrt.train import task_language
-from memrt.train.memory_labels import Style
+from memrt.train.labels import Style
 
 MOST_REPETITIONS = 5  # of PickXtimes
 OPEN_SHARE = 0.5  # of the frames under way that are shown with counts by which the step under way is not the due one

@@ -12,7 +12,7 @@ import random
 from memrt.train import task_language
 from memrt.train.high_level_data import ASSISTANT, ExampleSource
 from memrt.train.high_level_text import Example
-from memrt.train.memory_labels import Style, label
+from memrt.train.labels import Style, label
 
 SUMMARISE = "goal: {goal}\nhistory: {history}\nmemory?"
 UPDATE = "goal: {goal}\nmemory: {memory}\ncompleted: {subgoal}\nmemory?"

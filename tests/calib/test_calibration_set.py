@@ -22,7 +22,7 @@ from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import sha256_of
 from memrt.runtime.memory.keyframe_reply import parse_keyframe_reply
-from memrt.train.memory_turns import training_turn
+from memrt.train.labels.turns import training_turn
 
 COUNTS = Counts(low_level=10, low_level_gate=5, high_level=10, high_level_gate=10)
 

@@ -139,7 +139,7 @@ def test_eval_refuses_half_a_policy(reference, evaluate, tmp_path):
 def test_reference_bundles_lie_beside_the_reference_weights():
     folder = default_bundle.reference_bundles()
     assert folder.parts[-3:] == ("train", "reference", "bundles")
-    assert (folder.parents[1] / "memory_labels.py").is_file()
+    assert (folder.parents[1] / "reproduce.py").is_file()
 
 
 def test_export_shows_what_the_gates_measured(tmp_path, monkeypatch):

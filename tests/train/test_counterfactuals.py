@@ -14,7 +14,7 @@ from memrt.sim.scene import Scene
 from memrt.sim.tasks.base import NUMBERS
 from memrt.sim.tasks.pick_x_times import PickXtimes
 from memrt.train.high_level_counterfactuals import before_the_next_step, draw_telling, retell, tellings
-from memrt.train.memory_turns import training_turn
+from memrt.train.labels.turns import training_turn
 
 PAIRS = [(places, most) for most in range(1, 6) for places in range(1, most + 1)]
 

@@ -10,7 +10,7 @@ from memrt.runtime.config import MemoryConfig
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import HighLevelRequest, build_memory
 from memrt.runtime.memory.parser import Reply, format_reply
-from memrt.train.memory_labels import label_pair
+from memrt.train.labels import label_pair
 
 Vary = Callable[[str, str], tuple[str, str]]  # (memory before, after) as labelled → as shown and asked for
 
@@ -22,7 +22,7 @@ def training_turn(
 
     The request comes from `build_memory(config)`, so training and rollout cannot drift apart. The memory shown is the
     one that the call before left behind (report, section 4.3); a policy without action memory answers with the subgoal
-    alone. Raises MemrtError for subgoals that `memory_labels` cannot word, and for a memory of pictures.
+    alone. Raises MemrtError for subgoals that the labels cannot word, and for a memory of pictures.
     """
     if config.kind == "keyframes":
         raise MemrtError(

@@ -9,7 +9,7 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import build_memory
 from memrt.runtime.memory.coordinates import find_coordinates, without_coordinates
 from memrt.runtime.memory.parser import Reply, format_reply
-from memrt.train.memory_labels import INITIAL_MEMORY, WORD_LIMIT, completed, label, label_pair
+from memrt.train.labels import INITIAL_MEMORY, WORD_LIMIT, completed, label, label_pair
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 pixels = st.tuples(st.integers(0, 255), st.integers(0, 255)).map(lambda p: f"<{p[0]}, {p[1]}>")
@@ -91,7 +91,7 @@ def test_every_state_of_an_episode_has_its_own_memory(episode):
 def test_counts_grow_by_one_and_holding_is_said(episode):
     text, subgoals = episode
     for n, subgoal in enumerate(subgoals):
-        before, after = completed(subgoals[:n]), completed(subgoals[: n + 1])
+        before, after = completed(text, subgoals[:n]), completed(text, subgoals[: n + 1])
         assert after.picks - before.picks == int(subgoal.startswith("pick"))
         assert after.places - before.places == int(subgoal.startswith("place"))
         assert ("I am holding it." in label(text, subgoals[: n + 1], "simple")) == subgoal.startswith("pick")

@@ -4,8 +4,8 @@ import pytest
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import build_memory
-from memrt.train.memory_labels import INITIAL_MEMORY
-from memrt.train.memory_turns import training_turn
+from memrt.train.labels import INITIAL_MEMORY
+from memrt.train.labels.turns import training_turn
 
 GOAL = "pick up the red cube and place it on the target, then press the button to stop"
 SUBGOALS = [
