@@ -225,7 +225,7 @@ def _high_level_sample(record: dict[str, Any], role: Role, file: str) -> HighLev
 
 def _remembered(record: dict[str, Any], style: Any) -> Remembered:
     # The labels are the training package's; only recording needs them, a recorded set stands alone.
-    from memrt.train.memory_labels import label_pair
+    from memrt.train.labels import label_pair
 
     subgoal, history = record[f"subgoal_{style}"], tuple(record[f"history_{style}"])
     before, after = label_pair(record["goal"], history, subgoal, int(record["previous_segment"]), style)
