@@ -6,64 +6,106 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from memrt.sim.frames import Frames, open_frames
+from memrt.sim.record import HIGH_LEVEL_EVERY
 from memrt.train import task_language
+from memrt.train.high_level_frames import Block, FrameIndex
 from memrt.train.high_level_text import Encoded, Example, ExampleEncoder
+from memrt.train.task_scripts import draw_script, task_of
 
 ASSISTANT = "You are a helpful assistant."
 DESCRIBE = "<image>Describe the scene."
 REPEAT = "Repeat the text: {text}"
-HELD_OUT = 0.04  # share of scenes or episodes kept for the held-out metrics
+HELD_OUT = 25  # one layout or episode in so many is kept for the held-out metrics
+POSES_PER_LAYOUT = 4  # consecutive scenes that share a layout
+SCENES_PER_BLOCK = 16
+EVERY = HIGH_LEVEL_EVERY // 2  # control steps between the recorded frames that are used
 
 ExampleSource = Callable[[random.Random], Example]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
-    """Random still scenes: `images` uint8 [n, 256, 256, 3] on disk, one description each."""
+    """Random still scenes: one description for each of `frames`."""
 
-    images: Frames | NDArray[np.uint8]
+    frames: FrameIndex
     descriptions: list[str]
 
     @staticmethod
-    def load(folder: Path) -> Scenes:
-        """Read the folder that `memrt.sim` recorded."""
-        lines = (folder / "scenes.jsonl").read_text().splitlines()
-        images = open_frames(folder, "front")
-        return Scenes(images[: len(lines)], [json.loads(line)["scene"] for line in lines])
+    def load(folder: Path, every: int = 1) -> Scenes:
+        """Read what `memrt.sim.grounding` recorded in `folder`, or every so many scenes of it."""
+        lines = (folder / "scenes.jsonl").read_text().splitlines()[::every]
+        rows = range(0, every * len(lines), every)
+        blocks = (
+            Block(f"grounding/{rows[first]:06d}", folder, "front", rows[first : first + SCENES_PER_BLOCK])
+            for first in range(0, len(lines), SCENES_PER_BLOCK)
+        )
+        return Scenes(FrameIndex(tuple(blocks)), [json.loads(line)["scene"] for line in lines])
 
-    def split(self) -> tuple[range, range]:
-        """Indices for training and for the held-out metrics; neighbours share a layout, so the tail is held out."""
-        first = int(len(self.descriptions) * (1 - HELD_OUT)) // 4 * 4
-        return range(first), range(first, len(self.descriptions))
+    def split(self) -> tuple[list[int], list[int]]:
+        """Indices for training and for the held-out metrics, by layout."""
+        rows = [row for block in self.frames.blocks for row in block.rows]
+        held_out = [row // POSES_PER_LAYOUT % HELD_OUT == HELD_OUT - 1 for row in rows]
+        return [i for i, held in enumerate(held_out) if not held], [i for i, held in enumerate(held_out) if held]
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Frames at which the expert's episodes asked for a subgoal: `images` uint8 [n, 256, 256, 3], one record each."""
+    """Frames at which the expert's episodes asked for a subgoal, one record each; an episode's follow each other."""
 
-    images: Frames | NDArray[np.uint8]
+    frames: FrameIndex
     records: list[dict[str, Any]]
 
     @staticmethod
-    def load(folder: Path) -> Calls:
-        """Read the folder that `memrt.sim` recorded."""
-        records = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-        images = open_frames(folder, "front")
-        return Calls(images[: len(records)], records)
+    def load(*folders: Path) -> Calls:
+        """Read what `memrt.sim` recorded: `high_level` folders, or `episodes` folders, which may still be growing."""
+        parts = [part for folder in folders for part in _parts(folder)]
+        records = [record for _, episode in parts for record in episode]
+        return Calls(FrameIndex(tuple(block for block, _ in parts)), records)
 
     def split(self) -> tuple[list[int], list[int]]:
-        """Indices for training and for the held-out metrics, by episode."""
-        episodes = sorted({record["episode"] for record in self.records})
-        held_out = set(episodes[int(len(episodes) * (1 - HELD_OUT)) :])
-        train = [i for i, record in enumerate(self.records) if record["episode"] not in held_out]
-        return train, [i for i, record in enumerate(self.records) if record["episode"] in held_out]
+        """Indices for training and for the held-out metrics, by episode: the same however many are recorded."""
+        held_out = [record["episode"] % HELD_OUT == HELD_OUT - 1 for record in self.records]
+        return [i for i, held in enumerate(held_out) if not held], [i for i, held in enumerate(held_out) if held]
+
+    def by_task(self, indices: Sequence[int]) -> dict[str, list[int]]:
+        """`indices` by the task of their episode."""
+        tasks: dict[str, list[int]] = {}
+        for index in indices:
+            tasks.setdefault(self.records[index]["task"], []).append(index)
+        return tasks
+
+
+def _parts(folder: Path) -> Iterator[tuple[Block, list[dict[str, Any]]]]:
+    if (folder / "samples.jsonl").exists():
+        records = _read_records(folder / "samples.jsonl")
+        for _, group in groupby(enumerate(records), key=lambda numbered: (numbered[1]["task"], numbered[1]["episode"])):
+            yield _thinned(folder, "front", list(group))
+        return
+    for done in sorted(folder.glob("*/*/DONE")):
+        if json.loads(done.read_text()).get("usable", True):
+            yield _thinned(
+                done.parent, "high_front", list(enumerate(_read_records(done.parent / "high_samples.jsonl")))
+            )
+
+
+def _thinned(
+    folder: Path, pictures: str, episode: list[tuple[int, dict[str, Any]]]
+) -> tuple[Block, list[dict[str, Any]]]:
+    """Every second of the frames between two calls at most: neighbours teach the same."""
+    kept = [(row, record) for row, record in episode if record["step"] % EVERY == 0]
+    name = f"{kept[0][1]['task']}/{kept[0][1]['episode']:06d}"
+    return Block(name, folder, pictures, [row for row, _ in kept]), [record for _, record in kept]
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        record["task"] = task_of(record["goal"])
+    return records
 
 
 def describe_source(scenes: Scenes, indices: Sequence[int]) -> ExampleSource:
@@ -71,7 +113,7 @@ def describe_source(scenes: Scenes, indices: Sequence[int]) -> ExampleSource:
 
     def draw(rng: random.Random) -> Example:
         index = rng.choice(indices)
-        return Example(index, ASSISTANT, DESCRIBE, scenes.descriptions[index])
+        return Example((index,), ASSISTANT, DESCRIBE, scenes.descriptions[index])
 
     return draw
 
@@ -81,7 +123,7 @@ def repeat_source() -> ExampleSource:
 
     def draw(rng: random.Random) -> Example:
         text = random_text(rng)
-        return Example(-1, ASSISTANT, REPEAT.format(text=text), text)
+        return Example((), ASSISTANT, REPEAT.format(text=text), text)
 
     return draw
 
@@ -89,26 +131,16 @@ def repeat_source() -> ExampleSource:
 def random_text(rng: random.Random) -> str:
     """One to three sentences of the tasks' language with random objects, pixels and counts, sometimes in tags."""
 
-    def pixel() -> str:
-        return f" <{rng.randrange(256)}, {rng.randrange(256)}>" if rng.random() < 0.7 else ""
-
     def sentence() -> str:
-        colour = rng.choice(task_language.COLOURS)
-        count, ordinal = rng.choice(task_language.TIMES), rng.choice(task_language.ORDINALS)
-        return rng.choice(
-            (
-                f"I picked up the {colour} cube{pixel()} {count}.",
-                f"I placed the {colour} cube on the target{pixel()} {count}.",
-                f"I placed the {colour} cube on the target{pixel()} {count} and picked it up a {ordinal} time.",
-                f"I am holding the {colour} cube{pixel()}.",
-                f"I pressed the button{pixel()}.",
-                f"pick up the {colour} cube{pixel()} for the {ordinal} time",
-                f"place the {colour} cube onto the target{pixel()}",
-                f"press the button{pixel()} to stop",
-                "No actions had been completed yet.",
-                " ".join(rng.choice(_WORDS) for _ in range(rng.randint(3, 9))),
-            )
-        )
+        kind = rng.random()
+        if kind < 0.7:
+            script = draw_script(rng)
+            return rng.choice(script.grounded if rng.random() < 0.7 else script.simple)
+        if kind < 0.8:
+            return draw_script(rng).goal
+        if kind < 0.85:
+            return "No actions had been completed yet."
+        return " ".join(rng.choice(_WORDS) for _ in range(rng.randint(3, 9)))
 
     text = " ".join(sentence() for _ in range(rng.randint(1, 3)))
     return f"{sentence()}\n<mem>{text}</mem>" if rng.random() < 0.4 else text

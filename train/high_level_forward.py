@@ -32,7 +32,7 @@ class VisionFeatures:
     deepstack: tuple[Tensor, ...]
 
     def select(self, index: Tensor) -> VisionFeatures:
-        """Features of the images named by `index`, one per text."""
+        """Features of the images named by `index`."""
         return VisionFeatures(self.tokens[index], tuple(feature[index] for feature in self.deepstack))
 
     def to(self, device: torch.device) -> VisionFeatures:
@@ -44,9 +44,9 @@ class VisionFeatures:
 class TextBatch:
     """Texts padded on the right.
 
-    `ids` int64 [texts, length]; `positions` int64 [3, texts, length] (temporal, row, column); `image` int64 [texts]
-    names each text's image, -1 for none; `image_start` int64 [texts] is where its 64 placeholders begin;
-    `targets` int64 [texts, length] holds the token to predict at each position, IGNORE where none is asked.
+    `ids` int64 [texts, length]; `positions` int64 [3, texts, length] (temporal, row, column); `image` int64 [shown]
+    names the images that are shown, text by text; `image_start` int64 [shown] is where the 64 placeholders of each
+    begin in texts x length; `targets` int64 [texts, length] holds the token to predict at each position, or IGNORE.
     """
 
     ids: Tensor
@@ -156,10 +156,8 @@ class TrainingForward:
         deepstack: tuple[Tensor, ...] = ()
         slots = torch.empty(0, dtype=torch.long)
         if vision is not None:
-            with_image = (batch.image >= 0).nonzero()[:, 0]
-            chosen = vision.select(batch.image[with_image])
-            start = with_image * length + batch.image_start[with_image]
-            slots = (start[:, None] + torch.arange(VISUAL_TOKENS, device=start.device)).flatten()
+            chosen = vision.select(batch.image)
+            slots = (batch.image_start[:, None] + torch.arange(VISUAL_TOKENS, device=x.device)).flatten()
             x = x.view(-1, width).index_copy(0, slots, chosen.tokens.reshape(-1, width)).view(rows, length, width)
             deepstack = chosen.deepstack
         cos, sin = text.rotary_emb(x, batch.positions)

@@ -20,7 +20,7 @@ def greedy(
     vision: VisionFeatures,
     max_new_tokens: int = 128,
 ) -> list[str]:
-    """Replies to the prompts of `rows`, each with one image; `vision` holds one entry per row."""
+    """Replies to the prompts of `rows`; `vision` holds one entry per image shown, row by row."""
     text = model.model.language_model
     length = max(row.reply_start for row in rows)
     count = len(rows)
@@ -34,7 +34,8 @@ def greedy(
         mask[number, start:] = 1
         positions[0, number, start:] = torch.arange(row.reply_start)
         positions[1:, number, start:] = torch.from_numpy(row.positions[:, : row.reply_start])
-        image[number, start + row.image_start : start + row.image_start + VISUAL_TOKENS] = True
+        for first in row.image_starts:
+            image[number, start + first : start + first + VISUAL_TOKENS] = True
     embeddings = text.embed_tokens(ids)
     embeddings[image] = vision.tokens.flatten(0, 1)
     cache = DynamicCache(config=model.config.text_config)

@@ -1,4 +1,8 @@
-"""Held-out metrics of the high-level policy: exact subgoals, exact memories, and pixels of error."""
+"""Held-out metrics of the high level, task by task: exact subgoals, exact memories, right counts, pixels of error.
+
+Every call is answered alone, with the memory that the labels would have it hold (teacher-forced): what is measured is
+the next step, not how errors add up over an episode. `memrt eval` measures that.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from memrt.export.vlm_graphs import load_vlm
-from memrt.runtime.memory.parser import parse_reply
-from memrt.train.high_level_adapters import call_example
+from memrt.runtime.memory.keyframe_reply import parse_keyframe_reply
+from memrt.runtime.memory.parser import Reply, parse_reply
+from memrt.train.high_level_calls import noticed
 from memrt.train.high_level_data import ASSISTANT, DESCRIBE, Calls, Scenes
 from memrt.train.high_level_forward import TrainingForward
+from memrt.train.high_level_frames import FrameIndex
 from memrt.train.high_level_generate import greedy
 from memrt.train.high_level_text import Example, ExampleEncoder
-from memrt.train.text_tokenizer import reference_tokenizer
+from memrt.train.high_level_turns import TurnWriter
+from memrt.train.task_language import CARDINALS, ORDINALS, TIMES
 
 _COORDINATE = re.compile(r"<(\d+), (\d+)>")
+_COUNT = re.compile(rf"\b({'|'.join((*ORDINALS, *CARDINALS, *(times.split()[0] for times in TIMES)))})\b")
 _BATCH = 32
+_MAX_NEW_TOKENS = 256
 
 
 def coordinate_errors(reply: str, truth: str) -> list[float]:
@@ -38,53 +48,90 @@ def words(text: str) -> str:
     return _COORDINATE.sub("<>", text)
 
 
+def counts(text: str) -> list[str]:
+    """The numbers, ordinals and frequencies of a text, in order."""
+    return _COUNT.findall(text)
+
+
 def score(replies: Sequence[str], truths: Sequence[str]) -> dict[str, Any]:
     """Shares of exact matches (coordinates' values aside) and quantiles of the coordinates' error."""
-    parsed = [(parse_reply(reply), parse_reply(truth)) for reply, truth in zip(replies, truths, strict=True)]
+    parsed = [(_parsed(reply), _parsed(truth)) for reply, truth in zip(replies, truths, strict=True)]
     errors = [e for ours, theirs in parsed for e in coordinate_errors(ours.subgoal, theirs.subgoal)]
     result: dict[str, Any] = {
         "count": len(replies),
-        "subgoal_exact": float(np.mean([words(a.subgoal) == words(b.subgoal) for a, b in parsed])),
+        "subgoal_exact": _share(words(a.subgoal) == words(b.subgoal) for a, b in parsed),
     }
-    if any(theirs.action_memory is not None for _, theirs in parsed):
-        matches = [words(a.action_memory or "") == words(b.action_memory or "") for a, b in parsed]
-        result["memory_exact"] = float(np.mean(matches))
+    if any(counts(truth) for truth in truths):
+        pairs = zip(replies, truths, strict=True)
+        result["counts_right"] = _share(counts(reply) == counts(truth) for reply, truth in pairs)
+    for name in ("action_memory", "spatial_memory"):
+        memories = [(getattr(a, name) or "", getattr(b, name)) for a, b in parsed]
+        if any(theirs is not None for _, theirs in memories):
+            result[f"{name}_exact"] = _share(words(ours) == words(theirs or "") for ours, theirs in memories)
     if errors:
         result["pixel_error_median"] = float(np.median(errors))
         result["pixel_error_p90"] = float(np.quantile(errors, 0.9))
     return result
 
 
-def evaluate(
-    weights: Path, adapter: Path | None, policy: str | None, frames: Scenes | Calls, count: int
-) -> dict[str, Any]:
-    """Greedy answers on `count` held-out frames: descriptions (no policy) or a policy's own calls."""
+def _share(flags: Any) -> float:
+    return float(np.mean(list(flags)))
+
+
+def _parsed(reply: str) -> Reply:
+    """A reply with its positions of keyframes, if it has any, as what it remembers."""
+    keyframes = parse_keyframe_reply(reply)
+    if keyframes is None:
+        return parse_reply(reply)
+    return Reply(keyframes.subtask, str(sorted(keyframes.positions)))
+
+
+def answers(weights: Path, adapter: Path | None, frames: FrameIndex, examples: Sequence[Example]) -> list[str]:
+    """Greedy answers of a model, with an adapter or without, to chats about some frames."""
     model = load_vlm(weights, adapter)
     forward = TrainingForward(model)
-    encoder = ExampleEncoder(reference_tokenizer())
-    held_out = list(frames.split()[1])
-    chosen = held_out[:: max(1, len(held_out) // count)][:count]
-    examples = []
-    for index in chosen:
-        if isinstance(frames, Scenes):
-            examples.append(Example(index, ASSISTANT, DESCRIBE, frames.descriptions[index]))
-        else:
-            assert policy is not None
-            examples.append(call_example(policy, frames.records[index], index, None))
+    encoder = ExampleEncoder(Tokenizer.from_file(str(weights / "tokenizer.json")))
     replies: list[str] = []
     for first in range(0, len(examples), _BATCH):
         rows = [encoder.encode(example) for example in examples[first : first + _BATCH]]
         with torch.no_grad():
-            vision = forward.vision(torch.from_numpy(np.stack([frames.images[row.image] for row in rows])))
-        replies += greedy(model, encoder, rows, vision)
-    result = score(replies, [example.reply for example in examples])
-    if isinstance(frames, Calls):
-        moved = [frames.records[i]["segment"] != frames.records[i]["previous_segment"] for i in chosen]
-        changed = [n for n, flag in enumerate(moved) if flag]
-        result["transitions"] = score([replies[n] for n in changed], [examples[n].reply for n in changed])
-    wrong = [(r, e.reply) for r, e in zip(replies, examples, strict=True) if words(r) != words(e.reply)]
-    result["examples_of_errors"] = wrong[:5]
+            vision = forward.vision(frames.images(image for row in rows for image in row.images))
+        replies += greedy(model, encoder, rows, vision, _MAX_NEW_TOKENS)
+    return replies
+
+
+def describe_scenes(weights: Path, folder: Path, count: int) -> dict[str, Any]:
+    """How well a model describes held-out scenes."""
+    scenes = Scenes.load(folder)
+    chosen = _spread(scenes.split()[1], count)
+    examples = [Example((index,), ASSISTANT, DESCRIBE, scenes.descriptions[index]) for index in chosen]
+    return score(answers(weights, None, scenes.frames, examples), [example.reply for example in examples])
+
+
+def evaluate(weights: Path, adapter: Path | None, policy: str, folder: Path, count: int) -> dict[str, Any]:
+    """A policy's answers at held-out calls, `count` of every task: where a subgoal has just changed, and others."""
+    calls = Calls.load(folder)
+    writer = TurnWriter.of_policy(policy, calls)
+    result: dict[str, Any] = {"policy": policy}
+    for task, indices in sorted(calls.by_task(calls.split()[1]).items()):
+        moved = [i for i in indices if noticed(calls.records, i)["previous_segment"] != calls.records[i]["segment"]]
+        stayed = sorted(set(indices) - set(moved))
+        chosen = {"transitions": _spread(moved, count // 2), "others": _spread(stayed, count - count // 2)}
+        examples = [writer.recorded(index) for part in chosen.values() for index in part]
+        replies = answers(weights, adapter, calls.frames, examples)
+        truths = [example.reply for example in examples]
+        here = len(chosen["transitions"])
+        wrong = [(r, t) for r, t in zip(replies, truths, strict=True) if words(r) != words(t)]
+        result[task] = {
+            "transitions": score(replies[:here], truths[:here]) if here else {},
+            "others": score(replies[here:], truths[here:]) if here < len(replies) else {},
+            "examples_of_errors": wrong[:3],
+        }
     return result
+
+
+def _spread(indices: Sequence[int], count: int) -> list[int]:
+    return list(indices)[:: max(1, len(indices) // max(1, count))][:count]
 
 
 def main() -> None:
@@ -92,14 +139,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--adapter", type=Path)
-    parser.add_argument("--policy")
-    parser.add_argument("--scenes", type=Path)
-    parser.add_argument("--calls", type=Path)
-    parser.add_argument("--count", type=int, default=128)
+    parser.add_argument("--policy", help="measure its answers at --calls")
+    parser.add_argument("--calls", type=Path, help="recorded high_level or episodes folder")
+    parser.add_argument("--scenes", type=Path, help="recorded grounding folder: measure descriptions instead")
+    parser.add_argument("--count", type=int, default=40, help="calls of every task, or scenes")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    frames = Scenes.load(options.scenes) if options.scenes else Calls.load(options.calls)
-    result = evaluate(options.weights, options.adapter, options.policy, frames, options.count)
+    torch.set_num_threads(options.threads)
+    if options.scenes:
+        result = describe_scenes(options.weights, options.scenes, options.count)
+    elif options.policy and options.calls:
+        result = evaluate(options.weights, options.adapter, options.policy, options.calls, options.count)
+    else:
+        parser.error("give --scenes, or --policy and --calls")
     print(json.dumps(result, indent=1))
 
 

@@ -1,20 +1,24 @@
 """The whole training of the reference high level, in order: `python -m memrt.train.high_level_recipe --data … --out …`.
 
-Four stages make the base, three adapters follow, then the checkpoints are put where the policies' YAML names them. Each
-step is resumable and skipped once its result exists, so an interrupted recipe is simply started again.
+Three stages make the base from the weights at hand (four from nothing), an adapter for every policy follows, each is
+measured on held-out calls, and `--publish` puts checkpoints and logs where the policies' YAML names them. Each step is
+resumable and skipped once its result exists, so an interrupted recipe is simply started again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from memrt.train import high_level_adapters, high_level_train
+from memrt.train.high_level_adapters import REFERENCE_STEPS
+from memrt.train.high_level_metrics import evaluate
+from memrt.train.high_level_train import POLICIES
 
-ADAPTERS = ("am_grounded", "memoryless", "am_simple")
-ADAPTER_STEPS = 2400  # the same for all: what differs is what they may remember
 BASE_FILES = (
     "model.safetensors",
     "config.json",
@@ -23,6 +27,7 @@ BASE_FILES = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
+HELD_OUT_CALLS = 40  # of each task, for every adapter's metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +41,31 @@ class Stage:
     decay: float
 
 
-# Sized for one core and an afternoon. A decoder rate of 1e-3 or more keeps it from ever reading places exactly.
+# Sized for one core and a day. A decoder rate of 1e-3 or more keeps it from ever reading places exactly.
 STAGES = (
     Stage("language", 700, 32, 2e-3, 0.1),
-    Stage("vision", 1300, 16, 1.5e-3, 0.4),
+    Stage("vision", 1600, 16, 1e-3, 0.4),
     Stage("grounding", 800, 16, 6e-4, 0.2),
-    Stage("decoder", 4000, 16, 6e-4, 0.6),
+    Stage("decoder", 8000, 16, 6e-4, 0.6),
 )
 
 
-def train_base(data: Path, out: Path, threads: int) -> Path:
-    """Run the stages; returns the base model's folder."""
-    weights: Path | None = None
+def train_base(
+    data: Path, out: Path, threads: int, start: Path | None = None, policies: Sequence[str] = POLICIES
+) -> Path:
+    """Run the stages; returns the base model's folder. With the weights of `start`, the language stage is left out.
+
+    A base that knows other words or fewer objects is good enough to start from: what it has learned is kept.
+    """
+    weights = start
     for seed, stage in enumerate(STAGES):
+        if start is not None and stage.name == "language":
+            continue
         model = out / stage.name / "model"
         if not (model / high_level_train.POINTING).exists():
             arguments = [stage.name, "--out", str(out), "--seed", str(seed), "--threads", str(threads)]
-            arguments += ["--scenes", str(data / "grounding"), "--calls", str(data / "high_level")]
-            arguments += ["--steps", str(stage.steps), "--batch", str(stage.batch)]
+            arguments += ["--scenes", str(data / "grounding"), "--calls", str(recorded_calls(data))]
+            arguments += ["--policies", *policies, "--steps", str(stage.steps), "--batch", str(stage.batch)]
             arguments += ["--rate", str(stage.rate), "--decay", str(stage.decay)]
             high_level_train.main(arguments + (["--weights", str(weights)] if weights else []))
         weights = model
@@ -61,12 +73,22 @@ def train_base(data: Path, out: Path, threads: int) -> Path:
     return weights
 
 
-def train_adapters(data: Path, out: Path, base: Path, threads: int) -> None:
-    """Train every adapter on the same frames, for the same number of steps."""
-    for name in ADAPTERS:
-        if not (out / name / "adapter").exists():
-            arguments = [name, "--base", str(base), "--calls", str(data / "high_level"), "--out", str(out)]
-            high_level_adapters.main([*arguments, "--steps", str(ADAPTER_STEPS), "--threads", str(threads)])
+def train_adapters(data: Path, out: Path, base: Path, threads: int, policies: Sequence[str] = POLICIES) -> None:
+    """Train and measure every adapter on the same calls, for the same number of steps."""
+    for name in policies:
+        adapter, metrics = out / name / "adapter", out / name / "metrics.json"
+        if not adapter.exists():
+            arguments = [name, "--base", str(base), "--calls", str(recorded_calls(data)), "--out", str(out)]
+            high_level_adapters.main([*arguments, "--steps", str(REFERENCE_STEPS), "--threads", str(threads)])
+        if not metrics.exists():
+            result = evaluate(base, adapter, name, recorded_calls(data), HELD_OUT_CALLS)
+            metrics.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def recorded_calls(data: Path) -> Path:
+    """The episodes one by one where they are kept, which may be read while more are recorded."""
+    episodes = data / "episodes"
+    return episodes if episodes.is_dir() else data / "high_level"
 
 
 def publish(out: Path, base: Path, weights: Path, logs: Path) -> None:
@@ -75,25 +97,29 @@ def publish(out: Path, base: Path, weights: Path, logs: Path) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     for name in BASE_FILES:
         shutil.copyfile(base / name, weights / "high_level_base" / name)
-    for stage in STAGES:
-        shutil.copyfile(out / stage.name / "log.jsonl", logs / f"high_level_{stage.name}.jsonl")
-    for name in ADAPTERS:
-        shutil.copytree(out / name / "adapter", weights / name, dirs_exist_ok=True)
-        shutil.copyfile(out / name / "log.jsonl", logs / f"high_level_{name}.jsonl")
+    for name in (*(stage.name for stage in STAGES), *POLICIES):
+        if (out / name / "log.jsonl").exists():
+            shutil.copyfile(out / name / "log.jsonl", logs / f"high_level_{name}.jsonl")
+        if (out / name / "adapter").exists():
+            shutil.copytree(out / name / "adapter", weights / name, dirs_exist_ok=True)
 
 
 def main() -> None:
     """Train everything."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the recorded grounding and high_level")
+    parser.add_argument("--data", type=Path, required=True, help="recorded data: grounding, episodes or high_level")
     parser.add_argument("--out", type=Path, required=True, help="run folder for checkpoints and logs")
+    parser.add_argument("--start", type=Path, help="base model to start from instead of nothing")
+    parser.add_argument("--policies", nargs="*", default=POLICIES, help="default: all")
+    parser.add_argument("--publish", action="store_true", help="at the end, copy everything to --weights and --logs")
     parser.add_argument("--weights", type=Path, default=Path("train/reference/weights"))
     parser.add_argument("--logs", type=Path, default=Path("train/reference/logs"))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    base = train_base(options.data, options.out, options.threads)
-    train_adapters(options.data, options.out, base, options.threads)
-    publish(options.out, base, options.weights, options.logs)
+    base = train_base(options.data, options.out, options.threads, options.start, options.policies)
+    train_adapters(options.data, options.out, base, options.threads, options.policies)
+    if options.publish:
+        publish(options.out, base, options.weights, options.logs)
 
 
 if __name__ == "__main__":

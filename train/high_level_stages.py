@@ -1,25 +1,27 @@
 """The stages that make the base model; each starts from the weights of the one before.
 
-language    text only: repeat sentences of the tasks' language (stands in for the language model's own pre-training)
+language    text only: repeat sentences of the tasks' language, keep memories in words (stands in for pre-training)
 vision      the vision tower alone, taught to point densely at every object
-grounding   everything together: frame -> description with pixel coordinates; (goal, frame) -> subgoal in both
-            phrasings, without any memory; exercises in repeating, counting and remembering about text alone
-decoder     the same chats with the vision tower frozen and its features kept, twice as fast
+grounding   everything together: frame -> description with pixel coordinates, and the policies' chats
+decoder     the same with the vision tower frozen and its features kept, twice as fast
+
+The policies' chats are a mixture of all of them. What they have in common is learned here once; an adapter only has to
+specialise. Every adapter, the memoryless one included, starts from this same ground.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
-from memrt.runtime.config import load_policy
+from memrt.train.high_level_calls import call_draw
 from memrt.train.high_level_data import (
     Calls,
     ExampleSource,
@@ -29,83 +31,51 @@ from memrt.train.high_level_data import (
     mixture,
     repeat_source,
 )
-from memrt.train.high_level_forward import TrainingForward, VisionFeatures
+from memrt.train.high_level_forward import TrainingForward
+from memrt.train.high_level_frames import Features, FrameIndex
 from memrt.train.high_level_memory_text import memory_text_source
 from memrt.train.high_level_pointing import CoordinateHead, PointingHead
 from memrt.train.high_level_text import Example, ExampleEncoder
+from memrt.train.high_level_turns import TurnWriter
 
 STAGES = ("language", "vision", "grounding", "decoder")
-POSES_PER_LAYOUT = 4  # consecutive scenes that share a layout
 POINTING_WEIGHT = 0.3  # of the dense loss beside the text loss
+SHARES = {"describe": 0.2, "chats": 0.64, "repeat": 0.04, "memory": 0.12}  # of the draws
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
-    """Scenes and calls behind one index: scenes first."""
+class StageData:
+    """What a stage learns from: scenes and calls behind one index, scenes first, and whose chats are held."""
 
     scenes: Scenes
-    calls: Calls | None
+    calls: Calls
+    policies: tuple[str, ...]
 
-    def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """uint8 [n, 256, 256, 3]."""
+    @property
+    def frames(self) -> FrameIndex:
+        """The frames of both."""
+        return FrameIndex((*self.scenes.frames.blocks, *self.calls.frames.blocks))
+
+    def description(self, index: int) -> str:
+        """What is to be seen in a frame."""
         first = len(self.scenes.descriptions)
-        rows = [self.scenes.images[i] if i < first else self._call_image(int(i) - first) for i in indices]
-        return torch.from_numpy(np.stack(rows))
+        return self.scenes.descriptions[index] if index < first else self.calls.records[index - first]["scene"]
 
-    def descriptions(self, indices: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """The scene description of each frame."""
-        first = len(self.scenes.descriptions)
-        return [
-            self.scenes.descriptions[i] if i < first or self.calls is None else self.calls.records[i - first]["scene"]
-            for i in indices
-        ]
-
-    def training_indices(self) -> NDArray[np.int64]:
+    def training_indices(self) -> list[int]:
         """All frames that are not held out."""
         first = len(self.scenes.descriptions)
-        calls = [] if self.calls is None else [first + index for index in self.calls.split()[0]]
-        return np.asarray([*self.scenes.split()[0], *calls], dtype=np.int64)
+        return [*self.scenes.split()[0], *(first + index for index in self.calls.split()[0])]
 
-    def _call_image(self, index: int) -> NDArray[np.uint8]:
-        assert self.calls is not None
-        return self.calls.images[index]
+    def chats(self) -> ExampleSource:
+        """Recorded calls as one or another of the policies has them."""
+        first = len(self.scenes.descriptions)
+        writers = [TurnWriter.of_policy(name, self.calls) for name in self.policies]
+        draw_call = call_draw(self.calls, self.calls.split()[0])
 
+        def draw(rng: random.Random) -> Example:
+            return rng.choice(writers).draw(draw_call(rng), rng).shifted(first)
 
-def subgoal_source(calls: Calls, indices: Sequence[int], offset: int) -> ExampleSource:
-    """(goal, frame) -> subgoal in either phrasing, with the memoryless policy's prompt (its words name the style)."""
-    memory = load_policy("memoryless").memory
-    requests = {
-        "grounded": (memory.system, memory.user),
-        "simple": (memory.system.replace("grounded ", ""), memory.user.replace("grounded ", "")),
-    }
-
-    def draw(rng: random.Random) -> Example:
-        index = rng.choice(indices)
-        record = calls.records[index]
-        style = rng.choice(("grounded", "simple"))
-        system, user = requests[style]
-        return Example(index + offset, system, user.format(goal=record["goal"]), record[f"subgoal_{style}"])
-
-    return draw
-
-
-class FrameFeatures:
-    """Vision features of frames, computed when first asked for and kept in fp16: at most one entry per frame."""
-
-    def __init__(self, forward: TrainingForward, frames: Frames) -> None:
-        self._forward, self._frames = forward, frames
-        self._kept: dict[int, Tensor] = {}
-
-    def select(self, indices: NDArray[np.int64]) -> VisionFeatures:
-        """fp32 features of some frames."""
-        new = np.asarray([index for index in indices if int(index) not in self._kept], dtype=np.int64)
-        if len(new):
-            with torch.no_grad():
-                vision = self._forward.vision(self._frames.images(new))
-            stacked = torch.stack([vision.tokens, *vision.deepstack], dim=1).half().cpu()
-            self._kept.update({int(index): row.clone() for index, row in zip(new, stacked, strict=True)})
-        tokens, *deepstack = torch.stack([self._kept[int(index)] for index in indices]).float().unbind(1)
-        return VisionFeatures(tokens, tuple(deepstack))
+        return draw
 
 
 class StageModule(nn.Module):
@@ -119,15 +89,23 @@ class StageModule(nn.Module):
 
 
 def stage_losses(
-    stage: str, module: StageModule, encoder: ExampleEncoder, frames: Frames | None, batch: int, seed: int, first: int
+    stage: str,
+    module: StageModule,
+    encoder: ExampleEncoder,
+    data: StageData | None,
+    features: Path,
+    batch: int,
+    seed: int,
+    first: int,
 ) -> Callable[[int], Mapping[str, Tensor]]:
-    """The loss function of `stage`, starting with batch number `first`."""
+    """The loss function of `stage`, starting with batch number `first`; a frozen tower's features go to `features`."""
     forward = TrainingForward(module.model)
     if stage == "vision":
-        assert frames is not None
-        return _vision_losses(forward, module.head, frames, batch, seed)
-    rows = batches(_source(stage, frames), encoder, batch, seed, first)
-    frozen = FrameFeatures(forward, frames) if frames is not None and stage == "decoder" else None
+        assert data is not None
+        return _vision_losses(forward, module.head, data, batch, seed)
+    rows = batches(_source(stage, data), encoder, batch, seed, first)
+    frozen = Features(forward, data.frames, features) if data is not None and stage == "decoder" else None
+    frames = data.frames if data is not None else None
 
     def losses(_: int) -> Mapping[str, Tensor]:
         drawn = next(rows)
@@ -139,15 +117,15 @@ def stage_losses(
         if len(indices) and frozen is not None:
             vision = frozen.select(indices).to(forward.device)
         elif len(indices):
+            assert data is not None
             assert frames is not None
             vision = forward.vision(frames.images(indices))
-            dense, values["pointing_error_px"] = module.head.loss(vision.tokens, frames.descriptions(indices))
+            scenes = [data.description(int(index)) for index in indices]
+            dense, values["pointing_error_px"] = module.head.loss(vision.tokens, scenes)
             total = POINTING_WEIGHT * dense
-        length = texts.ids.shape[1]
-        where, pixels = (tensor.to(forward.device) for tensor in encoder.coordinates(drawn, length))
+        where, pixels, start = (tensor.to(forward.device) for tensor in encoder.coordinates(drawn, texts.ids.shape[1]))
         hidden, probed, logits = forward.decode_probed(texts, vision, where)
         if len(where):
-            start = texts.image_start[where // length]
             help_loss, values["coordinate_error_px"] = module.coordinate.loss(probed, logits, start, pixels)
             total = total + help_loss
         token, correct = forward.token_losses(texts, hidden)
@@ -157,29 +135,26 @@ def stage_losses(
     return losses
 
 
-def _source(stage: str, frames: Frames | None) -> ExampleSource:
+def _source(stage: str, data: StageData | None) -> ExampleSource:
+    words = [(SHARES["repeat"], repeat_source()), (SHARES["memory"], memory_text_source())]
     if stage == "language":
-        return repeat_source()
-    assert frames is not None
-    scenes = frames.scenes.split()[0]
-    if stage == "decoder":
-        scenes = scenes[::POSES_PER_LAYOUT]  # every layout once: fewer features to compute, as much to learn
-    describe = describe_source(frames.scenes, scenes)
-    if frames.calls is None:
-        return mixture([(0.9, describe), (0.1, repeat_source())])
-    subgoal = subgoal_source(frames.calls, frames.calls.split()[0], len(frames.scenes.descriptions))
-    return mixture([(0.42, describe), (0.4, subgoal), (0.04, repeat_source()), (0.14, memory_text_source())])
+        return mixture(words)
+    assert data is not None
+    describe = describe_source(data.scenes, data.scenes.split()[0])
+    seen = [(SHARES["describe"], describe), (SHARES["chats"], data.chats())]
+    return mixture([*seen, *words])
 
 
 def _vision_losses(
-    forward: TrainingForward, head: PointingHead, frames: Frames, batch: int, seed: int
+    forward: TrainingForward, head: PointingHead, data: StageData, batch: int, seed: int
 ) -> Callable[[int], Mapping[str, Tensor]]:
-    train = frames.training_indices()
+    train, frames = data.training_indices(), data.frames
 
     def losses(step: int) -> Mapping[str, Tensor]:
         rng = np.random.Generator(np.random.PCG64([seed, step]))
-        indices = np.sort(rng.choice(train, batch, replace=False)).astype(np.int64)
-        dense, error = head.loss(forward.vision(frames.images(indices)).tokens, frames.descriptions(indices))
+        indices = [train[i] for i in np.sort(rng.choice(len(train), batch, replace=False))]
+        vision = forward.vision(frames.images(indices))
+        dense, error = head.loss(vision.tokens, [data.description(index) for index in indices])
         return {"loss": dense, "pointing_error_px": error}
 
     return losses

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,28 +18,37 @@ from memrt.train.high_level_model import GRID, MERGE, VISUAL_TOKENS
 
 _SIDE = GRID // MERGE
 _PIXEL = re.compile(r" <(\d+), (\d+)>")
+_MEMORY = "<mem>"  # where a reply stops to speak of what it sees
 _ROUND = 8  # lengths are rounded up to a multiple of this, so that few shapes occur
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One supervised chat: `image` indexes the data set's frames (-1: text only)."""
+    """One supervised chat: `images` index the data set's frames, in the order of the placeholders in `user`."""
 
-    image: int
+    images: tuple[int, ...]
     system: str
     user: str
     reply: str
 
+    def shifted(self, first: int) -> Example:
+        """The same chat about the same frames, where those of its data set come after `first` others."""
+        return replace(self, images=tuple(first + image for image in self.images))
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids int64 [length] of prompt and reply, positions int64 [3, length], where image and reply begin."""
+    """Token ids int64 [length] of prompt and reply, positions int64 [3, length], where images and reply begin.
+
+    The first `pointing` coordinates of the reply are read from the newest image; those of a memory may be out of sight.
+    """
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
-    image: int
-    image_start: int
+    images: tuple[int, ...]
+    image_starts: tuple[int, ...]
     reply_start: int
+    pointing: int
 
 
 class ExampleEncoder:
@@ -53,7 +62,7 @@ class ExampleEncoder:
         self._bracket = int(tokenizer.encode(" <1", add_special_tokens=False).ids[0])
 
     def prompt(self, system: str, user: str) -> NDArray[np.int64]:
-        """Token ids of a prompt with at most one image, int64 [length]."""
+        """Token ids of a prompt with its images' placeholders, int64 [length]."""
         images = [VISUAL_TOKENS] * user.count(IMAGE_PLACEHOLDER)
         text = render_chat(system, user, images)
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
@@ -63,22 +72,29 @@ class ExampleEncoder:
         prompt = self.prompt(example.system, example.user)
         reply = self._tokenizer.encode(example.reply, add_special_tokens=False).ids
         ids = np.concatenate([prompt, np.asarray([*reply, self.stop], dtype=np.int64)])
-        has_image = example.image >= 0
-        grids = [(_SIDE, _SIDE)] if has_image else []
-        start = int(np.argmax(ids == self._image_token)) if has_image else 0
-        positions = mrope_positions(ids.tolist(), self._image_token, grids)
-        return Encoded(ids, positions, example.image, start, len(prompt))
+        starts = np.flatnonzero(ids == self._image_token)[::VISUAL_TOKENS]
+        if len(starts) != len(example.images):
+            raise ValueError(f"{len(example.images)} images for {len(starts)} placeholders: {example.user!r}")
+        positions = mrope_positions(ids.tolist(), self._image_token, [(_SIDE, _SIDE)] * len(starts))
+        pointing = len(_PIXEL.findall(example.reply.partition(_MEMORY)[0])) if example.images else 0
+        return Encoded(ids, positions, example.images, tuple(starts.tolist()), len(prompt), pointing)
 
-    def coordinates(self, rows: Sequence[Encoded], length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where replies about an image open a coordinate, int64 [n] in texts x `length`; its pixel, fp32 [n, 2]."""
-        where, pixels = [], []
+    def coordinates(self, rows: Sequence[Encoded], length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Where replies about an image open a coordinate, int64 [n] in texts x `length`; its pixel, fp32 [n, 2].
+
+        And where in the text the image begins, int64 [n]: the newest one, which shows what is spoken of.
+        """
+        where, pixels, starts = [], [], []
         for number, row in enumerate(rows):
-            for opening in np.flatnonzero(row.ids == self._bracket):
+            openings = np.flatnonzero(row.ids == self._bracket)
+            for opening in openings[openings >= row.reply_start][: row.pointing]:
                 found = _PIXEL.match(self._tokenizer.decode(row.ids[opening : opening + 10].tolist()))
-                if row.image >= 0 and opening >= row.reply_start and found:
+                if found:
                     where.append(number * length + int(opening))
                     pixels.append((float(found[1]), float(found[2])))
-        return torch.tensor(where, dtype=torch.long), torch.tensor(pixels).reshape(-1, 2)
+                    starts.append(row.image_starts[-1])
+        pixel = torch.tensor(pixels).reshape(-1, 2)
+        return torch.tensor(where, dtype=torch.long), pixel, torch.tensor(starts, dtype=torch.long)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text up to the first stop token."""
@@ -99,13 +115,14 @@ class ExampleEncoder:
             ids[number, :count] = row.ids
             positions[:, number, :count] = row.positions
             targets[number, row.reply_start - 1 : count - 1] = row.ids[row.reply_start :]
-        images = sorted({row.image for row in rows if row.image >= 0})
+        images = sorted({image for row in rows for image in row.images})
         local = {image: number for number, image in enumerate(images)}
+        starts = [number * length + start for number, row in enumerate(rows) for start in row.image_starts]
         batch = TextBatch(
             ids=torch.from_numpy(ids),
             positions=torch.from_numpy(positions),
-            image=torch.tensor([local.get(row.image, -1) for row in rows]),
-            image_start=torch.tensor([row.image_start for row in rows]),
+            image=torch.tensor([local[image] for row in rows for image in row.images], dtype=torch.long),
+            image_start=torch.tensor(starts, dtype=torch.long),
             targets=torch.from_numpy(targets),
         )
         return batch, np.asarray(images, dtype=np.int64)

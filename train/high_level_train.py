@@ -12,13 +12,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from memrt.train.high_level_data import Calls, Scenes
+from memrt.train.high_level_data import POSES_PER_LAYOUT, Calls, Scenes
 from memrt.train.high_level_loop import Loop, Schedule, training_device
-from memrt.train.high_level_model import build_model, high_level_config, load_model, save_model
-from memrt.train.high_level_stages import STAGES, Frames, StageModule, stage_losses
+from memrt.train.high_level_model import build_model, high_level_config, save_model
+from memrt.train.high_level_stages import STAGES, StageData, StageModule, stage_losses
 from memrt.train.high_level_text import ExampleEncoder
+from memrt.train.high_level_vocabulary import load_with_tokenizer
 from memrt.train.text_tokenizer import reference_tokenizer, save_tokenizer
 
+# The policies that have an adapter each, in the order in which those are trained.
+POLICIES = ("am_grounded", "memoryless", "am_simple", "subgoal_grounded", "language_memory", "subgoal_simple")
 POINTING = "pointing.safetensors"  # the throw-away heads, kept beside the weights for the next stage
 
 
@@ -27,9 +30,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--out", type=Path, required=True, help="run folder; the stage writes OUT/STAGE")
-    parser.add_argument("--weights", type=Path, help="model folder of an earlier stage")
+    parser.add_argument("--weights", type=Path, help="model folder of an earlier stage; it may know fewer words")
     parser.add_argument("--scenes", type=Path, help="recorded grounding folder")
-    parser.add_argument("--calls", type=Path, help="recorded high_level folder")
+    parser.add_argument("--calls", type=Path, nargs="*", default=[], help="recorded high_level or episodes folders")
+    parser.add_argument("--policies", nargs="*", default=POLICIES, help="whose chats the base learns from")
+    parser.add_argument("--features", type=Path, help="folder for a frozen tower's features (default: OUT/features)")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -41,21 +46,25 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision("highest")
     tokenizer = reference_tokenizer()
-    model = load_model(options.weights) if options.weights else build_model(high_level_config(tokenizer), options.seed)
+    if options.weights:
+        model = load_with_tokenizer(options.weights, tokenizer)
+    else:
+        model = build_model(high_level_config(tokenizer), options.seed)
     torch.manual_seed(options.seed)
     module = StageModule(model.train()).to(training_device())
     if options.weights and (options.weights / POINTING).exists():
         _load_heads(module, options.weights / POINTING)
-    frames = None
+    data = None
     if options.scenes:
-        frames = Frames(Scenes.load(options.scenes), Calls.load(options.calls) if options.calls else None)
+        # A decoder learns as much from every layout once, and fewer features have to be computed.
+        scenes = Scenes.load(options.scenes, POSES_PER_LAYOUT if options.stage == "decoder" else 1)
+        data = StageData(scenes, Calls.load(*options.calls), tuple(options.policies))
 
     folder = options.out / options.stage
     schedule = Schedule(options.steps, options.rate, decay=options.decay)
     loop = Loop(_trained_part(module, options.stage), schedule, folder / "state", folder / "log.jsonl", options.stage)
-    loop.run(
-        stage_losses(options.stage, module, ExampleEncoder(tokenizer), frames, options.batch, options.seed, loop.step)
-    )
+    encoder, features = ExampleEncoder(tokenizer), options.features or options.out / "features"
+    loop.run(stage_losses(options.stage, module, encoder, data, features, options.batch, options.seed, loop.step))
     save_model(model, folder / "model")
     save_tokenizer(tokenizer, folder / "model")
     heads = {name: value for name, value in module.state_dict().items() if not name.startswith("model.")}
@@ -63,10 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _load_heads(module: StageModule, path: Path) -> None:
-    """Read what fits; a head that has changed its shape starts anew."""
-    current = module.state_dict()
-    kept = {name: value for name, value in load_file(str(path)).items() if current[name].shape == value.shape}
-    module.load_state_dict(kept, strict=False)
+    """Read the heads; one that has since learned further names keeps the rows of those it knew."""
+    state = module.state_dict()
+    for name, rows in load_file(str(path)).items():
+        state[name][: len(rows)] = rows
 
 
 def _trained_part(module: StageModule, stage: str) -> StageModule:

@@ -62,6 +62,36 @@ _OTHER_TASKS = (
 )
 
 
+# Goals, subgoals and memories of all seven tasks, worded as `sim/tasks` and the memory labels word them.
+_TASKS = (
+    "put one red cube, two green cubes and three blue cubes into the bin, then press the button to stop",
+    "pick up the first red cube <120, 88>; put it into the bin <140, 75>; press the button <60, 100>",
+    "pick up the red cube, move it to the right-side target and then to the left-side target, repeating this "
+    "right-to-left swing motion three times, then put down the cube and press the button to stop",
+    "move to the top of the right-side target <140, 75> for the first time; put the red cube on the table",
+    "press the button to stop the cube just as it reaches the target for the third time",
+    "move to the top of the button <60, 100> to prepare; remain static for the second visit",
+    "press the button <60, 100> to stop the cube on the target",
+    "first press the button, then pick up the container hiding the red cube, finally pick up another container hiding "
+    "the green cube; first press both buttons on the table, then pick up the container",
+    "pick up the container <120, 88> that hides the red cube; put down the container; press the second button",
+    "first press the button, then pick up all highlighted cubes, finally press the button again to stop",
+    "pick up the first highlighted cube <120, 88>, which is red; place the cube onto the table",
+    "container <120, 88>; right button <60, 100>; left button <60, 100>; left-side target <140, 75>; right-side target "
+    "<140, 75>; bin <140, 75>; highlight <120, 88>; gripper <90, 100> holding the container",
+    "I put two red cubes into the bin and picked up a red cube. I put them in. I put it down.",
+    "I moved the red cube to the right-side target once and to the left-side target twice, then put it down.",
+    "I moved to the top of the button and waited while the cube visited the target twice, then pressed the button.",
+    "I pressed both buttons, picked up the container that hid the red cube and put it down. I pressed the first.",
+    "I picked up and put back the red cube and picked up the next highlighted blue cube; pressed the button again",
+    "The cube has visited the target once. It passed the target. It came from the left side and is on the right side.",
+    "The highlighted cubes were red; was highlighted; The red cube is hidden in the container, hides it; under",
+    "The containers have swapped. Cubes: red at <120, 88>. Containers: covered by; uncovered; not yet; moving; moved",
+    "no more; remaining; inside; visible; hidden; still there; put back; picked; in total; over the target; beside it",
+    '{"current_subtask": "press the button <60, 100>", "keyframe_positions": [1, 2, 3, 4]} ```json []',
+)
+
+
 def goal_text(colour: str, times: int) -> str:
     """PickXtimes' goal in the phrasing of the report's figure 3."""
     repeat = f", repeating this action {CARDINALS[times]} times" if times > 1 else ""
@@ -72,6 +102,7 @@ def corpus() -> Iterator[str]:
     """Every line the tokenizer learns from; order and content are fixed."""
     yield from _PROMPTS
     yield from _OTHER_TASKS
+    yield from _TASKS
     for colour in COLOURS:
         for times in range(1, 6):
             yield goal_text(colour, times)

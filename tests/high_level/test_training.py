@@ -1,9 +1,7 @@
 """The training stages run, resume exactly, and leave checkpoints that the exporter reads."""
 
-import itertools
 import json
 import random
-import re
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +13,10 @@ from safetensors.torch import load_file
 from memrt.export.vlm_graphs import load_vlm
 from memrt.runtime.memory.parser import parse_reply
 from memrt.train import high_level_adapters, high_level_train
-from memrt.train.high_level_adapters import call_example, call_groups, noticed
-from memrt.train.high_level_data import batches, random_text, repeat_source
-from memrt.train.high_level_loop import Schedule
-from memrt.train.high_level_memory_text import memory_text_source
-from memrt.train.high_level_metrics import score
-from memrt.train.high_level_pointing import OBJECTS, parse_scene
-from memrt.train.high_level_text import ExampleEncoder
+from memrt.train.high_level_calls import call_groups, noticed
+from memrt.train.high_level_data import Calls, Scenes
+from memrt.train.high_level_frames import FrameIndex
+from memrt.train.high_level_turns import TurnWriter
 
 SCENE = "red cube <120, 88>; target <140, 75>; button <60, 100>; gripper <90, 101> holding the red cube"
 GOAL = "pick up the red cube and place it on the target, repeating this action two times, then press the button to stop"
@@ -36,8 +31,9 @@ def _simple(text: str) -> str:
 def _record(episode: int, step: int, subgoals: list[str], previous: int) -> dict[str, object]:
     *history, current = subgoals
     return {
+        "task": "PickXtimes",
         "episode": episode,
-        "step": step,
+        "step": 8 * step,
         "goal": GOAL,
         "subgoal_grounded": current,
         "subgoal_simple": _simple(current),
@@ -67,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(stage: str, data: Path, out: Path, steps: int, weights: Path | None = None) -> Path:
-    arguments = [stage, "--out", str(out), "--steps", str(steps), "--batch", "2"]
+    arguments = [stage, "--out", str(out), "--steps", str(steps), "--batch", "2", "--policies", "am_grounded"]
     arguments += ["--scenes", str(data / "grounding"), "--calls", str(data / "high_level")]
     high_level_train.main(arguments + (["--weights", str(weights)] if weights else []))
     return out / stage / "model"
@@ -120,9 +116,14 @@ def test_a_run_folder_of_another_stage_is_refused(data: Path, tmp_path: Path) ->
         _train("vision", data, tmp_path, 1)
 
 
+def _writer(policy: str, record: dict[str, object]) -> TurnWriter:
+    return TurnWriter.of_policy(policy, Calls(FrameIndex(()), [record]))
+
+
 def test_am_chat_shows_the_memory_before_and_asks_for_the_memory_after() -> None:
-    example = call_example("am_grounded", _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1), 5, None)
-    assert example.image == 5
+    example = _writer("am_grounded", _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1)).recorded(0)
+    assert example.images == (0,)
+    assert example.shifted(5).images == (5,)
     assert "<mem>I picked up the red cube once. I am holding it.</mem>" in example.user
     reply = parse_reply(example.reply)
     assert reply.subgoal == PICKS[1]
@@ -130,10 +131,10 @@ def test_am_chat_shows_the_memory_before_and_asks_for_the_memory_after() -> None
 
 
 def test_jitter_moves_a_carried_coordinate_in_both_memories_alike() -> None:
-    record = _record(0, 3, [PICKS[0], PLACE, PICKS[1], PLACE], 3)
+    writer = _writer("am_grounded", _record(0, 3, [PICKS[0], PLACE, PICKS[1], PLACE], 3))
     seen = set()
     for seed in range(40):
-        example = call_example("am_grounded", record, 0, random.Random(seed))
+        example = writer.draw(0, random.Random(seed))
         before = parse_reply("x\n" + example.user[example.user.index("<mem>") :]).action_memory
         after = parse_reply(example.reply).action_memory
         assert before == after  # nothing happened, so the memory is copied as it was shown
@@ -145,57 +146,28 @@ def test_jitter_moves_a_carried_coordinate_in_both_memories_alike() -> None:
 
 
 def test_memoryless_chat_shows_nothing_of_the_past() -> None:
-    record = _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1)
-    assert call_example("memoryless", record, 0, None).reply == PICKS[1]
+    writer = _writer("memoryless", _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1))
+    assert writer.recorded(0).reply == PICKS[1]
     for seed in range(20):
-        example = call_example("memoryless", record, 0, random.Random(seed))
+        example = writer.draw(0, random.Random(seed))
         assert example.reply.startswith("pick up the red cube <140, 75> for the ")
         assert "mem>" not in example.user + example.reply
 
 
-def test_batches_depend_on_seed_and_number_only() -> None:
-    encoder = ExampleEncoder(tiny.tokenizer())
-    straight = batches(repeat_source(), encoder, 3, seed=1, first=0, pool=2)
-    expected = [next(straight) for _ in range(6)]
-    later = batches(repeat_source(), encoder, 3, seed=1, first=3, pool=2)
-    for rows in expected[3:]:
-        assert [row.ids.tolist() for row in rows] == [row.ids.tolist() for row in next(later)]
-
-
-def test_schedule_rises_holds_and_falls() -> None:
-    rates = [Schedule(100, 1.0, warmup=10, decay=0.5).rate(step) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
-    assert set(rates[10:50]) == {1.0}
-    assert all(later < earlier for earlier, later in itertools.pairwise(rates[51:99]))
-    assert rates[99] == pytest.approx(0.02)
-
-
-def test_scene_parsing() -> None:
-    points, state = parse_scene(SCENE)
-    assert points == {"red cube": (120, 88), "target": (140, 75), "button": (60, 100), "gripper": (90, 101)}
-    assert state == "holding"
-    assert set(points) < set(OBJECTS)
-
-
-def test_text_exercises_use_words_the_tokenizer_knows_whole() -> None:
-    rng = random.Random(0)
-    draw = memory_text_source()
-    examples = [draw(rng) for _ in range(50)]
-    text = " ".join([random_text(rng) for _ in range(50)] + [e.user + " " + e.reply for e in examples])
-    words = set(re.findall(r"[A-Za-z]+", text))
-    assert len(words) > 100
-    split = [w for w in words if min(len(tiny.tokenizer().encode(form).ids) for form in (w, f" {w}")) > 1]
-    assert split == []
-
-
-def test_score_sets_coordinates_aside_and_measures_them() -> None:
-    truth = "place the red cube onto the target <140, 75>\n<mem>I am holding it.</mem>"
-    near = "place the red cube onto the target <143, 79>\n<mem>I am holding it.</mem>"
-    other = "pick up the red cube <1, 1> for the first time\n<mem>No.</mem>"
-    result = score([near, other], [truth, truth])
-    assert result["subgoal_exact"] == 0.5
-    assert result["memory_exact"] == 0.5
-    assert score([near], [truth])["pixel_error_median"] == 5.0
+def test_data_is_read_while_more_is_recorded(data: Path, tmp_path: Path) -> None:
+    records = [{**_record(24, step, [PICKS[0]], 0), "step": 4 * step} for step in range(4)]
+    for seed, done in ((24, '{"usable": true}'), (25, '{"usable": false}'), (26, None)):
+        folder = tmp_path / "PickXtimes" / f"{seed:06d}"
+        folder.mkdir(parents=True)
+        (folder / "high_samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        np.save(folder / "high_front.npy", np.stack([tiny.image(seed) for seed in range(4)]))
+        if done:
+            (folder / "DONE").write_text(done)
+    calls = Calls.load(tmp_path, data / "high_level")
+    assert [record["step"] for record in calls.records[:2]] == [0, 8]  # the frame between two calls, none besides
+    assert calls.frames.images([1]).numpy().tolist() == tiny.image(2)[None].tolist()
+    assert calls.split()[1] == [0, 1]
+    assert len(Scenes.load(data / "grounding", every=4).descriptions) == 2
 
 
 def _episode(segments: list[int], episode: int = 7) -> list[dict[str, object]]:

@@ -32,10 +32,11 @@ def test_vision_matches_transformers() -> None:
 def test_losses_match_transformers_row_by_row() -> None:
     encoder = ExampleEncoder(tiny.tokenizer())
     examples = [
-        Example(7, "Help the robot.", "Goal\n<image>What now?", "pick up the red cube <120, 88>"),
-        Example(-1, "", "Repeat the text: one", "one"),
-        Example(3, "Help.", "<image>Describe the scene.", "target <1, 2>; button <3, 4>"),
-        Example(7, "Help.", "Look <image> again", "press the button"),
+        Example((7,), "Help the robot.", "Goal\n<image>What now?", "pick up the red cube <120, 88>"),
+        Example((), "", "Repeat the text: one", "one"),
+        Example((3,), "Help.", "<image>Describe the scene.", "target <1, 2>; button <3, 4>"),
+        Example((7,), "Help.", "Look <image> again", "press the button"),
+        Example((7, 3), "Help.", "Then: <image> Now: <image>What next?", "place the red cube onto the target <1, 2>"),
     ]
     rows = [encoder.encode(example) for example in examples]
     batch, images = encoder.collate(rows)
@@ -53,9 +54,9 @@ def test_losses_match_transformers_row_by_row() -> None:
             labels = torch.full_like(ids, IGNORE)
             labels[:, row.reply_start :] = ids[:, row.reply_start :]
             feeds = {}
-            if row.image >= 0:
-                pixels, grid = tiny.qwen_pixels(pictures[row.image])
-                feeds = {"pixel_values": pixels, "image_grid_thw": grid}
+            if row.images:
+                pixels, grid = zip(*(tiny.qwen_pixels(pictures[image]) for image in row.images), strict=True)
+                feeds = {"pixel_values": torch.cat(pixels), "image_grid_thw": torch.cat(grid)}
                 feeds["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
             logits = model(input_ids=ids, use_cache=False, **feeds).logits[0, row.reply_start - 1 : -1]
             expected.append(torch.nn.functional.cross_entropy(logits, labels[0, row.reply_start :], reduction="none"))
@@ -65,7 +66,7 @@ def test_losses_match_transformers_row_by_row() -> None:
 
 def test_encoding_marks_exactly_the_reply() -> None:
     encoder = ExampleEncoder(tiny.tokenizer())
-    row = encoder.encode(Example(0, "Help.", "<image>What?", "place the red cube"))
+    row = encoder.encode(Example((0,), "Help.", "<image>What?", "place the red cube"))
     assert encoder.decode(row.ids[row.reply_start :].tolist()) == "place the red cube"
     batch, _ = encoder.collate([row])
     asked = (batch.targets[0] != IGNORE).nonzero()[:, 0].tolist()
@@ -76,7 +77,7 @@ def test_encoding_marks_exactly_the_reply() -> None:
 def test_batched_greedy_answers_are_transformers_answers() -> None:
     encoder = ExampleEncoder(tiny.tokenizer())
     asked = [("Help.", "<image>Describe the scene.", 1), ("Help the robot.", "Goal: red cube\n<image>What now?", 2)]
-    rows = [encoder.encode(Example(seed, system, user, "unused")) for system, user, seed in asked]
+    rows = [encoder.encode(Example((seed,), system, user, "unused")) for system, user, seed in asked]
     with torch.no_grad():
         pictures = torch.from_numpy(np.stack([tiny.image(seed) for _, _, seed in asked]))
         vision = TrainingForward(tiny.model()).vision(pictures)

@@ -1,4 +1,4 @@
-"""Recorded calls told again, as they would have been recorded in an episode with other counts.
+"""PickXtimes told with other counts.
 
 From the second round on, a frame shows neither how many rounds are over nor how many the goal asks for: both reach the
 policy as words, and only their comparison says whether to pick once more or to press. A recorded episode ties them to
@@ -15,14 +15,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from memrt.runtime.errors import MemrtError
-from memrt.sim.record import HIGH_LEVEL_EVERY
 from memrt.train import task_language
 from memrt.train.labels import Style
+from memrt.train.retelling.words import STYLES, again, at, before_the_next_step, opened, step_is
 
 MOST_REPETITIONS = 5  # of PickXtimes
-OPEN_SHARE = 0.5  # of the frames under way that are shown with counts by which the step under way is not the due one
-_STYLES: tuple[Style, ...] = ("simple", "grounded")
-_ORDINAL = re.compile(r"for the [a-z]+ time")
 _COLOUR = re.compile(r"pick up the (?P<colour>[a-z ]+?) cube and place it on the target")
 
 
@@ -41,7 +38,7 @@ def retell(record: Mapping[str, Any], places: int, repetitions: int) -> dict[str
         )
     rounds, placing = divmod(int(record["segment"]), 2)
     told = dict(record)
-    for style in _STYLES:
+    for style in STYLES:
         if f"subgoal_{style}" in record:
             told[f"history_{style}"] = _history(record, style, places)
             told[f"subgoal_{style}"] = (
@@ -65,26 +62,20 @@ def tellings(record: Mapping[str, Any], *, due_step_open: bool) -> list[tuple[in
     pairs = [(places, most) for most in range(1, MOST_REPETITIONS + 1) for places in counts if places <= most]
     if due_step_open and not placing and _hand_free(record):
         return pairs
-    if _pressing(record):
+    if step_is(record, "press"):
         return [(places, most) for places, most in pairs if places == most]
     return [(places, most) for places, most in pairs if places < most]
 
 
-def draw_telling(record: Mapping[str, Any], rng: random.Random, *, remembers: bool) -> dict[str, Any]:
-    """`record` with one of its tellings, each as likely as another.
-
-    Just after a place, before the arm has begun what follows, no image says what is due, and every policy sees the step
-    as the counts have it. Later the arm's motion does say it. A policy that remembers is shown such frames with both,
-    so that it trusts its memory; one without memory has nothing else to go by and keeps the step of the image.
-    """
-    open_anyway = rng.random() < OPEN_SHARE
-    due_step_open = before_the_next_step(record) or (remembers and open_anyway)
-    return retell(record, *rng.choice(tellings(record, due_step_open=due_step_open)))
-
-
-def before_the_next_step(record: Mapping[str, Any]) -> bool:
-    """A step is over and the arm still follows it: the recorder tells the expert only at every high-level call."""
-    return record["previous_segment"] != record["segment"] and int(record["step"]) % HIGH_LEVEL_EVERY == 0
+def draw_telling(
+    record: Mapping[str, Any], rng: random.Random, *, remembers: bool, past_seen: bool = False
+) -> dict[str, Any]:
+    """`record` with one of its tellings, each as likely as another; with `past_seen`, with the places it shows."""
+    due_step_open = opened(rng, remembers) or before_the_next_step(record)
+    options = tellings(record, due_step_open=due_step_open)
+    if past_seen:
+        options = [(places, most) for places, most in options if places == int(record["segment"]) // 2]
+    return retell(record, *rng.choice(options))
 
 
 def _hand_free(record: Mapping[str, Any]) -> bool:
@@ -92,11 +83,7 @@ def _hand_free(record: Mapping[str, Any]) -> bool:
     scene = str(record["scene"])
     if int(record["previous_segment"]) > int(record["segment"]) or not record["segment"]:
         return False
-    return "holding" not in scene if _pressing(record) else scene.endswith("open")
-
-
-def _pressing(record: Mapping[str, Any]) -> bool:
-    return str(record["subgoal_simple" if "subgoal_simple" in record else "subgoal_grounded"]).startswith("press")
+    return "holding" not in scene if step_is(record, "press") else scene.endswith("open")
 
 
 def _colour(record: Mapping[str, Any]) -> str:
@@ -106,7 +93,7 @@ def _colour(record: Mapping[str, Any]) -> str:
             "recorded call told with other counts",
             expected="a PickXtimes goal",
             found=repr(record["goal"]),
-            fix="add the task's phrasing to train/high_level_counterfactuals.py",
+            fix="add the task's phrasing to train/retelling/pick_x_times.py",
         )
     return match["colour"]
 
@@ -115,29 +102,13 @@ def _due(record: Mapping[str, Any], style: Style, places: int, repetitions: int)
     """The subgoal due with nothing in hand. A step that stays keeps its pixel, fixed when it began."""
     recorded = str(record[f"subgoal_{style}"])
     if places == repetitions:
-        return recorded if _pressing(record) else f"press the button{_at(record, style, 'button')} to stop"
-    return _pick(record, style, places + 1) if _pressing(record) else _again(recorded, places + 1)
+        return recorded if step_is(record, "press") else f"press the button{at(record, style, 'button')} to stop"
+    return _pick(record, style, places + 1) if step_is(record, "press") else again(recorded, places + 1)
 
 
 def _pick(record: Mapping[str, Any], style: Style, ordinal: int) -> str:
     cube = f"{_colour(record)} cube"
-    return _again(f"pick up the {cube}{_at(record, style, cube)} for the first time", ordinal)
-
-
-def _again(subgoal: str, ordinal: int) -> str:
-    """`subgoal` with its ordinal, if it has one, set to `ordinal`."""
-    return _ORDINAL.sub(f"for the {task_language.ORDINALS[ordinal - 1]} time", subgoal)
-
-
-def _at(record: Mapping[str, Any], style: Style, thing: str) -> str:
-    if style == "simple":
-        return ""
-    match = re.search(rf"(?:^|; ){thing}( <\d+, \d+>)", str(record["scene"]))
-    if match is None:
-        raise MemrtError(
-            "scene description", expected=f"`{thing} <row, col>`", found=record["scene"], fix="record anew"
-        )
-    return match[1]
+    return again(f"pick up the {cube}{at(record, style, cube)} for the first time", ordinal)
 
 
 def _history(record: Mapping[str, Any], style: Style, places: int) -> list[str]:
@@ -147,9 +118,9 @@ def _history(record: Mapping[str, Any], style: Style, places: int) -> list[str]:
     if not rounds:
         return recorded
     from_target = [text for text in [*recorded[2::2], current] if text.startswith("pick")]
-    again = from_target[-1] if from_target else _pick(record, style, 2)
+    pick = from_target[-1] if from_target else _pick(record, style, 2)
     place = recorded[2 * rounds - 1]
     told = [recorded[0], place]
     for ordinal in range(2, places + 1):
-        told += [_again(again, ordinal), place]
-    return [*told, _again(recorded[-1], places + 1)] if placing else told
+        told += [again(pick, ordinal), place]
+    return [*told, again(recorded[-1], places + 1)] if placing else told

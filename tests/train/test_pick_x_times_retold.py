@@ -13,8 +13,9 @@ from memrt.sim.objects import CUBE_HALF
 from memrt.sim.scene import Scene
 from memrt.sim.tasks.base import NUMBERS
 from memrt.sim.tasks.pick_x_times import PickXtimes
-from memrt.train.high_level_counterfactuals import before_the_next_step, draw_telling, retell, tellings
 from memrt.train.labels.turns import training_turn
+from memrt.train.retelling.pick_x_times import draw_telling, retell, tellings
+from memrt.train.retelling.words import before_the_next_step
 
 PAIRS = [(places, most) for most in range(1, 6) for places in range(1, most + 1)]
 

@@ -1,0 +1,116 @@
+"""The parts that the training stages are made of: words, pointing, kept features, batches, rates, scores."""
+
+import itertools
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_qwen as tiny
+import torch
+from safetensors.torch import load_file
+
+from memrt.train.high_level_data import batches, random_text, repeat_source
+from memrt.train.high_level_forward import TrainingForward
+from memrt.train.high_level_frames import Block, Features, FrameIndex
+from memrt.train.high_level_loop import Schedule
+from memrt.train.high_level_memory_text import memory_text_source
+from memrt.train.high_level_metrics import score
+from memrt.train.high_level_model import build_model, high_level_config, save_model
+from memrt.train.high_level_pointing import ABSENT, OBJECTS, PointingHead, parse_scene, pointing_targets
+from memrt.train.high_level_text import ExampleEncoder
+from memrt.train.high_level_vocabulary import EMBEDDING, load_with_tokenizer
+from memrt.train.text_tokenizer import save_tokenizer, train_tokenizer
+
+SCENE = "red cube <120, 88>; target <140, 75>; button <60, 100>; gripper <90, 101> holding the red cube"
+
+
+def test_scene_parsing() -> None:
+    points, state = parse_scene(SCENE)
+    assert points == [("red cube", 120, 88), ("target", 140, 75), ("button", 60, 100), ("gripper", 90, 101)]
+    assert state == "holding"
+    assert {name for name, _, _ in points} < set(OBJECTS)
+
+
+def test_objects_of_one_name_are_all_pointed_at() -> None:
+    scene = "red cube <120, 88>; red cube <121, 90>; red cube <200, 10>; left-side target <0, 255>; gripper <9, 9> open"
+    target = pointing_targets([scene, SCENE])
+    red, button = OBJECTS.index("red cube"), OBJECTS.index("button")
+    assert target.cells[0, red].nonzero()[:, 0].tolist() == [3 * 8 + 2, 6 * 8 + 0]
+    assert target.cells.sum(-1) == pytest.approx(torch.ones(2, len(OBJECTS)))
+    assert target.cells[0, button, ABSENT] == 1.0
+    assert sorted(zip(target.image.tolist(), target.thing.tolist(), target.cell.tolist(), strict=True))[0] == (
+        0,
+        red,
+        26,
+    )
+    assert target.offset[0].tolist() == pytest.approx([(120 - 96) / 32, (88 - 64) / 32])
+    loss, error = PointingHead(16).loss(torch.randn(2, 64, 16), [scene, SCENE])
+    assert loss.isfinite()
+    assert error > 0
+
+
+def test_a_model_that_learns_new_words_keeps_the_old_ones(tmp_path: Path) -> None:
+    former = train_tokenizer(["pick up the red cube", "the container hides"])
+    grown = train_tokenizer(["pick up the red cube", "the container hides", "the highlighted containers"])
+    save_model(build_model(high_level_config(former), seed=1), tmp_path)
+    save_tokenizer(former, tmp_path)
+    before = load_file(str(tmp_path / "model.safetensors"))[EMBEDDING]
+    after = load_with_tokenizer(tmp_path, grown).state_dict()[EMBEDDING]
+    for token in ("<|im_end|>", "<|image_pad|>", "Ġcube"):
+        assert torch.equal(after[grown.token_to_id(token)], before[former.token_to_id(token)])
+    pieces = former.encode(" highlighted").ids
+    assert len(pieces) > 1
+    assert torch.allclose(after[grown.token_to_id("Ġhighlighted")], before[pieces].mean(0))
+
+
+def test_features_are_kept_for_the_tower_that_made_them(tmp_path: Path) -> None:
+    np.save(tmp_path / "front.npy", np.stack([tiny.image(seed) for seed in range(3)]))
+    frames = FrameIndex((Block("a", tmp_path, "front", (0,)), Block("b", tmp_path, "front", (2,))))
+    forward = TrainingForward(tiny.model())
+    with torch.no_grad():
+        expected = forward.vision(frames.images([1, 0]))
+    for _ in range(2):  # computed, then read
+        kept = Features(forward, frames, tmp_path / "features").select([1, 0])
+        torch.testing.assert_close(kept.tokens, expected.tokens, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(kept.deepstack, expected.deepstack, atol=2e-3, rtol=2e-3)
+    assert len(list((tmp_path / "features").glob("*/*.npy"))) == 2
+
+
+def test_text_exercises_use_words_the_tokenizer_knows_whole() -> None:
+    rng = random.Random(0)
+    draw = memory_text_source()
+    examples = [draw(rng) for _ in range(50)]
+    text = " ".join([random_text(rng) for _ in range(50)] + [e.user + " " + e.reply for e in examples])
+    words = set(re.findall(r"[A-Za-z]+", text))
+    assert len(words) > 100
+    split = [w for w in words if min(len(tiny.tokenizer().encode(form).ids) for form in (w, f" {w}")) > 1]
+    assert split == []
+
+
+def test_batches_depend_on_seed_and_number_only() -> None:
+    encoder = ExampleEncoder(tiny.tokenizer())
+    straight = batches(repeat_source(), encoder, 3, seed=1, first=0, pool=2)
+    expected = [next(straight) for _ in range(6)]
+    later = batches(repeat_source(), encoder, 3, seed=1, first=3, pool=2)
+    for rows in expected[3:]:
+        assert [row.ids.tolist() for row in rows] == [row.ids.tolist() for row in next(later)]
+
+
+def test_schedule_rises_holds_and_falls() -> None:
+    rates = [Schedule(100, 1.0, warmup=10, decay=0.5).rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert set(rates[10:50]) == {1.0}
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[51:99]))
+    assert rates[99] == pytest.approx(0.02)
+
+
+def test_score_sets_coordinates_aside_and_measures_them() -> None:
+    truth = "place the red cube onto the target <140, 75>\n<mem>I am holding it.</mem>"
+    near = "place the red cube onto the target <143, 79>\n<mem>I am holding it.</mem>"
+    other = "pick up the red cube <1, 1> for the first time\n<mem>No.</mem>"
+    result = score([near, other], [truth, truth])
+    assert result["subgoal_exact"] == 0.5
+    assert result["action_memory_exact"] == 0.5
+    assert score([near], [truth])["pixel_error_median"] == 5.0

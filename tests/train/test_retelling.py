@@ -1,0 +1,145 @@
+"""A call told again is the call that an episode with those counts, or those colours, would have recorded."""
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from memrt.runtime.memory.coordinates import without_coordinates
+from memrt.train.labels import label_pair
+from memrt.train.retelling import bin_fill, draw_telling, stop_cube, swing_x_times
+from memrt.train.retelling.bin_fill import Share
+from memrt.train.task_scripts import task_of
+
+TARGETS = "right-side target <150, 60>; left-side target <140, 200>; button <60, 100>"
+
+
+def episode(goal: str, subgoals: list[str], scenes: list[str]) -> list[dict]:
+    """A record per step, at the call after the step before was completed."""
+    simple = [without_coordinates(subgoal) for subgoal in subgoals]
+    return [
+        {
+            "task": task_of(goal),
+            "episode": 1,
+            "step": 16 * number,
+            "goal": goal,
+            "subgoal_simple": simple[number],
+            "subgoal_grounded": subgoals[number],
+            "segment": number,
+            "previous_segment": number - 1,
+            "history_simple": simple[:number],
+            "history_grounded": subgoals[:number],
+            "scene": scenes[number],
+        }
+        for number in range(len(subgoals))
+    ]
+
+
+def swing(rounds: int) -> list[dict]:
+    carries = [
+        f"move to the top of the {side} for the {ordinal} time"
+        for ordinal in ("first", "second", "third")[:rounds]
+        for side in ("right-side target <150, 60>", "left-side target <140, 200>")
+    ]
+    table, held = f"red cube <120, 120>; {TARGETS}; gripper <9, 9>", f"{TARGETS}; gripper <9, 9>"
+    scenes = [f"{table} open", *[f"{held} holding the red cube"] * (len(carries) + 1), f"{table} open"]
+    end = ["put the red cube on the table", "press the button <60, 100>"]
+    return episode(swing_x_times.swing_goal("red", rounds), ["pick up the red cube <120, 120>", *carries, *end], scenes)
+
+
+def stop(visit: int) -> list[dict]:
+    ordinals = ("first", "second", "third", "fourth", "fifth")
+    waits = [f"remain static for the {ordinal} visit" for ordinal in ordinals[: visit - 1]]
+    subgoals = [
+        "move to the top of the button <60, 100> to prepare",
+        *waits,
+        "press the button <60, 100> to stop the cube on the target",
+    ]
+    goal = f"press the button to stop the cube just as it reaches the target for the {ordinals[visit - 1]} time"
+    sides = [
+        f"blue cube <150, {80 if n % 2 else 160}>; target <150, 120>; button <60, 100>; gripper <60, 100> open"
+        for n in range(6)
+    ]
+    return episode(goal, subgoals, [sides[0], *sides[: len(waits) + 1]])
+
+
+def fill(asked: dict[str, int]) -> list[dict]:
+    subgoals = [
+        text
+        for colour, count in asked.items()
+        for ordinal in ("first", "second", "third")[:count]
+        for text in (f"pick up the {ordinal} {colour} cube <150, {len(colour)}>", "put it into the bin <90, 90>")
+    ]
+    cubes = "red cube <150, 3>; green cube <150, 5>; blue cube <150, 4>; bin <90, 90>; button <60, 100>; gripper <9, 9>"
+    scenes = [f"{cubes} {'holding the cube' if n % 2 else 'open'}" for n in range(len(subgoals))]
+    goal = bin_fill.bin_goal([Share(colour, 0, count) for colour, count in asked.items()])
+    return episode(goal, [*subgoals, "press the button <60, 100>"], [*scenes, f"{cubes} open"])
+
+
+def labels(record: dict) -> dict:
+    """What a policy is asked about; the frame itself differs between episodes."""
+    return {name: value for name, value in record.items() if name not in ("step", "scene")}
+
+
+def test_swings_told_with_other_counts() -> None:
+    episodes = {rounds: swing(rounds) for rounds in (1, 2, 3)}
+    record = episodes[2][3]  # on the way to the right-side target for the second time
+    pairs = swing_x_times.tellings(record, due_step_open=True, past_seen=False)
+    assert pairs == [(2, 1), (2, 2), (4, 2), (2, 3), (4, 3), (6, 3)]
+    for visits, rounds in pairs:
+        told = swing_x_times.retell(record, swing_x_times.Telling(visits, rounds))
+        assert labels(told) == labels(episodes[rounds][visits + 1])
+    assert swing_x_times.tellings(record, due_step_open=False, past_seen=False) == [(2, 2), (2, 3), (4, 3)]
+    assert swing_x_times.tellings(record, due_step_open=True, past_seen=True) == [(2, 1), (2, 2), (2, 3)]
+    assert swing_x_times.tellings(episodes[2][1], due_step_open=True, past_seen=False) == [(0, 1), (0, 2), (0, 3)]
+    pressed = swing_x_times.retell(episodes[2][6], swing_x_times.Telling(6, 3))
+    assert labels(pressed) == labels(episodes[3][8])
+
+
+def test_visits_told_with_other_counts() -> None:
+    episodes = {visit: stop(visit) for visit in range(2, 6)}
+    for record in (episodes[4][2], episodes[2][2]):  # one visit over: waiting, or about to press
+        pairs = stop_cube.tellings(record, past_seen=False)
+        assert pairs == [(1, 2), (1, 3), (1, 4), (3, 4), (1, 5), (3, 5)]
+        for over, visit in pairs:
+            told = stop_cube.retell(record, stop_cube.Telling(over, visit))
+            assert labels(told) == labels(episodes[visit][over + 1])
+    near = {**episodes[2][2], "scene": episodes[2][2]["scene"].replace("<150, 80>", "<150, 110>")}
+    assert stop_cube.tellings(near, past_seen=False) == [(1, 2), (3, 4)]
+
+
+def test_cubes_in_the_bin_told_with_other_counts() -> None:
+    record = fill({"red": 1, "blue": 2})[4]  # one of each is in, the second blue one is due
+    told = bin_fill.retell(record, [Share("green", 2, 2), Share("blue", 0, 1), Share("red", 0, 1)])
+    assert labels(told) == labels(fill({"green": 2, "blue": 1, "red": 1})[4])
+    pressing = bin_fill.retell(record, [Share("red", 1, 1), Share("blue", 2, 2)])
+    assert labels(pressing) == labels(fill({"red": 1, "blue": 2})[6])
+
+
+def test_colours_are_exchanged_only_while_no_cube_is_in_sight() -> None:
+    goal = "first press the button, then pick up the container hiding the red cube"
+    covered = "container <1, 2>; container <3, 4>; button <60, 100>; gripper <9, 9> open"
+    subgoals = ["press the button <60, 100>", "pick up the container <1, 2> that hides the red cube"]
+    seen, hidden = episode(goal, subgoals, [f"red cube <1, 2>; {covered}", covered])
+    assert draw_telling(seen, random.Random(0), remembers=True) == seen
+    told = {seed: draw_telling(hidden, random.Random(seed), remembers=True) for seed in range(9)}
+    assert {record["goal"].split()[-2] for record in told.values()} == {"red", "green", "blue"}
+    assert all(record["goal"].split()[-2] == record["subgoal_simple"].split()[-2] for record in told.values())
+    assert draw_telling(hidden, random.Random(1), remembers=True, past_seen=True) == hidden
+
+
+@pytest.mark.parametrize("records", [swing(3), stop(5), fill({"red": 2, "green": 1}), fill({"blue": 1})])
+def test_every_drawn_telling_is_an_episode_that_the_labels_understand(records: list[dict]) -> None:
+    still = [{**record, "previous_segment": record["segment"]} for record in records]
+    for number, record in enumerate([*records, *still]):
+        steps = set()
+        for seed in range(30):
+            told = draw_telling(record, random.Random(seed), remembers=bool(seed % 3), past_seen=not seed % 2)
+            before, after = label_pair(
+                told["goal"], told["history_grounded"], told["subgoal_grounded"], told["previous_segment"], "grounded"
+            )
+            assert (before == after) == (told["previous_segment"] == told["segment"]) or number == 0
+            assert len(told["history_simple"]) == len(told["history_grounded"]) == told["segment"]
+            assert all(one != other for one, other in pairwise([*told["history_simple"], told["subgoal_simple"]]))
+            steps.add(told["goal"])
+        assert len(steps) > 1

@@ -1,0 +1,72 @@
+"""Recorded calls as a policy has them: what it is shown of the past, and what it is to answer.
+
+Every policy sees the same calls in the same order; only what it is shown of the past and asked to keep differs. So each
+draw takes the same random numbers whatever the policy is.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from memrt.runtime.config import MemoryConfig, load_policy
+from memrt.train.high_level_calls import call_draw, noticed
+from memrt.train.high_level_data import Calls, ExampleSource
+from memrt.train.high_level_text import Example
+from memrt.train.labels.turns import training_turn
+from memrt.train.retelling import draw_telling
+
+RETOLD_SHARE = 0.75  # calls shown with other counts than the recorded ones
+SETTLED_SHARE = 0.2  # calls shown with the memory already up to date: HL calls need not meet the transitions
+JITTER_PX = 2  # of coordinates inside a shown memory, so that the policy does not lean on exact ones
+_COORDINATE = re.compile(r"<(\d+), (\d+)>")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnWriter:
+    """Writes the chats of one policy about recorded calls."""
+
+    settings: MemoryConfig
+    calls: Calls
+
+    @staticmethod
+    def of_policy(policy: str, calls: Calls) -> TurnWriter:
+        """`policy` is the name or path of a policy's YAML."""
+        return TurnWriter(load_policy(policy).memory, calls)
+
+    def recorded(self, index: int) -> Example:
+        """The call as it was recorded."""
+        return self._example(index, self.calls.records[index])
+
+    def draw(self, index: int, rng: random.Random) -> Example:
+        """The call with counts, memory and coordinates varied."""
+        retold, settle = rng.random(), rng.random()
+        telling, jitter = random.Random(rng.random()), random.Random(rng.random())
+        record: dict[str, Any] = dict(noticed(self.calls.records, index))
+        if retold < RETOLD_SHARE:
+            record = draw_telling(record, telling, remembers=self.settings.kind != "memoryless")
+        if settle < SETTLED_SHARE:
+            record["previous_segment"] = record["segment"]
+        return self._example(index, record, jitter)
+
+    def _example(self, index: int, record: dict[str, Any], jitter: random.Random | None = None) -> Example:
+        vary = None if jitter is None else lambda before, after: _jitter(before, after, jitter)
+        request, reply = training_turn(self.settings, record, vary)
+        return Example((index,), request.system, request.user, reply)
+
+
+def call_source(policy: str, calls: Calls, indices: list[int]) -> ExampleSource:
+    """Draws recorded calls as `policy` has them."""
+    writer, draw_call = TurnWriter.of_policy(policy, calls), call_draw(calls, indices)
+    return lambda rng: writer.draw(draw_call(rng), rng)
+
+
+def _jitter(before: str, after: str, rng: random.Random) -> tuple[str, str]:
+    """Move each coordinate that `before` mentions by up to JITTER_PX, in both texts alike: a memory is carried over."""
+    for coordinate in sorted({match[0] for match in _COORDINATE.finditer(before)}):
+        row, col = (int(value) + rng.randint(-JITTER_PX, JITTER_PX) for value in coordinate[1:-1].split(", "))
+        moved = f"<{min(max(row, 0), 255)}, {min(max(col, 0), 255)}>"
+        before, after = before.replace(coordinate, moved), after.replace(coordinate, moved)
+    return before, after

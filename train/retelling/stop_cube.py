@@ -1,0 +1,75 @@
+"""StopCube told with other counts.
+
+A frame shows on which side of the target the cube is, not how often it has passed: two visits more or fewer look the
+same. Whether the next visit is the one to press at is for the counts to say, unless the cube has come so near that the
+press would have begun.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from math import hypot
+from typing import Any, NamedTuple
+
+from memrt.train.retelling.words import STYLES, Record, again, at, pixel_of, step_is, told
+from memrt.train.task_language import ORDINALS
+
+VISITS = range(2, 6)  # at which one to stop, sim/tasks/stop_cube.py
+PRESS_FROM_PX = 16  # a press begins when the cube is 3 cm from the target's middle: some 12 pixels
+_CUBE = re.compile(r"([a-z]+ cube) <")
+
+
+class Telling(NamedTuple):
+    """So many visits are over, and the cube is to be stopped at this one."""
+
+    over: int
+    stop_at: int
+
+    @property
+    def pressing(self) -> bool:
+        """Whether the next visit is the one."""
+        return self.over == self.stop_at - 1
+
+
+def retell(record: Record, telling: Telling) -> dict[str, Any]:
+    """`record` after other visits, for another one to stop at."""
+    goal = (
+        f"press the button to stop the cube just as it reaches the target for the {ORDINALS[telling.stop_at - 1]} time"
+    )
+    if step_is(record, "move"):
+        return {**record, "goal": goal}
+    waits = [again("remain static for the first visit", number) for number in range(1, telling.over + 2)]
+    history, due = {}, {}
+    for style in STYLES:
+        button = at(record, style, "button")
+        history[style] = [*record[f"history_{style}"][:1], *waits[: telling.over]]
+        due[style] = f"press the button{button} to stop the cube on the target" if telling.pressing else waits[-1]
+    return told(record, goal, telling.over + 1, history, due)
+
+
+def tellings(record: Record, *, past_seen: bool) -> list[Telling]:
+    """All that the frame of `record` may be told with, its own among them. `past_seen`: pictures show the visits."""
+    if step_is(record, "move"):
+        return [Telling(0, visit) for visit in VISITS]
+    over = int(record["segment"]) - 1
+    counts = (over,) if past_seen or over == 0 else range(2 - over % 2, VISITS.stop, 2)
+    pairs = [Telling(o, visit) for visit in VISITS for o in counts if o < visit]
+    if _far(record):
+        return pairs
+    return [pair for pair in pairs if pair.pressing == step_is(record, "press")]
+
+
+def draw_telling(record: Record, rng: random.Random, *, remembers: bool, past_seen: bool) -> dict[str, Any]:
+    """`record` with one of its tellings; as recorded where the hand left the button or a visit was missed."""
+    segment, before = int(record["segment"]), int(record["previous_segment"])
+    if abs(segment - before) > 1 or (step_is(record, "move") and segment):
+        return dict(record)
+    return retell(record, rng.choice(tellings(record, past_seen=past_seen)))
+
+
+def _far(record: Record) -> bool:
+    """Whether the cube is so far from the target that nobody would press yet."""
+    match = _CUBE.search(str(record["scene"]))
+    cube, target = pixel_of(record, match[1] if match else "cube"), pixel_of(record, "target")
+    return hypot(cube[0] - target[0], cube[1] - target[1]) > PRESS_FROM_PX
