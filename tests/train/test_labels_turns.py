@@ -5,7 +5,7 @@ from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import build_memory
 from memrt.train.labels import INITIAL_MEMORY
-from memrt.train.labels.turns import training_turn
+from memrt.train.labels.turns import training_turn, with_spatial_memories
 
 GOAL = "pick up the red cube and place it on the target, then press the button to stop"
 SUBGOALS = [
@@ -56,3 +56,32 @@ def test_memoryless_answers_with_the_subgoal_alone():
 def test_a_memory_of_pictures_is_not_trained_here():
     with pytest.raises(MemrtError, match="kind: keyframes"):
         training_turn(load_policy("memer").memory, sample(0, 0))
+
+
+def test_spatial_memory_is_that_of_the_call_before():
+    """Recorded at every fourth step, called at every sixteenth."""
+    goal = "first press the button, then pick up the container hiding the red cube"
+    scenes = ["red cube <130, 60>", *["container <128, 60>"] * 6]
+    samples = [
+        {
+            "task": "ButtonUnmask",
+            "episode": 7,
+            "step": 4 * n,
+            "goal": goal,
+            "scene": f"{scene}; gripper <74, 130> open",
+            "subgoal_grounded": "press the button <60, 100>",
+            "history_grounded": [],
+            "previous_segment": 0,
+        }
+        for n, scene in enumerate(scenes)
+    ]
+    config = load_policy("am_sm_grounded").memory
+    shown, told = zip(*(training_turn(config, sample) for sample in with_spatial_memories(samples)), strict=True)
+    memories = [reply.split("<spatial_mem>")[1].removesuffix("</spatial_mem>") for reply in told]
+    assert memories == ["Red cube <130, 60>."] * 2 + ["Red cube under the container <128, 60>."] * 5
+    for n, request in enumerate(shown):
+        before = memories[n - 4] if n >= 4 else config.initial_spatial_memory
+        assert f"<spatial_mem>{before}</spatial_mem>\n<image>" in request.user
+    assert (
+        told[0] == f"press the button <60, 100>\n<mem>{INITIAL_MEMORY}</mem>\n<spatial_mem>{memories[0]}</spatial_mem>"
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from memrt.train.labels.wording import Progress, named, rank, times, unknown_subgoal, where
 
 PHRASES = "`pick up the ... for the ... time`, `place the ... onto the target` or `press the button to stop`"
-_GOAL = re.compile(r".*pick up the .*place it on the target.*")
+_GOAL = re.compile(r".*pick up the (?P<cube>[a-z ]+?) and place it on the target.*")
 _PICK = re.compile(rf"pick up the (?P<cube>[a-z ]+?){where('at')} for the (?P<ordinal>[a-z]+) time")
 _PLACE = re.compile(rf"place the (?P<cube>[a-z ]+?){where('cube_at')} onto the target{where('at')}(?: again)?")
 _PRESS = re.compile(rf"press the button{where('at')} to stop")
@@ -34,7 +34,7 @@ class PickXtimesProgress(Progress):
     @staticmethod
     def of_goal(goal: str) -> PickXtimesProgress | None:
         """Nothing done yet; None for another task's goal."""
-        return PickXtimesProgress() if _GOAL.fullmatch(goal) else None
+        return PickXtimesProgress() if cube_of_goal(goal) else None
 
     def begin(self, subgoal: str) -> PickXtimesProgress:
         """Picking for the k-th time, k - 1 were picked and placed."""
@@ -66,3 +66,9 @@ class PickXtimesProgress(Progress):
         if self.pressed:
             text += f" and pressed {named('the button', self.button_at, grounded=grounded)}"
         return f"{text}. I am holding it." if self.picks > self.places else f"{text}."
+
+
+def cube_of_goal(goal: str) -> str:
+    """Which cube a PickXtimes goal names, "" for another task's goal."""
+    match = _GOAL.fullmatch(goal)
+    return match["cube"] if match else ""

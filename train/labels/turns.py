@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from memrt.runtime.config import MemoryConfig
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import HighLevelRequest, build_memory
 from memrt.runtime.memory.parser import Reply, format_reply
-from memrt.train.labels import label_pair
+from memrt.train.labels import INITIAL_SPATIAL_MEMORY, Style, label_pair, spatial_memories
+
+CALL_EVERY = 16  # control steps from one call to the next (report, section 4.2)
+_STYLES: tuple[Style, ...] = ("simple", "grounded")
 
 Vary = Callable[[str, str], tuple[str, str]]  # (memory before, after) as labelled → as shown and asked for
+
+
+def with_spatial_memories(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The samples of whole episodes, each with `spatial_simple` and `spatial_grounded`: [s_{t-1}, s_t].
+
+    `samples` are the lines of a data set's `high_level/samples.jsonl`. The memory before is that of the call before,
+    `CALL_EVERY` control steps earlier.
+    """
+    labelled = []
+    for _, group in groupby(samples, key=lambda sample: (sample.get("task"), sample["episode"])):
+        episode = list(group)
+        number = {sample["step"]: index for index, sample in enumerate(episode)}
+        scenes = [str(sample["scene"]) for sample in episode]
+        after = {style: spatial_memories(str(episode[0]["goal"]), scenes, style) for style in _STYLES}
+        for index, sample in enumerate(episode):
+            earlier = number.get(sample["step"] - CALL_EVERY)
+            pairs = {
+                f"spatial_{style}": [INITIAL_SPATIAL_MEMORY if earlier is None else texts[earlier], texts[index]]
+                for style, texts in after.items()
+            }
+            labelled.append({**sample, **pairs})
+    return labelled
 
 
 def training_turn(
@@ -22,7 +48,8 @@ def training_turn(
 
     The request comes from `build_memory(config)`, so training and rollout cannot drift apart. The memory shown is the
     one that the call before left behind (report, section 4.3); a policy without action memory answers with the subgoal
-    alone. Raises MemrtError for subgoals that the labels cannot word, and for a memory of pictures.
+    alone. One with spatial memory needs samples `with_spatial_memories`. `vary` changes both kinds of memory, one after
+    the other. Raises MemrtError for subgoals that the labels cannot word, and for a memory of pictures.
     """
     if config.kind == "keyframes":
         raise MemrtError(
@@ -43,7 +70,10 @@ def training_turn(
     if config.kind == "history":
         return memory.request(state, goal), current
     before, after = label_pair(goal, previous, current, int(sample["previous_segment"]), config.subgoal_style)
+    spatial_before, spatial_after = sample[f"spatial_{config.subgoal_style}"] if config.spatial else ("", None)
     if vary is not None:
         before, after = vary(before, after)
-    request = memory.request(replace(state, action_memory=before), goal)
-    return request, format_reply(Reply(current, after))
+        if spatial_after is not None:
+            spatial_before, spatial_after = vary(spatial_before, spatial_after)
+    request = memory.request(replace(state, action_memory=before, spatial_memory=spatial_before), goal)
+    return request, format_reply(Reply(current, after, spatial_after))

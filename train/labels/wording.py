@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 from memrt.runtime.errors import MemrtError
+from memrt.train.labels.scene_text import SeenScene
 
 Style = Literal["simple", "grounded"]
 INITIAL_MEMORY = "No actions had been completed yet."  # report, appendix A.1 and its released code
@@ -35,6 +36,18 @@ class Progress(ABC):
     def unseen(self) -> Self:
         """A subgoal was completed between two calls, so that none saw it; most are made up for by the one after."""
         return self
+
+
+class SpatialNotes(ABC):
+    """What of a scene matters to a goal, learnt scene by scene; immutable."""
+
+    @abstractmethod
+    def see(self, scene: SeenScene) -> Self:
+        """The next look."""
+
+    @abstractmethod
+    def text(self, *, grounded: bool) -> str:
+        """The memory, "" while there is nothing to note."""
 
 
 def where(group: str) -> str:
