@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memrt.train.pi05.gemma import KeyValue, attend, normalise, rotary_table
+from memrt.train.pi05.gemma import KeyValue
 from memrt.train.pi05.model import Pi05, Prefix
 
 
@@ -57,25 +57,14 @@ class RtcStepReference(nn.Module):
 
     def __init__(self, model: Pi05) -> None:
         super().__init__()
-        self._model = model
+        self._step = StepReference(model)
 
     def forward(
         self, x: Tensor, modulation: Tensor, row: Tensor, positions: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
-        """The training network has one time per chunk, so its layers are put together here."""
-        expert, cache = self._model.expert, _cache(keys, values)
-        table = rotary_table(positions[None], expert.config.head_dim)
-        rows = modulation[row][None]  # [1, H, norms, 3, width]
-        hidden = self._model.action_in_proj(x)
-        for index, layer in enumerate(expert.layers):
-            attention, first, second = layer.self_attn, rows[:, :, 2 * index], rows[:, :, 2 * index + 1]
-            normed = _modulate(hidden, first)
-            own = attention.key_value(normed, table)
-            every = (torch.cat(pair, dim=2) for pair in zip(cache[index], own, strict=True))
-            mixed = attention.o_proj(attend(attention.query(normed, table), *every, None))
-            hidden = hidden + mixed * first[..., 2, :]
-            hidden = hidden + layer.mlp(_modulate(hidden, second)) * second[..., 2, :]
-        return self._model.action_out_proj(_modulate(hidden, rows[:, :, -1]))
+        """As in training, where chunks begin with clean actions."""
+        tensor: Tensor = self._step(x, modulation[row], positions, keys, values)
+        return tensor
 
 
 def references(model: Pi05) -> dict[str, nn.Module]:
@@ -90,8 +79,3 @@ def references(model: Pi05) -> dict[str, nn.Module]:
 
 def _cache(keys: Tensor, values: Tensor) -> list[KeyValue]:
     return [KeyValue(keys[layer : layer + 1], values[layer : layer + 1]) for layer in range(keys.shape[0])]
-
-
-def _modulate(x: Tensor, rows: Tensor) -> Tensor:
-    """x [1, H, width] with a row [1, H, 3, width] per token."""
-    return normalise(x) * (1.0 + rows[..., 0, :]) + rows[..., 1, :]

@@ -115,13 +115,12 @@ class Scene:
 
     def pads_touching(self, name: str) -> int:
         """How many of the two finger pads touch a cube or a container."""
-        geoms = self._geoms[name]
-        touching = set()
-        for contact in self.data.contact[: self.data.ncon]:
-            pair = {int(contact.geom1), int(contact.geom2)}
-            if pair & geoms:
-                touching |= pair & self.pads
-        return len(touching)
+        geoms, pairs = self._geoms[name], self.data.contact.geom[: self.data.ncon]
+        count = 0
+        for pad in self.pads:
+            rows, columns = np.nonzero(pairs == pad)
+            count += any(geom in geoms for geom in pairs[rows, 1 - columns].tolist())
+        return count
 
     def put(self, name: str, position: Sequence[float] | NDArray[np.float64], yaw: float = 0.0) -> None:
         """Set a cube, a container or a marker down somewhere, at rest; for tasks that move objects themselves.

@@ -17,15 +17,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from memrt.sim.objects import BUTTON_TOP, CUBE_HALF, SceneLayout
+from memrt.sim.objects import BIN_HEIGHT, BUTTON_TOP, Container, Cube, SceneLayout
 from memrt.sim.scene import IMAGE_SIZE, Scene
 from memrt.train.low_level_data import LowLevelData
 from memrt.train.pi05.config import Pi05Config
 from memrt.train.pi05.model import Prefix
 
-HEIGHTS = {"pick": CUBE_HALF, "place": 0.0, "press": BUTTON_TOP}  # of what a subgoal's first word points at [m]
+# Of the point that the simulator's subgoals mean, by the word before the pixel [m].
+HEIGHTS = {"cube": Cube.height, "container": Container.height, "target": 0.0, "button": BUTTON_TOP, "bin": BIN_HEIGHT}
 OFFSET_WEIGHT = 4.0  # beside the cell's cross-entropy
-_PIXEL = re.compile(r"<(\d+), (\d+)>")
+_POINTED = re.compile(r"(\w+) <(\d+), (\d+)>")
 
 
 class Targets(NamedTuple):
@@ -35,27 +36,36 @@ class Targets(NamedTuple):
     visible: Tensor
 
 
-def subgoal_targets(data: LowLevelData) -> Targets:
-    """The place a grounded subgoal points at, in every view of every sample.
+class SubgoalTargets:
+    """The places that the grounded subgoals of a recording point at, in every view.
 
     The front pixel is followed to the height of the named thing, and that point is seen from the other cameras at the
-    sample's joint angles. Only the image's border counts: what stands in front of the point does not hide it.
+    sample's joint angles. Only the image's border counts: what stands in front of the point does not hide it. A subgoal
+    that names no pixel (`put down the container`) points at nothing in sight.
     """
-    scene = Scene(SceneLayout())
-    mujoco.mj_forward(scene.model, scene.data)
-    used, which = np.unique(data.subgoal["grounded"], return_inverse=True)
-    points = np.stack([_pointed_at(scene, data.texts[index]) for index in used])[which]
-    places = [_seen(scene, camera, points, data.state) for camera in data.settings.cameras]
-    where = np.stack(places, axis=1) / IMAGE_SIZE
-    visible = ((where >= 0.0) & (where < 1.0)).all(-1)
-    return Targets(torch.from_numpy(where.astype(np.float32)), torch.from_numpy(visible))
+
+    def __init__(self, data: LowLevelData) -> None:
+        self._data = data
+        self._scene = Scene(SceneLayout())
+        mujoco.mj_forward(self._scene.model, self._scene.data)
+
+    def at(self, indices: NDArray[np.int64]) -> Targets:
+        """Of some samples."""
+        data = self._data
+        texts = [data.texts[index] for index in data.subgoal["grounded"][indices]]
+        points = np.stack([_pointed_at(self._scene, text) for text in texts])
+        states = data.state[indices]
+        places = [_seen(self._scene, camera, points, states) for camera in data.settings.cameras]
+        where = np.stack(places, axis=1) / IMAGE_SIZE
+        visible = ((where >= 0.0) & (where < 1.0)).all(-1)
+        return Targets(torch.from_numpy(where.astype(np.float32)), torch.from_numpy(visible))
 
 
 def _pointed_at(scene: Scene, subgoal: str) -> NDArray[np.float64]:
-    found = _PIXEL.search(subgoal)
+    found = _POINTED.search(subgoal)
     if found is None:
-        raise ValueError(f"not a grounded subgoal: {subgoal!r}")
-    return scene.camera("front").at_height(int(found[1]), int(found[2]), HEIGHTS[subgoal.split(maxsplit=1)[0]])
+        return np.full(3, np.nan)
+    return scene.camera("front").at_height(int(found[2]), int(found[3]), HEIGHTS[found[1]])
 
 
 def _seen(scene: Scene, camera: str, points: NDArray[np.float64], states: NDArray[np.float64]) -> NDArray[np.float64]:

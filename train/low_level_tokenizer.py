@@ -8,17 +8,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from memrt.runtime.policy.preprocess import STATE_BINS
+from memrt.sim.objects import COLOURS
+from memrt.sim.tasks.base import NUMBERS, ORDINALS
+from memrt.train.pi05.checkpoint import EMBEDDING, TOKENIZER, WEIGHTS, load_tensors, rename
 from memrt.train.pi05.model import Pi05
 
 PAD, BOS, UNKNOWN = "<pad>", "<bos>", "<unk>"
 SPECIAL = (PAD, BOS, UNKNOWN)
-PUNCTUATION = (":", ",", ";", "<", ">", ".", "\n", '"', "'")
-TEMPLATE_WORDS = ("task", "state", "action")
+PUNCTUATION = (":", ",", ";", "<", ">", ".", "\n", '"', "'", "-")
+# Known whatever was recorded: a run that goes on with more data keeps its tokenizer.
+KNOWN_WORDS = ("task", "state", "action", *COLOURS, *NUMBERS, *ORDINALS)
 FIRST_NUMBER = len(SPECIAL)
 
 # Wavelengths of the number code, in units of the value: from twice the range of the numbers down to four.
@@ -27,7 +33,7 @@ LONGEST_WAVE, OCTAVES = 2 * STATE_BINS, 7
 
 def build_tokenizer(texts: Iterable[str]) -> Tokenizer:
     """A word-level tokenizer of lower-cased `texts`; the same texts in any order give the same file."""
-    words = {word for text in texts for word in re.findall(r"[a-z]+", text.lower())} | set(TEMPLATE_WORDS)
+    words = {word for text in texts for word in re.findall(r"[a-z]+", text.lower())} | set(KNOWN_WORDS)
     tokens = [*SPECIAL, *(str(value) for value in range(STATE_BINS)), *PUNCTUATION, *sorted(words)]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
@@ -51,3 +57,15 @@ def initialise_embedding(model: Pi05) -> None:
     angle = 2.0 * math.pi * value / LONGEST_WAVE * 2.0**octave
     code = torch.cat((angle.sin(), angle.cos()), dim=1) * math.sqrt(2.0 / width)
     weight[FIRST_NUMBER : FIRST_NUMBER + STATE_BINS] = code.to(weight.dtype)
+
+
+@torch.no_grad()
+def begin_with(model: Pi05, tokenizer: Tokenizer, folder: Path) -> None:
+    """Take over the weights of a checkpoint folder; tokens that its tokenizer does not know keep their embedding."""
+    tensors = rename(load_file(folder / WEIGHTS))
+    known = Tokenizer.from_file(str(folder / TOKENIZER)).get_vocab()
+    embedding = model.language_model.embed_tokens.weight.clone()
+    for token, row in tokenizer.get_vocab().items():
+        if token in known:
+            embedding[row] = tensors[EMBEDDING][known[token]]
+    load_tensors(model, {**tensors, EMBEDDING: embedding}, folder / WEIGHTS)

@@ -3,71 +3,55 @@
     python -m memrt.train.low_level_train --data runs/reference/data/low_level --out runs/reference/low_level
 
 `out` is a checkpoint folder from the first checkpoint on (averaged weights), beside `state.safetensors`,
-`state.json` and `log.jsonl` of the training itself.
+`state.json` and `log.jsonl` of the training itself. What is recorded meanwhile is trained on from the next checkpoint
+on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from memrt.runtime.config import LowLevelConfig, load_policy
 from memrt.runtime.policy.preprocess import NormStats
 from memrt.runtime.policy.prompt_tokens import PromptTokens
 from memrt.runtime.types import ARM_JOINTS
-from memrt.train.low_level_data import Augmentation, Batch, Batches, LowLevelData
+from memrt.train.low_level_data import Batches, LowLevelData
+from memrt.train.low_level_loss import flow_loss
 from memrt.train.low_level_metrics import held_out_metrics, rounded
-from memrt.train.low_level_pointing import SubgoalPointing, Targets, subgoal_targets
-from memrt.train.low_level_tokenizer import BOS, build_tokenizer, initialise_embedding
+from memrt.train.low_level_pointing import SubgoalPointing, SubgoalTargets, Targets
+from memrt.train.low_level_settings import TrainingSettings, learning_rate
+from memrt.train.low_level_tokenizer import BOS, begin_with, build_tokenizer, initialise_embedding
 from memrt.train.muon import Muon, is_block_matrix, moments_of
-from memrt.train.pi05.checkpoint import TOKENIZER, load_weights, write_checkpoint, write_weights
+from memrt.train.pi05.checkpoint import TOKENIZER, norm_stats_path, write_checkpoint, write_weights
 from memrt.train.pi05.config import Pi05Config, reference
 from memrt.train.pi05.model import Pi05
-from memrt.train.pi05.sampling import interpolate, sample_times
 
 STATE, STATE_DOCUMENT, LOG = "state.safetensors", "state.json", "log.jsonl"
-FLAGS = ("minutes", "learning_rate", "without_views", "batch", "batch_without_views", "draws", "seed", "threads")
+FLAGS = (
+    "minutes",
+    "learning_rate",
+    "without_views",
+    "continued",
+    "batch",
+    "batch_without_views",
+    "draws",
+    "seed",
+    "threads",
+)
 MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """How to train. The learning rate follows the clock, so that any time budget ends with a cooled-down network."""
-
-    minutes: float = 120.0  # of training, over all resumed runs
-    batch: int = 32
-    draws: int = 4  # (flow time, noise) pairs per sample; they share the prefix, which is most of the work
-    # Share of batches without any view, and their size. Grounded coordinates and the state determine most of a motion;
-    # without images the prefix is a quarter as long, so that this part is learnt several times as fast.
-    without_views: float = 0.3
-    batch_without_views: int = 96
-    learning_rate: float = 1e-3
-    warm_up: float = 0.02  # share of the time
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    averaging: float = 0.998  # decay of the averaged weights per step
-    executed_weight: float = 3.0  # of the actions that will be executed, relative to those that are replaced before
-    # The gripper jumps between -1 and 1 while a joint's early deltas span a tenth of that: unweighted, it is most of
-    # the loss, and the arm stays a centimetre off.
-    gripper_weight: float = 0.15
-    pointing_weight: float = 0.03  # of the pointing loss, which begins at about 5 where the flow loss is below 0.1
-    seed: int = 0
-    threads: int = 1
-    checkpoint_s: float = 180.0
-    log_steps: int = 50
-    held_out: int = 192  # moments in the metric
-    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 class LowLevelTraining:
@@ -83,30 +67,33 @@ class LowLevelTraining:
         start_from: Path | None = None,
         progress: Callable[[str], None] = print,
     ) -> None:
-        """`start_from` is a safetensors file with weights of the same sizes; a resumed run ignores it."""
+        """`start_from` is a checkpoint folder of the same sizes, whose weights and action statistics are taken over;
+        words that its tokenizer does not know are added. A resumed run ignores it.
+        """
         torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
         self.settings, self.data, self.out, self._progress = settings, data, out, progress
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        (out / "assets" / "reference").mkdir(parents=True, exist_ok=True)
-        self.stats_document = data.norm_stats()
-        stats_path = out / "assets" / "reference" / "norm_stats.json"
-        stats_path.write_text(json.dumps(self.stats_document, indent=2) + "\n", encoding="utf-8")
+        resume = resume and (out / STATE_DOCUMENT).is_file()
+        stats_path, tokenizer_path = out / "assets" / "reference" / "norm_stats.json", out / TOKENIZER
+        if not resume:
+            stats_path.parent.mkdir(parents=True, exist_ok=True)
+            stats_path.write_text(json.dumps(_norm_stats(data, start_from), indent=2) + "\n", encoding="utf-8")
+            build_tokenizer(data.texts).save(str(tokenizer_path))
+        self.stats_document = json.loads(stats_path.read_text(encoding="utf-8"))
         self.stats = NormStats.load(stats_path)
-        tokenizer = build_tokenizer(data.texts)
-        tokenizer.save(str(out / TOKENIZER))
+        tokenizer = Tokenizer.from_file(str(tokenizer_path))
         self.config: Pi05Config = reference(
             tokenizer.get_vocab_size(), data.settings.horizon, image_size=data.settings.image_size
         )
-        tokens = PromptTokens(tokenizer, BOS, self.config.max_token_len)
-        self.batches = Batches(data, tokens, self.stats, settings.augmentation)
+        self._tokens = PromptTokens(tokenizer, BOS, self.config.max_token_len)
         self.model = Pi05(self.config)
         initialise_embedding(self.model)
-        if start_from is not None:
-            load_weights(self.model, start_from)
+        if start_from is not None and not resume:
+            begin_with(self.model, tokenizer, start_from)
         self.model.to(self.device)
         self.pointing = SubgoalPointing(self.config).to(self.device)
-        self.targets = subgoal_targets(data)
+        self.targets = SubgoalTargets(data)
         self.averaged = {name: value.clone() for name, value in self.model.state_dict().items()}
         parameters = self._named_parameters()
         matrices = [parameter for name, parameter in parameters.items() if is_block_matrix(name, parameter)]
@@ -120,49 +107,69 @@ class LowLevelTraining:
         weights[:, ARM_JOINTS] *= settings.gripper_weight
         self._weights = (weights / weights.mean()).to(self.device)
         self.step, self.elapsed_s = 0, 0.0
-        if resume and (out / STATE_DOCUMENT).is_file():
+        self._open()
+        if resume:
             self._restore()
+
+    def _open(self) -> None:
+        """Prepare what was recorded so far."""
+        self.batches = Batches(self.data, self._tokens, self.stats, self.settings.augmentation)
+        self.train, self.held_out = self.data.split()
+        self._chances = self.data.chances(self.train)
 
     def run(self) -> dict[str, Any]:
         """Train until the time is used up; returns the final held-out metrics."""
         settings = self.settings
-        recorded, held_out = self.data.split()
-        train = self.data.balanced(recorded)
-        chosen = np.random.default_rng(settings.seed).permutation(held_out)[: settings.held_out]
-        started, before, saved = time.monotonic(), self.elapsed_s, time.monotonic()
+        started, before, saved = self._clock(), self.elapsed_s, time.monotonic()
         sums: dict[str, list[float]] = {}
         while self.elapsed_s < settings.minutes * 60.0:
-            for name, value in self.train_step(train).items():
+            for name, value in self.train_step().items():
                 sums.setdefault(name, []).append(value)
-            self.elapsed_s = before + time.monotonic() - started
+            self.elapsed_s = before + self._clock() - started
             if self.step % settings.log_steps == 0:
                 means = {name: float(np.mean(values)) for name, values in sums.items()}
                 self._log({"step": self.step, **means, "seconds": self.elapsed_s})
                 sums.clear()
             if time.monotonic() - saved > settings.checkpoint_s:
                 self.checkpoint()
-                self._log({"step": self.step, "held_out": self.evaluate(chosen[:64])})
+                self._log({"step": self.step, "held_out": self.evaluate(settings.held_out // 4)})
+                if self.data.reread():
+                    self._open()
+                    self._log({"step": self.step, "samples": len(self.data)})
                 saved = time.monotonic()
         self.checkpoint()
-        report = self.evaluate(chosen)
+        report = self.evaluate(settings.held_out)
         self._log({"step": self.step, "final": report})
         return report
 
-    def train_step(self, train: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, float]:
-        """One step on samples drawn from `train`; what it draws depends on the seed and the step number only."""
+    def _clock(self) -> float:
+        """Seconds of training. Of a computer that others use, too, those count in which this process ran."""
+        return time.monotonic() if self.device.type == "cuda" else time.process_time() / self.settings.threads
+
+    def train_step(self) -> dict[str, float]:
+        """One step; what it draws from the samples depends on the seed and the step number only."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.step])
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.step)
         images = bool(rng.random() >= settings.without_views)
-        size = min(settings.batch if images else settings.batch_without_views, len(train))
-        indices = rng.choice(train, size, replace=False)
-        batch = self.batches.training(indices, rng, images=images)
+        continued = bool(rng.random() < settings.continued)
+        size = min(settings.batch if images else settings.batch_without_views, len(self.train))
+        indices = rng.choice(self.train, size, p=self._chances)
+        styles = self.batches.styles(size, rng)
+        batch = self.batches.training(indices, styles, rng, images=images)
         rate = learning_rate(self.elapsed_s / (settings.minutes * 60.0), settings)
-        targets = Targets(*(part[indices].to(self.device) for part in self.targets)) if images else None
-        losses = self.losses(batch.to(self.device), generator, targets)
+        targets = self._targets(indices, styles) if images else None
+        batch = batch.to(self.device)
+        prefix = self.model.prefix(batch.images, batch.tokens, batch.mask)
+        decided = settings.decided_actions if continued else 0
+        total = flow_loss(self.model, prefix, batch.actions, self._weights, settings.draws, generator, decided)
+        losses = {"continued" if continued else "loss": total}
+        if targets is not None and targets.visible.any():
+            losses["pointing"], losses["pointing_error"] = self.pointing.loss(prefix, targets)
+            total = total + settings.pointing_weight * losses["pointing"]
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
-        (losses["loss"] + settings.pointing_weight * losses.get("pointing", torch.zeros(()))).backward()
+        total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -176,28 +183,30 @@ class LowLevelTraining:
             torch._foreach_lerp_(list(self.averaged.values()), [current[name] for name in self.averaged], 1.0 - decay)
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def losses(self, batch: Batch, generator: torch.Generator, targets: Targets | None) -> dict[str, Tensor]:
-        """The flow-matching loss of several draws per sample; where there are views, how well they are pointed at."""
-        count, (horizon, dim) = len(batch.actions), batch.actions.shape[1:]
-        t = sample_times((count, self.settings.draws), generator).to(self.device)
-        noise = torch.randn(count, self.settings.draws, horizon, dim, generator=generator).to(self.device)
-        x, target = interpolate(batch.actions[:, None].expand_as(noise), noise, t)
-        prefix = self.model.prefix(batch.images, batch.tokens, batch.mask)
-        velocity = self.model.velocity(x, self.model.modulation(t), prefix)
-        losses = {"loss": ((velocity - target).square() * self._weights).mean()}
-        if targets is not None:
-            losses["pointing"], losses["pointing_error"] = self.pointing.loss(prefix, targets)
-        return losses
+    def _targets(self, indices: NDArray[np.int64], styles: Sequence[str]) -> Targets:
+        """Where to look; a prompt that is the goal alone does not say at what."""
+        where, visible = self.targets.at(indices)
+        named = torch.tensor([style != "goal" for style in styles])
+        return Targets(where.to(self.device), (visible & named[:, None]).to(self.device))
 
-    def evaluate(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
-        """Held-out metrics of the averaged weights."""
+    def evaluate(self, per_task: int) -> dict[str, Any]:
+        """Held-out metrics of the averaged weights: of each task, `per_task` moments in every style."""
         live = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self.averaged)
+        rng, data = np.random.default_rng(self.settings.seed), self.data
+        shuffled = rng.permutation(self.held_out)
         try:
-            executed = self.data.settings.execute
-            return held_out_metrics(
-                self.model, self.batches, self.stats, indices, executed=executed, device=self.device
-            )
+            return {
+                data.texts[task]: held_out_metrics(
+                    self.model,
+                    self.batches,
+                    self.stats,
+                    shuffled[data.task[shuffled] == task][:per_task],
+                    executed=data.settings.execute,
+                    device=self.device,
+                )
+                for task in np.unique(data.task[self.held_out])
+            }
         finally:
             self.model.load_state_dict(live)
 
@@ -241,12 +250,13 @@ class LowLevelTraining:
         self._progress(line)
 
 
-def learning_rate(progress: float, settings: TrainingSettings) -> float:
-    """Linear warm-up, then half a cosine down to one percent; `progress` is the share of the time used."""
-    if progress < settings.warm_up:
-        return settings.learning_rate * max(0.01, progress / settings.warm_up)
-    rest = min(1.0, (progress - settings.warm_up) / (1.0 - settings.warm_up))
-    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * rest)))
+def _norm_stats(data: LowLevelData, start_from: Path | None) -> dict[str, Any]:
+    """Those of the data; the actions' are kept of weights that know how to move by them."""
+    document = data.norm_stats()
+    if start_from is not None:
+        known = json.loads(norm_stats_path(start_from).read_text(encoding="utf-8"))
+        document["norm_stats"]["actions"] = known["norm_stats"]["actions"]
+    return document
 
 
 def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -254,7 +264,7 @@ def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def train_low_level(
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path,
     *,
     policy: LowLevelConfig | None = None,
@@ -263,7 +273,7 @@ def train_low_level(
     start_from: Path | None = None,
     progress: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train on the dataset folder `data` into `out`; the policy's low_level block defaults to am_grounded's."""
+    """Train on dataset folders into `out`; the policy's low_level block defaults to am_grounded's."""
     recorded = LowLevelData(data, policy or load_policy("am_grounded").low_level)
     training = LowLevelTraining(
         recorded, out, settings or TrainingSettings(), resume=resume, start_from=start_from, progress=progress
@@ -274,7 +284,7 @@ def train_low_level(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--policy", default="am_grounded")
     parser.add_argument("--start-from", type=Path)

@@ -143,6 +143,20 @@ def test_draws_of_one_prefix_do_not_see_each_other() -> None:
 
 
 @torch.no_grad()
+def test_every_action_may_have_its_own_flow_time() -> None:
+    model = random_model(300)
+    images, tokens = some_inputs(model)
+    prefix = model.prefix(images, tokens, torch.ones_like(tokens, dtype=torch.bool))
+    x, t = torch.randn(2, 3, model.config.horizon, model.config.action_dim), torch.rand(2, 3)
+    each = t[..., None].repeat(1, 1, model.config.horizon)
+    whole = model.velocity(x, model.modulation(t), prefix)
+    torch.testing.assert_close(model.velocity(x, model.modulation(each), prefix), whole, rtol=1e-5, atol=1e-5)
+    each[0, 1, :2] = 0.0
+    changed = (model.velocity(x, model.modulation(each), prefix) - whole).abs().amax((-1, -2)) > 1e-6
+    assert changed.nonzero().tolist() == [[0, 1]]
+
+
+@torch.no_grad()
 def test_masking_a_view_and_padding_equals_leaving_them_out() -> None:
     model = random_model(300)
     images, tokens = some_inputs(model, batch=1)

@@ -9,7 +9,7 @@ import torch
 from memrt.runtime.config import load_policy
 from memrt.sim.env import TabletopEnv
 from memrt.sim.scene import IMAGE_SIZE
-from memrt.train.low_level_pointing import SubgoalPointing, Targets, subgoal_targets
+from memrt.train.low_level_pointing import SubgoalPointing, SubgoalTargets, Targets
 from memrt.train.pi05.config import tiny
 from memrt.train.pi05.model import Pi05
 
@@ -23,12 +23,16 @@ class OneMoment:
         self.subgoal = {"grounded": np.arange(len(texts))}
 
 
-@pytest.mark.parametrize("seed", [3, 4, 5])
-def test_the_wrist_camera_sees_the_cube_where_the_front_pixel_says(seed: int) -> None:
-    with TabletopEnv("PickXtimes", seed) as env:
+@pytest.mark.parametrize(
+    ("task", "seed"),
+    [("PickXtimes", 3), ("PickXtimes", 4), ("BinFill", 5), ("SwingXtimes", 6), ("StopCube", 7), ("ButtonUnmask", 8)],
+)
+def test_the_wrist_camera_sees_the_thing_where_the_front_pixel_says(task: str, seed: int) -> None:
+    with TabletopEnv(task, seed) as env:
+        step = env.task.step
         moment = OneMoment(env.proprioception()[None], [env.oracle_subgoal("grounded")])
-        targets = subgoal_targets(moment)  # type: ignore[arg-type]
-        cube = env.scene.position(env.task.step.thing)
+        targets = SubgoalTargets(moment).at(np.array([0]))  # type: ignore[arg-type]
+        cube = env.scene.position(step.to or step.thing)
         seen = [env.scene.pixel(cube, camera) for camera in ("front", "wrist")]
     distance = np.linalg.norm(targets.where[0].numpy() * IMAGE_SIZE - np.array(seen), axis=1)
     assert distance[0] <= 1.0  # the subgoal's whole pixels
@@ -38,9 +42,24 @@ def test_the_wrist_camera_sees_the_cube_where_the_front_pixel_says(seed: int) ->
         assert distance[1] < 5.0  # the wrist camera is closer: a front pixel is several of its own
 
 
-def test_a_subgoal_without_a_pixel_is_refused() -> None:
-    with pytest.raises(ValueError, match="not a grounded subgoal"):
-        subgoal_targets(OneMoment(np.zeros((1, 8)), ["pick up the red cube"]))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("subgoal", "in_sight"),
+    [
+        ("pick up the second highlighted cube <90, 120>, which is red", True),
+        ("put it into the bin <90, 120>", True),
+        ("move to the top of the left-side target <90, 120> for the first time", True),
+        ("press the first button <90, 120>", True),
+        ("pick up the container <90, 120> that hides the blue cube", True),
+        ("put down the container", False),
+        ("remain static for the first visit", False),
+    ],
+)
+def test_a_subgoal_points_at_its_thing_or_at_nothing(subgoal: str, in_sight: bool) -> None:
+    moment = OneMoment(np.zeros((1, 8)), [subgoal])
+    where, visible = SubgoalTargets(moment).at(np.array([0]))  # type: ignore[arg-type]
+    assert bool(visible[0, 0]) == in_sight
+    if in_sight:
+        assert np.allclose(where[0, 0] * IMAGE_SIZE, [90, 120], atol=1e-3)
 
 
 def test_the_head_learns_to_point_and_ignores_views_that_do_not_see() -> None:

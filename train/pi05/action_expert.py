@@ -22,8 +22,8 @@ class AdaptiveRmsNorm(nn.Module):
 
 
 def modulate(x: Tensor, rows: Tensor) -> Tensor:
-    """Apply scale and shift of rows [..., 3, width] to x [..., tokens, width]."""
-    scale, shift = rows[..., 0:1, :], rows[..., 1:2, :]
+    """Apply scale and shift of rows [..., tokens or 1, 3, width] to x [..., tokens, width]."""
+    scale, shift = rows[..., 0, :], rows[..., 1, :]
     return (normalise(x) * (1.0 + scale.float()) + shift.float()).to(x.dtype)
 
 
@@ -65,9 +65,11 @@ class ActionExpert(nn.Module):
     ) -> Tensor:
         """Action tokens [B, draws, H, width] → the same shape, after the final norm.
 
-        `rows` [B, draws, 2·depth+1, 3, width]; `positions` [B or 1, H] follow the prefix's; `prefix` holds keys and
-        values [B, 1, P, d]; `allowed` is bool [B, 1, P] or None. Draws are independent noised copies of the same chunk:
-        they share the prefix and do not see each other, which makes several flow times per image cheap in training.
+        `rows` [B, draws, 2·depth+1, 3, width], or [B, draws, H, 2·depth+1, 3, width] where tokens differ in flow time
+        (a chunk that begins with clean actions, SPECS 3); `positions` [B or 1, H] follow the prefix's; `prefix` holds
+        keys and values [B, 1, P, d]; `allowed` is bool [B, 1, P] or None. Draws are independent noised copies of the
+        same chunk: they share the prefix and do not see each other, which makes several flow times per image cheap in
+        training.
         """
         table = rotary_table(positions.repeat(1, x.shape[1]), self.config.head_dim)
         return self.run(x, rows, table, prefix, allowed)
@@ -77,17 +79,22 @@ class ActionExpert(nn.Module):
     ) -> Tensor:
         """`forward` with the rotary table looked up already, for all draws."""
         draws, horizon = x.shape[1:3]
+        rows = rows if rows.ndim == 6 else rows[:, :, None]
         visible = self._visible(draws, horizon, prefix[0].keys.shape[2], allowed, x.device)
         for index, layer in enumerate(self.layers):
-            attention, rows_attention, rows_mlp = layer.self_attn, rows[:, :, 2 * index], rows[:, :, 2 * index + 1]
+            attention, rows_attention, rows_mlp = (
+                layer.self_attn,
+                rows[..., 2 * index, :, :],
+                rows[..., 2 * index + 1, :, :],
+            )
             normed = modulate(x, rows_attention).flatten(1, 2)
             own = attention.key_value(normed, table)
             keys = torch.cat((prefix[index].keys, own.keys), dim=2)
             values = torch.cat((prefix[index].values, own.values), dim=2)
             mixed = attention.o_proj(attend(attention.query(normed, table), keys, values, visible))
-            x = x + mixed.unflatten(1, (draws, horizon)) * rows_attention[..., 2:3, :]
-            x = x + layer.mlp(modulate(x, rows_mlp)) * rows_mlp[..., 2:3, :]
-        return modulate(x, rows[:, :, -1])
+            x = x + mixed.unflatten(1, (draws, horizon)) * rows_attention[..., 2, :]
+            x = x + layer.mlp(modulate(x, rows_mlp)) * rows_mlp[..., 2, :]
+        return modulate(x, rows[..., -1, :, :])
 
     @staticmethod
     def _visible(

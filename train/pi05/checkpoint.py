@@ -40,7 +40,12 @@ def load_weights(model: Pi05, path: Path) -> None:
         raise MemrtError(
             f"checkpoint {path.parent}", expected=path.name, found="no such file", fix="train or download the weights"
         )
-    found, wanted = rename(load_file(path)), model.state_dict()
+    load_tensors(model, rename(load_file(path)), path)
+
+
+def load_tensors(model: Pi05, found: Mapping[str, Tensor], path: Path) -> None:
+    """Load tensors of `path` into `model`. Raises MemrtError unless every tensor fits."""
+    wanted = model.state_dict()
     missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     shapes = [name for name in wanted.keys() & found.keys() if wanted[name].shape != found[name].shape]
     if missing or unknown or shapes:

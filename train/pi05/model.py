@@ -126,7 +126,10 @@ class Pi05(nn.Module):
         return self.expert.modulation(condition)
 
     def velocity(self, x: Tensor, rows: Tensor, prefix: Prefix) -> Tensor:
-        """Noised chunks [B, draws, H, action_dim] and their modulation rows → velocities of the same shape."""
+        """Noised chunks [B, draws, H, action_dim] and their modulation rows → velocities of the same shape.
+
+        The rows are those of times [B, draws], or of times [B, draws, H], one per action.
+        """
         horizon = torch.arange(x.shape[2], device=x.device)
         positions = prefix.length[:, None] + horizon
         hidden = self.expert(self.action_in_proj(x), rows, positions, prefix.cache, prefix.allowed)
