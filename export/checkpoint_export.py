@@ -24,6 +24,7 @@ from memrt.export.device_build import build_for_device
 from memrt.export.gates import golden_file, write_golden
 from memrt.export.halves import Halves, open_halves
 from memrt.export.memory_verdict import EngineSize, MemoryVerdict, judge, require_fit
+from memrt.export.pipeline import exportable
 from memrt.export.plan import Plan, Scheme, plan_bytes
 from memrt.export.report import EngineReport, ExportRecord, SchemeTotal, write_report
 from memrt.export.reproducible import graph_bytes
@@ -90,7 +91,8 @@ class _Export:
 
     def __post_init__(self) -> None:
         request = self.request
-        self.policy, self.target = load_policy(request.policy or REAL_SIZE), load_target(request.target)
+        self.policy = exportable(load_policy(request.policy or REAL_SIZE))
+        self.target = load_target(request.target)
         self.halves = open_halves(request, self.policy)
         if request.policy is None and self.halves.low_level is not None:
             size = self.halves.low_level.config.vision.image_size

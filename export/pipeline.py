@@ -53,7 +53,7 @@ def export_policy(
     fails.
     """
     export = _Export(
-        policy=load_policy(policy),
+        policy=exportable(load_policy(policy)),
         precision=precision,
         target=load_target(target),
         weights_root=Path(weights_root) if weights_root is not None else reference_weights(),
@@ -63,6 +63,19 @@ def export_policy(
         threads=threads,
     )
     return export.run(Path(out).expanduser())
+
+
+def exportable(policy: PolicyConfig) -> PolicyConfig:
+    """The policy itself. Raises MemrtError for one that runs on another policy's bundle."""
+    remote = policy.high_level.remote
+    if remote is not None and not remote.holds:
+        raise MemrtError(
+            f"policy `{policy.name}`, whose VLM is served elsewhere",
+            expected="a policy with weights of its own, or `on_board: hold`",
+            found=f"`on_board: {remote.on_board}`, whose bundle it runs on",
+            fix=f"export `{remote.on_board}`",
+        )
+    return policy
 
 
 def reference_weights() -> Path:

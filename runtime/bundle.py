@@ -78,7 +78,7 @@ def require_halves(bundle: Bundle, *halves: str) -> None:
     An export of one checkpoint alone holds one half. It can be built, proven and measured, but drives no robot.
     """
     if not halves:
-        halves = ("hl", "ll") if bundle.policy.high_level.source == "vlm" else ("ll",)
+        halves = ("hl", "ll") if bundle.policy.high_level.vlm_on_board else ("ll",)
     present = {name.partition("/")[0] for name in bundle.manifest.engines}
     if set(halves) - present:
         raise MemrtError(

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from memrt.runtime.actions_config import ActionsConfig, StateConfig, check_delta_mask
+from memrt.runtime.errors import MemrtError
+from memrt.runtime.high_level_config import HighLevelConfig
 from memrt.runtime.keyframes_config import KeyframesConfig
 from memrt.runtime.packaged import packaged_file, packaged_names
 from memrt.runtime.strict_config import Count, FieldError, Positive, check_placeholders, convert, read_yaml
@@ -118,54 +120,6 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             )
 
 
-class HighLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The policy that picks the subgoal: a VLM, or the simulator's own oracle, which has no weights.
-
-    `none`: there is none, and the goal itself is the subgoal. `camera` is then only that of the video.
-    """
-
-    source: Literal["vlm", "oracle", "none"] = "vlm"
-    weights: str = ""
-    adapter: str | None = None
-    camera: str = "front"
-    # Pixels: a square's side, or [height, width]. The report feeds 256x256; of stacked views it is the stack's size,
-    # [360, 320] for MemER's two views of 320x180.
-    image_size: int | tuple[int, int] = 256  # bounded below: a union with a bounded integer crashes msgspec 0.21
-    # Tokens of the longest prompt, images included, and of its answer: rows of the K/V cache. An action-memory prompt
-    # takes less than 300, one image of 64 included; eight keyframes and eight recent frames of that size 1024 alone.
-    context_tokens: Count = 768
-    every_steps: Count = 16  # control steps between two calls in lock-step
-    max_new_tokens: Count = 128  # 384 for spatial memory (SPECS 1.1)
-    time_to_live_s: Positive = 3.0  # a subgoal older than this makes the robot hold
-
-    def __post_init__(self) -> None:
-        if self.source == "vlm" and not self.weights:
-            raise FieldError(
-                "weights", expected="the folder of the VLM's weights", found="nothing", fix="add `high_level.weights`"
-            )
-        if self.source != "vlm" and (self.weights or self.adapter):
-            raise FieldError(
-                "weights",
-                expected=f"none with `source: {self.source}`",
-                found=repr(self.weights or self.adapter),
-                fix="remove `weights` and `adapter`, or set `source: vlm`",
-            )
-        if min(self.frame_size) < 1:
-            raise FieldError("image_size", expected="sizes >= 1", found=self.image_size, fix="256, or [360, 320]")
-        if self.context_tokens <= self.max_new_tokens:
-            raise FieldError(
-                "context_tokens",
-                expected=f"more than the answer's {self.max_new_tokens} (`max_new_tokens`)",
-                found=self.context_tokens,
-                fix="768 holds one image of 256x256, its question and a short answer",
-            )
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """(height, width) of the frames that the VLM is shown, in pixels."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
-
-
 class ChunkingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a chunk continues the one that is being executed: real-time chunking, SPECS 3.
 
@@ -232,7 +186,10 @@ class LowLevelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One policy YAML: `name`, and the three parts."""
+    """One policy YAML: `name`, and the three parts.
+
+    In a file, `based_on: <policy>` stands for the parts that the file does not give.
+    """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
     memory: MemoryConfig
@@ -240,16 +197,23 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     low_level: LowLevelConfig
 
     def __post_init__(self) -> None:
-        if (self.memory.kind == "none") == (self.high_level.source == "vlm"):
+        if (self.memory.kind == "none") == self.high_level.asks_vlm:
             raise FieldError(
                 "memory.kind",
-                expected="`none` exactly when `high_level.source` is not `vlm`",
+                expected="`none` exactly when `high_level.source` is not `vlm` or `remote`",
                 found=f"`{self.memory.kind}` with `{self.high_level.source}`",
                 fix="only a VLM keeps a memory; it needs memoryless, history, language or keyframes",
             )
         keyframes = self.memory.keyframes
         if keyframes is None:
             return
+        if self.high_level.remote is not None and keyframes.keep != "jpeg":
+            raise FieldError(
+                "memory.keyframes.keep",
+                expected="`jpeg` with `high_level.source: remote`",
+                found=f"`{keyframes.keep}`",
+                fix="a server is sent pictures, so they must be kept",
+            )
         if self.high_level.camera not in keyframes.views:
             raise FieldError(
                 "high_level.camera",
@@ -277,7 +241,11 @@ def load_policy(path_or_name: str | Path) -> PolicyConfig:
     Raises MemrtError for an unknown name (listing the known ones), an unreadable file, an unknown key, a wrong value.
     """
     path = _resolve(path_or_name)
-    policy: PolicyConfig = convert(read_yaml(path), PolicyConfig, str(path))
+    values = read_yaml(path)
+    base = values.pop("based_on", None)
+    if base is not None:
+        values = _parts_of(str(base), str(path)) | values
+    policy: PolicyConfig = convert(values, PolicyConfig, str(path))
     return policy
 
 
@@ -301,6 +269,20 @@ def policy_from_dict(values: Mapping[str, Any], source: str = "manifest") -> Pol
 def resolve_weights(name: str, root: Path) -> Path:
     """The folder of `weights` or `adapter`: below `root` for a bare name, the path itself otherwise."""
     return Path(name).expanduser() if "/" in name or name.startswith("~") else root / name
+
+
+def _parts_of(base: str, source: str) -> dict[str, Any]:
+    """What the file of the policy `base` gives, but for its name."""
+    parts = read_yaml(_resolve(base))
+    if "based_on" in parts:
+        raise MemrtError(
+            f"key `based_on` in {source}",
+            expected="a policy that gives all its parts itself",
+            found=f"`{base}`, which is based on `{parts['based_on']}`",
+            fix=f"write `based_on: {parts['based_on']}`",
+        )
+    parts.pop("name", None)
+    return parts
 
 
 def _resolve(path_or_name: str | Path) -> Path:

@@ -14,6 +14,8 @@ from memrt.runtime.loop.realtime import LoopStatus
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.types import RobotMode
 
+_REMOTE = "remote: "  # begins the names of what kept a served VLM from answering
+_ANSWERS = ("answered by remote", "answered on board")
 STAGES_SHOWN = ("high level", "low level", "observation to chunk")
 KEYS = "space stops · r resumes · h goes home · g new goal · y success · n failure · q quits"
 ENTRY_KEYS = "enter takes the goal · escape keeps the old one · then r resumes"
@@ -43,6 +45,8 @@ def render_status(status: LoopStatus, robot: Mapping[str, Any], keys: bool, entr
     if status.hold_reason:
         mode.append(f"  {status.hold_reason}", style="yellow")
     lines.add_row("robot", mode)
+    if status.record.answered_by:
+        lines.add_row("answered", answered_text(status.record))
     title = f"memrt · {status.elapsed_s:5.1f} s"
     parts: list[RenderableType] = [lines, _rates(status.record, robot)]
     if keys:
@@ -60,6 +64,25 @@ def memory_texts(memory: Any) -> list[tuple[str, str]]:
     if history:
         texts.append(("history", "; ".join(history[-3:])))
     return [(name, text) for name, text in texts if text]
+
+
+def answered_text(record: RunRecord) -> Text:
+    """Who answered the newest call, why it was not the remote VLM, and how often who did."""
+    by = {"remote": "by the remote"}.get(record.answered_by, record.answered_by)
+    text = Text(by, style="green" if record.answered_by == "remote" else "yellow")
+    if record.missed:
+        text.append(f"  {record.missed}", style="yellow")
+    return text.append(f"  ({answers_text(record)})", style="dim")
+
+
+def answers_text(record: RunRecord) -> str:
+    """How often who answered the high level's calls, and what kept the remote VLM from it."""
+    answers = record.answers
+    parts = [f"{answers['remote']} times by the remote", f"{answers['on board']} times on board"]
+    if answers["nobody"]:
+        parts.append(f"{answers['nobody']} times by nobody")
+    misses = [f"{name[len(_REMOTE) :]} {n}" for name, n in sorted(record.counts.items()) if name.startswith(_REMOTE)]
+    return ", ".join(parts) + (f"; {', '.join(misses)}" if misses else "")
 
 
 def latency_table(record: RunRecord) -> Table:
@@ -89,7 +112,8 @@ def _rates(record: RunRecord, robot: Mapping[str, Any]) -> Table:
     if isinstance(late, int | float):
         worst = robot.get("control lateness max [ms]", late)
         table.add_row(Text("control lateness", style="dim"), "", f"p99 {late:.2f} ms", f"max {worst:.2f} ms")
-    troubles = {name: count for name, count in record.counts.items() if count and name not in ("chunks", "subgoals")}
+    told = ("chunks", "subgoals", *_ANSWERS)  # elsewhere
+    troubles = {n: count for n, count in record.counts.items() if count and n not in told and not n.startswith(_REMOTE)}
     if troubles:
         table.add_row(Text("counted", style="dim"), ", ".join(f"{name} {n}" for name, n in sorted(troubles.items())))
     return table

@@ -115,7 +115,7 @@ class _Policies:
         self.bundle = load_bundle(bundle_path)
         require_halves(self.bundle)
         engines = ReadyEngines.of(self.bundle)
-        has_vlm = self.bundle.policy.high_level.source == "vlm"
+        has_vlm = self.bundle.policy.high_level.asks_vlm
         self.low_level = LowLevelPolicy(self.bundle, threads, engines=engines)
         self.high_level = HighLevelPolicy(self.bundle, threads, engines=engines) if has_vlm else None
 

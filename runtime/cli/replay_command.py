@@ -39,6 +39,8 @@ def replay_recording(
 ) -> None:
     """Compute every decision of a recorded run again, and report the first that differs.
 
+    What a VLM that is served elsewhere answered is taken from the recording; nobody is asked again.
+
     Exit status: 0 when every decision that was computed again is equal, bit for bit; 1 when one differs; 2 when the
     recording or the bundle was refused.
 
@@ -65,7 +67,7 @@ def replay_recording(
 
 def _replay(recording: Recording, folder: Path | None, cache: Path | None, until: int | None) -> tuple[Bundle, Verdict]:
     from memrt.runtime.bundle import load_bundle, require_halves
-    from memrt.runtime.cli.run_policies import open_policies
+    from memrt.runtime.cli.run_policies import open_policies, open_recorded
     from memrt.runtime.device_cache import bundle_hash
     from memrt.runtime.recording.replay import replay
 
@@ -80,8 +82,12 @@ def _replay(recording: Recording, folder: Path | None, cache: Path | None, until
             fix="name the recorded bundle, or another on purpose, with --bundle",
         )
     with ExitStack() as stack:
-        high_level, low_level = open_policies(bundle, ThreadBudget.parse(str(run["threads"])), stack, cache=cache)
-        verdict = replay(recording, high_level, low_level, until=until)
+        threads = ThreadBudget.parse(str(run["threads"]))
+        if "remote" in run:
+            high_level, low_level, served = open_recorded(bundle, threads, stack, cache=cache)
+        else:
+            (high_level, low_level), served = open_policies(bundle, threads, stack, cache=cache), None
+        verdict = replay(recording, high_level, low_level, served=served, until=until)
     if not verdict.decisions:
         raise MemrtError(
             f"recording {recording.path}",

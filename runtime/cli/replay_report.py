@@ -35,6 +35,7 @@ def report_verdict(recording: Recording, bundle: Bundle, verdict: Verdict, as_js
             "cut_off": verdict.cut_off,
             "equal": verdict.equal,
             "stages": {stage: {**asdict(counts), "equal": counts.equal} for stage, counts in verdict.stages.items()},
+            "taken_over": verdict.taken_over,
             "largest_action_difference": verdict.largest_action_difference,
             "first_difference": asdict(verdict.first) if verdict.first else None,
         }
@@ -52,6 +53,8 @@ def report_verdict(recording: Recording, bundle: Bundle, verdict: Verdict, as_js
         skipped = ", ".join(f"{count} ({reason})" for reason, count in counts.skipped.items())
         table.add_row(stage, str(counts.rerun), str(counts.equal), str(counts.different), skipped or "none")
     console.print(table)
+    if verdict.taken_over:
+        console.print(f"{verdict.taken_over} of the high level's answers were the remote VLM's, and taken over")
     if verdict.first is None:
         console.print("every decision that was computed again is equal, bit for bit", style="green")
     else:

@@ -104,7 +104,7 @@ def check_halves(bundle: Bundle, robot: RobotConfig) -> None:
     """The bundle holds what runs here; a robot with a policy server needs no low level in it."""
     if robot.policy_server is None:
         require_halves(bundle)
-    elif bundle.policy.high_level.source == "vlm":
+    elif bundle.policy.high_level.vlm_on_board:
         require_halves(bundle, "hl")
 
 

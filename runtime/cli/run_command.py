@@ -44,6 +44,13 @@ def run_policy(
     precision: Annotated[Precision, typer.Option(help="Which reference bundle, when --bundle is not given.")] = (
         Precision.INT8
     ),
+    remote: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask the policy's VLM at this OpenAI-compatible endpoint, e.g. http://box:8000/v1; the bundle's own "
+            "answers when it is late."
+        ),
+    ] = None,
     goal: Annotated[str | None, typer.Option(help="What to do.", show_default="the task's own goal")] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the scene and of the policy's noise; the default was never trained on.")
@@ -90,6 +97,8 @@ def run_policy(
 
         memrt run --robot sim --record run.mcap && memrt replay run.mcap
 
+        memrt run --robot sim --policy am_grounded --remote http://bigger-machine:8000/v1
+
         memrt run --robot sim --lockstep --json > run.json
 
         memrt run --robot sim --dry-run --bundle my_bundle
@@ -105,6 +114,7 @@ def run_policy(
         bundle=bundle,
         cache=cache,
         precision=precision.value,
+        remote=remote,
         goal=goal,
         seed=seed,
         lockstep=lockstep,

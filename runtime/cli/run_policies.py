@@ -10,6 +10,7 @@ from memrt.runtime.background import in_background
 from memrt.runtime.bench.hardware import usable_cores
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.cli.extras import needs_extra
+from memrt.runtime.cli.run_display import note
 from memrt.runtime.loop.protocols import HighLevel, LowLevel
 from memrt.runtime.profile.fixed_subgoal import FixedSubgoal
 from memrt.runtime.ready_engines import ReadyEngines
@@ -18,6 +19,7 @@ from memrt.runtime.thread_budget import ThreadBudget
 if TYPE_CHECKING:
     from memrt.robot_io.config import PolicyServerConfig
     from memrt.robot_io.serve.remote_low_level import RemoteLowLevel
+    from memrt.runtime.recording.recorded_vlm import RecordedVlm
     from memrt.sim.scripted import ScriptedPolicy
 
 
@@ -60,9 +62,11 @@ def open_policies(
 
     engines = ReadyEngines.of(bundle, cache=cache)
     high_level = None
-    if bundle.policy.high_level.source == "vlm":
+    if bundle.policy.high_level.asks_vlm:
         high_level = in_background(lambda: HighLevelPolicy(bundle, threads.high_level, engines=engines))
         stack.callback(high_level.close)
+        if high_level.remote_down:
+            note(f"{high_level.remote_down}: the high level is answered on board until it comes back")
     low_level: LowLevelPolicy | RemoteLowLevel
     if policy_server:
         low_level = _connect(policy_server, bundle)
@@ -70,6 +74,29 @@ def open_policies(
         low_level = LowLevelPolicy(bundle, threads.low_level, engines=engines)
     stack.callback(low_level.close)
     return high_level, low_level
+
+
+def open_recorded(
+    bundle: Bundle, threads: ThreadBudget, stack: ExitStack, *, cache: Path | None
+) -> tuple[HighLevel | None, LowLevel, RecordedVlm]:
+    """Both policies of a run whose VLM was served elsewhere, as `open_policies` opens them, to replay it.
+
+    The third is the high level's VLM, which has to be told what was answered.
+    """
+    with needs_extra("cpu"):
+        from memrt.runtime.policy.high_level import HighLevelPolicy
+        from memrt.runtime.policy.low_level import LowLevelPolicy
+        from memrt.runtime.policy.vlm_session import VlmSession
+        from memrt.runtime.recording.recorded_vlm import RecordedVlm
+
+    engines, session = ReadyEngines.of(bundle, cache=cache), None
+    if bundle.policy.high_level.vlm_on_board:
+        session = in_background(lambda: VlmSession.open(bundle, threads.high_level, engines=engines))
+    recorded = RecordedVlm(session)
+    stack.callback(recorded.close)
+    low_level = LowLevelPolicy(bundle, threads.low_level, engines=engines)
+    stack.callback(low_level.close)
+    return HighLevelPolicy.of(bundle.policy, recorded), low_level, recorded
 
 
 def _connect(policy_server: PolicyServerConfig, bundle: Bundle) -> RemoteLowLevel:

@@ -16,7 +16,7 @@ from rich.text import Text
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.cli.run_recording import recording_line
 from memrt.runtime.device_engines import this_device
-from memrt.runtime.live_status import latency_table
+from memrt.runtime.live_status import answers_text, latency_table
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.policy.chunking import feasible
@@ -102,11 +102,21 @@ def report_run(
     line.append(f"  ({record.duration_ns / 1e9:.1f} s, {record.counts['chunks']} chunks)", style="dim not bold")
     console.print(line)
     console.print(latency_table(record))
+    if record.answers:
+        console.print(f"high level answered {answers_text(record)}", highlight=False, markup=False)
     if record.mode == "realtime":
         console.print(_control_line(record), highlight=False, markup=False)
     console.print(_readiness_line(about), highlight=False, markup=False)
     if recording is not None:
         console.print(recording_line(recording), highlight=False, markup=False)
+
+
+def _remote(bundle: Bundle) -> dict[str, Any]:
+    remote = bundle.policy.high_level.remote
+    if remote is None:
+        return {}
+    names = ("endpoint", "model", "on_board", "deadline_s")
+    return {"remote": {name: getattr(remote, name) for name in names}}
 
 
 def _readiness_line(about: Mapping[str, Any]) -> str:
@@ -138,6 +148,7 @@ def about_run(bundle: Bundle, robot: str, readiness: Readiness) -> dict[str, Any
         "policy": bundle.policy.name,
         "precision": bundle.manifest.precision,
         "bundle": str(bundle.path),
+        **_remote(bundle),
         "versions": {**{name: version(name) for name in ("memrt", "numpy")}, device.backend: device.version},
         "hardware": {
             "machine": platform.machine(),

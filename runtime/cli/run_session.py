@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memrt.runtime.bundle import Bundle, load_bundle
-from memrt.runtime.cli.default_bundle import find_bundle
+from memrt.runtime.bundle import Bundle
 from memrt.runtime.cli.keys import Keys
 from memrt.runtime.cli.operator_keys import OperatorKeys
+from memrt.runtime.cli.remote_policy import find_remote_bundle
 from memrt.runtime.cli.robot_start import start_robot
 from memrt.runtime.cli.run_checks import check_halves, check_lockstep, check_policy, check_proof, check_robot
 from memrt.runtime.cli.run_display import Display, note
@@ -55,6 +55,7 @@ class RunOptions:
     bundle: Path | None
     cache: Path | None
     precision: str
+    remote: str | None
     goal: str | None
     seed: int
     lockstep: bool
@@ -75,7 +76,7 @@ def run(options: RunOptions) -> int:
     robot_config = check_robot(options.robot, options.task, options.seed, options.speed, options.host)
     scripted = find_scripted(options.policy) if options.bundle is None else None
     if scripted is None:
-        bundle = load_bundle(find_bundle(options.bundle, options.policy, options.precision))
+        bundle = find_remote_bundle(options.bundle, options.policy, options.precision, options.remote)
         check_halves(bundle, robot_config)
     else:
         bundle = scripted.bundle
@@ -253,6 +254,8 @@ class _Session:
             "task": options.task,
             "threads": str(options.threads),
         }
+        if (remote := self._bundle.policy.high_level.remote) is not None:
+            run["remote"] = remote.endpoint
         self._recording = RunRecording(options.record, options.record_frames, self._bundle, self._settings, run)
         return self._stack.enter_context(self._recording.recorder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from memrt.runtime.clock import Clock
@@ -11,11 +11,12 @@ from memrt.runtime.loop.observer import HighLevelCall, LoopObserver
 from memrt.runtime.loop.protocols import HighLevel, HighLevelReply, ReadsAhead
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.stages import trace_call
-from memrt.runtime.policy.cancellation import Cancelled
+from memrt.runtime.policy.cancellation import Cancelled, Unanswered
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import Observation
 
 TRACK = "high level"
+NOBODY = "nobody"  # as the one who answered
 
 
 class HighLevelCalls:
@@ -45,28 +46,39 @@ class HighLevelCalls:
         cancelled: Callable[[], bool] | None = None,
         **arguments: object,
     ) -> HighLevelReply | None:
-        """The reply, or None when the call was cancelled. `t_ns` is the call's time on the robot's clock.
+        """The reply, or None when the call was cancelled or nobody answered. `t_ns` is its time on the robot's clock.
 
-        `arguments` go into the trace. Raises whatever the high level raises.
+        `arguments` go into the trace. Raises whatever else the high level raises.
         """
         start_ns = self._clock.now_ns()
         observation = self._observer.watched(observation)
         counted = _Counted(cancelled)
         reply: HighLevelReply | None = None
-        with suppress(Cancelled):
+        ended, missed = "call", ""
+        try:
             reply = self._high_level.call(goal, observation, state, cancelled=counted)
+            counts, missed = dict(getattr(reply, "counts", {})), getattr(reply, "missed", "")
+        except Cancelled:
+            ended, counts = "cancelled call", {"cancelled calls": 1}
+        except Unanswered as nobody:
+            ended, counts, missed = "unanswered call", {"unanswered calls": 1, **nobody.counts}, str(nobody.found)
         end_ns = self._clock.now_ns()
-        counts = {"cancelled calls": 1} if reply is None else dict(getattr(reply, "counts", {}))
+        answered_by = getattr(reply, "answered_by", "")
         with self._lock:
             if reply is not None:
                 self._record.latency(TRACK, end_ns - start_ns)
                 self._record.stages(TRACK, reply)
                 self._record.counts["held replies"] += reply.held
+            if answered_by:
+                self._record.latency(f"{TRACK}, {answered_by}", end_ns - start_ns)
+            if answered_by or missed:
+                self._record.answered_by = answered_by or NOBODY
+                self._record.missed = missed
             self._record.counts.update(counts)
         if self._trace is not None:
-            arguments |= counts
+            arguments |= counts | ({"missed": missed} if missed else {})
             if reply is None:
-                self._trace.span("cancelled call", TRACK, start_ns, end_ns, **arguments)
+                self._trace.span(ended, TRACK, start_ns, end_ns, **arguments)
             else:
                 arguments |= {"subgoal": reply.subgoal, "held": reply.held}
                 trace_call(self._trace, TRACK, start_ns, end_ns, reply, **arguments)
@@ -78,7 +90,8 @@ class HighLevelCalls:
                 before=state,
                 reply=reply,
                 questions=counted.questions,
-                cancelled=reply is None,
+                cancelled=ended == "cancelled call",
+                missed=missed,
                 t_ns=t_ns,
                 duration_ns=end_ns - start_ns,
             )

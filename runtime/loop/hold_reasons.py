@@ -37,9 +37,10 @@ def reason_to_hold(
 def _silent_policy(now_ns: int, settings: LoopSettings, shared: Shared, subgoals_expire: bool) -> str:
     with shared.lock:
         expired = subgoals_expire and shared.board.expired(now_ns, settings.subgoal_time_to_live_ns)
+        why = f": {shared.record.missed}" if shared.record.missed else ""
         asked_ns = shared.low_level_since_ns
     if expired:
-        return f"the high level has not answered for {settings.subgoal_time_to_live_ns / NS_PER_S:g} s"
+        return f"the high level has not answered for {settings.subgoal_time_to_live_ns / NS_PER_S:g} s{why}"
     if asked_ns is not None and now_ns - asked_ns > settings.low_level_hung_ns:
         return f"the low level has not answered for {settings.low_level_hung_ns / NS_PER_S:g} s"
     return ""

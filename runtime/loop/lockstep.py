@@ -54,7 +54,8 @@ def run_lockstep(
     """Arm the robot and run until its outcome is decided, a fault ends the run, or `settings.cap_steps` have passed.
 
     Without a high level the goal itself is the subgoal. The clock only measures how long the policies take; nothing
-    depends on it. Raises whatever a policy raises: in lock-step an error is an error, not a fault to survive.
+    depends on it. Raises whatever a policy raises: in lock-step an error is an error, not a fault to survive. Only a
+    high level that is served elsewhere may fail to answer: the last subgoal goes on, for its time to live.
     """
     run = _LockstepRun(robot, high_level, low_level, RunRecord("lockstep", goal, settings.seed), settings)
     run.clock, run.trace, run.observer = clock or MonotonicClock(), trace, observer or NoObserver()
@@ -123,6 +124,8 @@ class _LockstepRun:
             self.observation = replace(self._robot.observe(), history=self._past)
             self._t_ns = self.observation.t_ns
             self.observer.state(RobotMode.RUNNING, self.observation, self.now_ns)
+            if step == 0:
+                self._board.start(self._t_ns)
         self._keep_frames()
         if high_due:
             self._call_high_level()
@@ -130,7 +133,7 @@ class _LockstepRun:
             if self._past is not None:
                 wait_ns = self._past.next_call_ns(self.state, self._t_ns) - self._t_ns
                 self._next_high = step + wait_ns // settings.dt_ns
-        if low_due or self._outdated:
+        if record.status == "running" and (low_due or self._outdated):
             self._call_low_level()
         if record.status != "running":
             self._robot.stop()
@@ -159,11 +162,19 @@ class _LockstepRun:
         text = record.goal
         if self.asking is not None:
             reply = self.asking.ask(record.goal, observation, self.state, t_ns=observation.t_ns, step=record.steps)
-            assert reply is not None, "in lock-step nobody cancels a call"
+            if reply is None:  # nobody cancels a call in lock-step: nobody answered
+                self._go_unanswered()
+                return
             self.state, text = reply.state, reply.subgoal
         if self._board.answer(text, observation.t_ns, observation.t_ns) and self.subgoal is not None:
             record.new_subgoal(self.subgoal, record.duration_ns / NS_PER_S)
             self.observer.event("subgoal", "high level", self.now_ns, text=text, revision=self.subgoal.revision)
+
+    def _go_unanswered(self) -> None:
+        record, time_to_live_ns = self.record, self._settings.subgoal_time_to_live_ns
+        if self._board.expired(self._t_ns, time_to_live_ns):
+            record.status = "held"
+            record.reason = f"the high level has not answered for {time_to_live_ns / NS_PER_S:g} s: {record.missed}"
 
     def _call_low_level(self) -> None:
         observation, record, settings = self._observed(), self.record, self._settings

@@ -24,7 +24,8 @@ class HighLevelCall:
 
     `index` counts the calls of a run from 0. `reply` is None for a call that was cancelled, the `questions`-th time
     that it asked whether it was, and where the high level only read ahead for call `index`, which will be asked with an
-    observation of `ahead_of_ns`: neither leaves a trace but frame features and K/V rows.
+    observation of `ahead_of_ns`: neither leaves a trace but frame features and K/V rows. `missed` says why a VLM that
+    is served elsewhere did not answer; with a reply somebody on board did, without one nobody.
     """
 
     index: int
@@ -34,6 +35,7 @@ class HighLevelCall:
     reply: HighLevelReply | None
     questions: int = 0
     cancelled: bool = False
+    missed: str = ""
     ahead_of_ns: int | None = None
     t_ns: int
     duration_ns: int

@@ -76,7 +76,8 @@ class HighLevel(Protocol):
     ) -> HighLevelReply:
         """One question. `cancelled` is asked while the answer is written; when true, the call raises Cancelled.
 
-        A cancelled call has changed nothing that `state` leads to.
+        One that is not in this process raises Unanswered when no answer came in time. A call that was cancelled or not
+        answered has changed nothing that `state` leads to.
         """
         ...
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from memrt.runtime.loop.scheduler import pace
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.loop.shared import Shared
 from memrt.runtime.loop.worker import Worker
+from memrt.runtime.policy.cancellation import Unanswered
 from memrt.runtime.trace import Trace
 from memrt.runtime.types import Observation, RobotMode, Subgoal
 
@@ -56,14 +58,16 @@ def warm_up(
     settings: LoopSettings,
     calls: int = WARM_UP_CALLS,
 ) -> None:
-    """Call both policies for nothing, so that no first call is slow in the run. Raises what a policy raises.
+    """Call both policies for nothing, so that no first call is slow in the run. Raises what a policy raises, but for a
+    high level served elsewhere that does not answer: it may by the time it is needed.
 
     None of these calls enters the delay estimate. The later ones continue the chunk before, as those of the run will.
     """
     subgoal, followed = Subgoal(goal, 0, observation.t_ns), Followed(settings)
     for call in range(calls):
         if high_level is not None:
-            high_level.call(goal, observation, high_level.initial())
+            with suppress(Unanswered):
+                high_level.call(goal, observation, high_level.initial())
         playing = None if settings.chunking == "none" else followed.playing(observation.t_ns, delay_steps=1)
         reply = low_level.act(observation, subgoal, goal, low_level.noise(settings.seed, call), playing=playing)
         followed.take(pace(reply.chunk, observation.t_ns, settings))

@@ -84,6 +84,8 @@ class RunRecord:
     was restarted: rates, latencies, amounts, counts and starvation are of the time since.
     `outcome_by` is who ended the run with its `status`: the robot, which knows its task (the simulator does), the
     operator, or the run itself (time over, a hold, a fault).
+    `answered_by` is who answered the high level's newest call, "" where only one could, and `missed` why it was not the
+    remote one. How often who did is in `counts`, how fast in `latencies`.
     `actions_sha256` covers every chunk sent, times included relative to the first: two lock-step runs of one seed on
     one CPU must agree in it.
     """
@@ -103,6 +105,8 @@ class RunRecord:
     unmeasured_ns: int = 0
     subgoals: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=SUBGOALS_KEPT))
     robot: Mapping[str, Any] = field(default_factory=dict)
+    answered_by: str = ""
+    missed: str = ""
     _actions: Any = field(default_factory=hashlib.sha256, repr=False)
     _first_t0_ns: int | None = field(default=None, repr=False)
 
@@ -161,6 +165,13 @@ class RunRecord:
         return series.distribution.count / (measured_ns / NS_PER_S) if series and measured_ns else 0.0
 
     @property
+    def answers(self) -> dict[str, int]:
+        """How often who answered the high level's calls; empty where only one could."""
+        names = {"remote": "answered by remote", "on board": "answered on board", "nobody": "unanswered calls"}
+        found = {who: self.counts[name] for who, name in names.items()}
+        return found if any(found.values()) else {}
+
+    @property
     def actions_sha256(self) -> str:
         """The digest of all actions sent."""
         digest: str = self._actions.hexdigest()
@@ -183,6 +194,7 @@ class RunRecord:
             "low_level_hz": self.rate_hz("low level"),
             "starved_ms": self.starved_ns / NS_PER_MS,
             "counts": dict(self.counts),
+            **({"high_level_answers": self.answers} if self.answers else {}),
             "latency_ms": {
                 stage: {"count": s.count, "p50": s.p50_ms, "p90": s.p90_ms, "p99": s.p99_ms, "max": s.max_ms}
                 for stage, s in summaries.items()

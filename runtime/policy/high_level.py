@@ -1,4 +1,4 @@
-"""The high-level policy: memory asks, the VLM answers, memory takes the answer in.
+"""The high-level policy: memory asks, the VLM answers, on board or elsewhere, and memory takes the answer in.
 
 Of the episode it holds what was computed already, vision features and K/V rows, and the frames that a keyframe memory's
 votes name. A call that is cancelled changes nothing of the memory or of those frames.
@@ -17,7 +17,9 @@ from memrt.runtime.memory.sampling import Sampling
 from memrt.runtime.policy.cancellation import Cancel
 from memrt.runtime.policy.frame_features import Picture
 from memrt.runtime.policy.keyframe_images import KeyframeImages, current_image
-from memrt.runtime.policy.vlm_session import Generation, VlmSession
+from memrt.runtime.policy.remote.vlm import RemoteVlm
+from memrt.runtime.policy.vlm import AnsweredBy, Reply, Vlm
+from memrt.runtime.policy.vlm_session import VlmSession
 from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Observation
 
@@ -26,8 +28,10 @@ from memrt.runtime.types import Observation
 class HighLevelResult:
     """One call's outcome. `held`: the reply named no subgoal, so `subgoal` is the last one. Times are durations.
 
-    `request` is what the VLM was asked, `reply` its words: with both, a call can be repeated and compared. `counts` are
-    the things that a reader of the run should know of, by name; zeros are left out.
+    `request` is what the VLM was asked, `reply` its words: with both, a call can be repeated and compared. Where it is
+    also served elsewhere, `answered_by` says whose words they are and `missed` why they are not the remote's; what a
+    server does not tell is None. `counts` are the things that a reader of the run should know of, by name; zeros are
+    left out.
     """
 
     state: MemoryState
@@ -35,11 +39,13 @@ class HighLevelResult:
     held: bool
     request: HighLevelRequest
     reply: str
-    prefill_ns: int
-    decode_ns: int
-    vision_ns: int
-    new_tokens: int
-    reused_tokens: int
+    prefill_ns: int | None
+    decode_ns: int | None
+    vision_ns: int | None
+    new_tokens: int | None
+    reused_tokens: int | None
+    answered_by: AnsweredBy = ""
+    missed: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -49,16 +55,22 @@ class HighLevelPolicy:
     def __init__(self, bundle: Bundle, threads: int = 1, *, engines: ReadyEngines | None = None) -> None:
         """Open the bundle's `hl` engines with `threads` computing threads; `engines` as for `VlmSession.open`.
 
-        Raises MemrtError when the bundle has no high level, its engines must be built first, or its files do not belong
-        together.
+        Where the policy's VLM is served elsewhere, they answer in its place. Raises MemrtError when the bundle has no
+        high level, its engines must be built first, or its files do not belong together; and as `RemoteVlm.open` does.
         """
-        self._use(bundle.policy, VlmSession.open(bundle, threads, engines=engines))
+        settings = bundle.policy.high_level
+        session: Vlm | None = None
+        if settings.remote is None or settings.vlm_on_board:
+            session = VlmSession.open(bundle, threads, engines=engines)
+        vlm = session if settings.remote is None else RemoteVlm.open(bundle.policy, settings.remote, session)
+        assert vlm is not None, "a policy without a remote VLM has one on board"
+        self._use(bundle.policy, vlm)
 
     @classmethod
-    def of(cls, policy: PolicyConfig, session: VlmSession) -> HighLevelPolicy:
-        """The same from a session that is open already."""
+    def of(cls, policy: PolicyConfig, vlm: Vlm) -> HighLevelPolicy:
+        """The same from a VLM that is open already."""
         self = cls.__new__(cls)
-        self._use(policy, session)
+        self._use(policy, vlm)
         return self
 
     @classmethod
@@ -66,7 +78,7 @@ class HighLevelPolicy:
         """The same from an `hl` folder that is not in a bundle yet."""
         return cls.of(policy, VlmSession.from_folder(folder, threads))
 
-    def _use(self, policy: PolicyConfig, session: VlmSession) -> None:
+    def _use(self, policy: PolicyConfig, session: Vlm) -> None:
         self._settings, self._on_new_goal = policy.high_level, policy.memory.on_new_goal
         self.memory = build_memory(policy.memory)
         self._session = session
@@ -104,7 +116,8 @@ class HighLevelPolicy:
     ) -> HighLevelResult:
         """The next subgoal and memory, from the goal, what the cameras see or saw lately, and the last memory.
 
-        Raises Cancelled when `cancelled` says so before the answer is complete, MemrtError when a camera is missing.
+        Raises Cancelled when `cancelled` says so before the answer is complete, Unanswered when nobody answers in time,
+        MemrtError when a camera is missing.
         """
         state = begin_call(self.memory, state, goal, self._on_new_goal)
         if self._images is None:
@@ -164,11 +177,16 @@ class HighLevelPolicy:
             "keyframes given up": votes.thinned - before.votes.thinned,
             "recent frames missing": len(self.looks_at_ns(state, observation.t_ns)) - len(recent),
         }
-        return replace(result, counts={name: count for name, count in counts.items() if count})
+        return replace(result, counts={**result.counts, **{name: count for name, count in counts.items() if count}})
 
-    def _ask(self, request: HighLevelRequest, images: Sequence[Picture], cancelled: Cancel | None) -> Generation:
+    def _ask(self, request: HighLevelRequest, images: Sequence[Picture], cancelled: Cancel | None) -> Reply:
         budget = self._settings.max_new_tokens
         return self._session.generate(request.system, request.user, images, budget, cancelled=cancelled)
+
+    @property
+    def remote_down(self) -> str:
+        """Why a VLM that is served elsewhere could not be reached when it was opened, "" when it was."""
+        return self._session.down if isinstance(self._session, RemoteVlm) else ""
 
     @property
     def held_bytes(self) -> dict[str, int]:
@@ -181,7 +199,7 @@ class HighLevelPolicy:
         self._session.close()
 
 
-def _result(request: HighLevelRequest, reply: Generation, update: MemoryUpdate) -> HighLevelResult:
+def _result(request: HighLevelRequest, reply: Reply, update: MemoryUpdate) -> HighLevelResult:
     return HighLevelResult(
         state=update.state,
         subgoal=update.subgoal,
@@ -193,4 +211,7 @@ def _result(request: HighLevelRequest, reply: Generation, update: MemoryUpdate) 
         vision_ns=reply.vision_ns,
         new_tokens=reply.new_tokens,
         reused_tokens=reply.reused_tokens,
+        answered_by=reply.answered_by,
+        missed=reply.missed,
+        counts=reply.counts,
     )

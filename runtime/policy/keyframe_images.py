@@ -18,7 +18,7 @@ from memrt.runtime.memory.sampling import Sampling
 from memrt.runtime.memory.store import JpegFrame, KeyframeStore
 from memrt.runtime.policy.frame_features import FrameFeatures, Picture, ShownImage, content_id
 from memrt.runtime.policy.views import stack_views
-from memrt.runtime.policy.vlm_session import VlmSession
+from memrt.runtime.policy.vlm import Vlm
 from memrt.runtime.types import BorrowedFrame, ImageArray, Observation
 
 KeptFrame: TypeAlias = JpegFrame | FrameFeatures
@@ -35,7 +35,7 @@ class _Recent:
 class KeyframeImages:
     """The frames of one episode. One thread owns it; between `look` and `release` frames of the cameras are pinned."""
 
-    def __init__(self, config: KeyframesConfig, size: tuple[int, int], session: VlmSession) -> None:
+    def __init__(self, config: KeyframesConfig, size: tuple[int, int], session: Vlm) -> None:
         """`size` (height, width) is that of the images shown to the VLM of `session`."""
         self._config, self._size, self._session = config, size, session
         self._sampling = Sampling.of(config)

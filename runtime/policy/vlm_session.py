@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER, TURN_END, render_chat
 from memrt.runtime.policy.frame_features import FrameEncoder, FrameFeatures, Picture
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
 from memrt.runtime.policy.prefix_cache import KEY_COLUMNS, DeviceRows, HostRows, PrefixCache, Rows, grid_key, row_keys
+from memrt.runtime.policy.vlm import AnsweredBy
 from memrt.runtime.policy.vlm_config import VlmConfig, read_vlm_config
 from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Engine
@@ -50,6 +51,9 @@ class Generation:
     vision_ns: int
     prefill_ns: int
     decode_ns: int
+    answered_by: AnsweredBy = ""
+    missed: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class VlmSession:

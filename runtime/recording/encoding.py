@@ -74,6 +74,7 @@ def answer_of(call: HighLevelCall) -> HighLevelAnswer:
             duration_ns=call.duration_ns,
             cancelled=call.cancelled,
             questions=call.questions,
+            missed=call.missed,
         )
     return HighLevelAnswer(
         call=call.index,
@@ -83,6 +84,8 @@ def answer_of(call: HighLevelCall) -> HighLevelAnswer:
         reply=getattr(reply, "reply", ""),
         subgoal=reply.subgoal,
         held=reply.held,
+        answered_by=getattr(reply, "answered_by", ""),
+        missed=call.missed,
         stages=dict(stage_durations(reply)),
         amounts={name: int(value) for name in AMOUNTS if (value := getattr(reply, name, None)) is not None},
     )

@@ -114,7 +114,8 @@ class HighLevelRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class HighLevelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What became of it. `cancelled`: there is no answer, and memory stayed as it was. `questions`: how often it asked
-    whether it was.
+    whether it was. Where the VLM is also served elsewhere: `answered_by` is `remote`, `on board`, or "" for nobody, and
+    `missed` says why it was not the remote one.
 
     `stages` are durations [ns], `amounts` numbers of tokens.
     """
@@ -127,6 +128,8 @@ class HighLevelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     reply: str = ""
     subgoal: str = ""
     held: bool = False
+    answered_by: str = ""
+    missed: str = ""
     stages: dict[str, int] = {}
     amounts: dict[str, int] = {}
 

@@ -3,7 +3,8 @@
 Each policy is given exactly what it was given then: goal, frames, proprioception, memory, the named noise. The high
 level's session starts empty, as it did at the start of the run, and repeats all calls, because reused K/V rows make the
 last bits of a call depend on the calls before it. Memory is carried from call to call; where a call is missing or came
-out differently, the recorded memory is taken up again, so that every decision is judged by itself.
+out differently, the recorded memory is taken up again, so that every decision is judged by itself. What a VLM that is
+served elsewhere said is taken over: the question before it and the memory after it are computed again.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from memrt.runtime.recording.messages import (
     Seen,
 )
 from memrt.runtime.recording.reader import Recording, Summary, is_frame
+from memrt.runtime.recording.recorded_vlm import RecordedVlm
 from memrt.runtime.types import Frame, Observation, PlayingChunk, Subgoal
 
 Stage = Literal["high level", "low level"]
@@ -67,12 +69,16 @@ class StageCounts:
 
 @dataclass(slots=True)
 class Verdict:
-    """What a replay found. `cut_off` says why the recording ends early, "" when it does not."""
+    """What a replay found. `cut_off` says why the recording ends early, "" when it does not.
+
+    `taken_over` are the high level's decisions in which a remote VLM's words were recorded ones.
+    """
 
     stages: dict[Stage, StageCounts] = field(
         default_factory=lambda: {"high level": StageCounts(), "low level": StageCounts()}
     )
     first: Difference | None = None
+    taken_over: int = 0
     cut_off: str = ""
     largest_action_difference: float = 0.0  # joint targets [rad] and gripper opening alike
 
@@ -97,14 +103,20 @@ class Verdict:
 
 
 def replay(
-    recording: Recording, high_level: HighLevel | None, low_level: LowLevel, *, until: int | None = None
+    recording: Recording,
+    high_level: HighLevel | None,
+    low_level: LowLevel,
+    *,
+    served: RecordedVlm | None = None,
+    until: int | None = None,
 ) -> Verdict:
     """Compute the first `until` decisions again, by default all, and compare them with what was recorded.
 
-    Without a high level its calls are skipped and counted: an oracle's answers come from a simulator's state. Raises
-    what a policy raises, and MemrtError for messages of another version.
+    Without a high level its calls are skipped and counted: an oracle's answers come from a simulator's state.
+    `served` is the VLM of the high level, where the run's was served elsewhere. Raises what a policy raises, and
+    MemrtError for messages of another version.
     """
-    run, summary = _Replay(recording, high_level, low_level), Summary(recording.run)
+    run, summary = _Replay(recording, high_level, low_level, served), Summary(recording.run)
     for recorded in recording.messages(lambda topic: is_frame(topic) or topic in _DECISIONS, summary):
         if until is not None and run.verdict.decisions >= until:
             break
@@ -117,8 +129,10 @@ _DECISIONS = {"/high_level/request", "/high_level/answer", "/memory", "/low_leve
 
 
 class _Replay:
-    def __init__(self, recording: Recording, high_level: HighLevel | None, low_level: LowLevel) -> None:
-        self._high_level, self._low_level = high_level, low_level
+    def __init__(
+        self, recording: Recording, high_level: HighLevel | None, low_level: LowLevel, served: RecordedVlm | None
+    ) -> None:
+        self._high_level, self._low_level, self._served = high_level, low_level, served
         self._state = high_level.initial() if high_level is not None else None
         self._state_type: type = type(self._state)
         self._frames: dict[FrameKey, Frame] = {}
@@ -141,6 +155,8 @@ class _Replay:
                 self._read_ahead_again(self._request, self._request.ahead_of_ns, message)
             elif message.cancelled:
                 self._repeat_cancelled(message)
+            elif message.missed and not message.answered_by:
+                self._skip("high level", "nobody answered")
         elif isinstance(message, Memory):
             self._repeat_high_level(message)
         elif isinstance(message, LowLevelMessage):
@@ -158,6 +174,7 @@ class _Replay:
         if observation is None or not isinstance(self._high_level, ReadsAhead):
             return
         self._take_up(request)
+        self._expect(answer)
         with suppress(Cancelled):
             cancelled = _cancelled_again(answer)
             self._high_level.read_ahead(request.goal, observation, self._state, moment_ns, cancelled=cancelled)
@@ -172,6 +189,7 @@ class _Replay:
                 "high level", "the high level is an oracle" if self._high_level is None else "a frame was dropped"
             )
             return
+        self.verdict.taken_over += answer.answered_by == "remote"
         asked = getattr(reply, "request", None)
         self._state = reply.state
         self.verdict.judge(
@@ -196,7 +214,12 @@ class _Replay:
         if self._high_level is None or observation is None:
             return None
         self._take_up(request)
+        self._expect(answer)
         return self._high_level.call(request.goal, observation, self._state, cancelled=_cancelled_again(answer))
+
+    def _expect(self, answer: HighLevelAnswer) -> None:
+        if self._served is not None:
+            self._served.expect(answer)
 
     def _take_up(self, request: HighLevelRequest) -> None:
         """Go on with the memory that was recorded, where it is not the one that came out here."""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from memrt.runtime.actions_config import ActionsConfig
 from memrt.runtime.bundle import Bundle
-from memrt.runtime.config import HighLevelConfig, LowLevelConfig, MemoryConfig, PolicyConfig
+from memrt.runtime.config import LowLevelConfig, MemoryConfig, PolicyConfig
+from memrt.runtime.high_level_config import HighLevelConfig
 from memrt.runtime.loop.protocols import LowLevel
 from memrt.runtime.manifest import SCHEMA_VERSION, Manifest
 

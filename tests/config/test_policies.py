@@ -53,7 +53,7 @@ REFERENCE = (*ADAPTED, "flat", "oracle_grounded", "oracle_simple")
 
 
 def test_packaged_policies_load_and_survive_the_manifest():
-    assert policy_names() == sorted([*REFERENCE, "libero", "memer_droid", "robomme_am_grounded"])
+    assert policy_names() == sorted([*REFERENCE, "libero", "memer_droid", "remote", "robomme_am_grounded"])
     for name in policy_names():
         policy = load_policy(name)
         assert policy.name == name

@@ -9,6 +9,7 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.protocols import LateChunkError
 from memrt.runtime.loop.realtime import RealtimeLoop, warm_up
 from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.policy.cancellation import Unanswered
 from memrt.runtime.types import RobotMode
 
 pytestmark = pytest.mark.real_time
@@ -97,6 +98,23 @@ def test_a_high_level_that_hangs_holds_after_its_time_to_live():
     bench.run(1.5, high_level=False)
     assert "high level has not answered for 3 s" in bench.hold
     assert bench.robot.mode is RobotMode.STOPPED
+
+
+def test_a_high_level_that_nobody_answers_keeps_its_last_subgoal_for_the_time_to_live():
+    bench = Bench()
+    bench.run(1)
+    sent = len(bench.robot.sent)
+
+    def unanswered(*_, **__):
+        raise Unanswered("no connection: refused", {"remote: no connection": 1})
+
+    bench.high_level.call = unanswered
+    bench.run(2.0)
+    assert bench.hold == ""
+    assert len(bench.robot.sent) >= sent + 4
+    bench.run(2.0)
+    assert bench.hold == "the high level has not answered for 3 s: no connection: refused"
+    assert bench.counts["unanswered calls"] == bench.counts["remote: no connection"] == 3  # one per 0.8 s
 
 
 def test_a_stale_camera_starts_no_inference_and_a_lost_one_holds_until_resumed():
