@@ -69,7 +69,7 @@ class LowLevelExport:
             for name in self._names
         }
         session = LowLevelSession(
-            read_low_level_model(self._folder / "config.json"), *read_tables(self._folder), **engines
+            read_low_level_model(self._folder / "config.json"), *read_tables(self._folder.joinpath), **engines
         )
         stores = {name: FeedStore(work / name) for name in engines}
         for name, engine in engines.items():

@@ -1,8 +1,9 @@
 """The bundle: one folder that holds a policy ready to run, and a manifest that vouches for every file in it.
 
 `manifest.json` names each file with its SHA-256, so a changed, missing or added file is refused before anything is
-loaded. The manifest holds no time and no path of the machine that wrote it: the same input gives the same bytes. It is
-written last, then the whole folder appears in one step.
+loaded. Bundles that lie side by side may share files, kept once in a folder beside them (`runtime/shared_files.py`):
+what the manifest says and what is checked stay the same. The manifest holds no time and no path of the machine that
+wrote it: the same input gives the same bytes. It is written last, then the whole folder appears in one step.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from memrt.runtime.manifest import (
     Manifest,
     Precision,
     TensorRecord,
-    check_files,
+    find_files,
     listed_files,
     manifest_bytes,
     read_manifest,
@@ -50,10 +51,11 @@ _RENAME_EXCHANGE = 2  # linux/fs.h: swap two paths in one step
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A loaded bundle. Only files that the manifest names can be reached."""
+    """A loaded bundle. Only files that the manifest names can be reached; `files` says where they lie."""
 
     path: Path
     manifest: Manifest
+    files: Mapping[str, Path]
 
     @property
     def policy(self) -> PolicyConfig:
@@ -62,14 +64,18 @@ class Bundle:
 
     def file(self, relative: str) -> Path:
         """The path of one file, e.g. `hl/vision.onnx`. Raises MemrtError when the manifest does not name it."""
-        if relative not in self.manifest.files:
+        if relative not in self.files:
             raise MemrtError(
                 f"bundle {self.path} has no file `{relative}`",
-                expected=f"one of {', '.join(sorted(self.manifest.files))}",
+                expected=f"one of {', '.join(sorted(self.files))}",
                 found=f"`{relative}`",
                 fix="export the policy again with this version of memrt",
             )
-        return self.path / relative
+        return self.files[relative]
+
+    def folder(self, name: str) -> Callable[[str], Path]:
+        """Finds files of one of the bundle's folders by name: `bundle.folder("hl")("config.json")`, as `file` does."""
+        return lambda file: self.file(f"{name}/{file}")
 
 
 def require_halves(bundle: Bundle, *halves: str) -> None:
@@ -103,8 +109,7 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
             fix="give the folder that `memrt export POLICY.yaml -o BUNDLE` wrote",
         )
     manifest = read_manifest(root)
-    check_files(root, manifest.files, verify=verify)
-    return Bundle(root, manifest)
+    return Bundle(root, manifest, find_files(root, manifest.files, verify=verify))
 
 
 def write_bundle(
@@ -142,7 +147,7 @@ def write_bundle(
     else:
         staging.rename(destination)
     _sync_folder(destination.parent)
-    return Bundle(destination, manifest)
+    return Bundle(destination, manifest, {relative: destination / relative for relative in manifest.files})
 
 
 def _check_destination(staging: Path, destination: Path) -> None:

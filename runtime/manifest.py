@@ -21,6 +21,7 @@ NOT_YET_PROVEN = "not yet proven on device"  # until the device's own engines ha
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8", "nvfp4", "mixed"]
 _HASH_BLOCK = 1 << 20  # bytes read at once
 _MAX_MANIFEST_BYTES = 4 << 20
+SHARED = "shared"  # beside bundles: files that several of them hold, each stored once under its SHA-256
 
 
 class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,13 +148,22 @@ def _check_relative(relative: str, source: Path) -> None:
         )
 
 
-def check_files(root: Path, files: Mapping[str, str], *, verify: bool) -> None:
-    """Raises MemrtError for a missing or extra file and, with `verify`, for one whose SHA-256 is another."""
+def find_files(root: Path, files: Mapping[str, str], *, verify: bool) -> dict[str, Path]:
+    """Where each of the manifest's `files` lies: below `root`, or under its SHA-256 in the folder `shared` beside it.
+
+    Raises MemrtError for a missing or extra file and, with `verify`, for one whose SHA-256 is another.
+    """
     present = listed_files(root)
-    if missing := sorted(files.keys() - present.keys()):
-        raise MemrtError(
-            f"bundle {root}", expected="every file of its manifest", found=f"no `{missing[0]}`", fix="copy it again"
-        )
+    for relative in sorted(files.keys() - present.keys()):
+        shared = root.absolute().parent / SHARED / files[relative]
+        if not shared.is_file() or shared.is_symlink():
+            raise MemrtError(
+                f"bundle {root}",
+                expected=f"every file of its manifest, in it or in {shared.parent}",
+                found=f"no `{relative}`",
+                fix="copy it again; `memrt bundle copy` takes along what a bundle shares with others",
+            )
+        present[relative] = shared
     if extra := sorted(present.keys() - files.keys()):
         raise MemrtError(
             f"bundle {root}",
@@ -169,3 +179,4 @@ def check_files(root: Path, files: Mapping[str, str], *, verify: bool) -> None:
                 found=actual,
                 fix="copy the bundle again, or export the policy again",
             )
+    return present

@@ -248,7 +248,7 @@ class LowLevelStream:
         stats = msgspec.json.format(msgspec.json.encode(self._checkpoint.norm_stats), indent=2)
         (self._folder / "norm_stats.json").write_bytes(stats + b"\n")
         write_low_level_model(self._model, self._folder / "config.json")
-        self._tables = read_tables(self._folder)
+        self._tables = read_tables(self._folder.joinpath)
 
 
 def _with_policy(checkpoint: Pi05Checkpoint, policy: PolicyConfig) -> Any:

@@ -9,6 +9,7 @@ import typer
 from memrt.runtime.cli import (
     bench_command,
     build_command,
+    bundle_command,
     calib_command,
     cameras_command,
     eval_command,
@@ -53,6 +54,7 @@ def build_app() -> typer.Typer:
         fidelity_command,
         calib_command,
         build_command,
+        bundle_command,
         bench_command,
         profile_command,
         cameras_command,

@@ -149,16 +149,16 @@ class LowLevelPolicy:
         together.
         """
         session = LowLevelSession.open(bundle, threads, engines=engines)
-        self._use(bundle.policy.low_level, session, bundle.file("ll/config.json").parent)
+        self._use(bundle.policy.low_level, session, bundle.folder("ll"))
 
     @classmethod
     def from_folder(cls, settings: LowLevelConfig, folder: Path, threads: int = 1) -> LowLevelPolicy:
         """The same from an `ll` folder that is not in a bundle yet."""
         policy = cls.__new__(cls)
-        policy._use(settings, LowLevelSession.from_folder(folder, threads), folder)
+        policy._use(settings, LowLevelSession.from_folder(folder, threads), folder.joinpath)
         return policy
 
-    def _use(self, settings: LowLevelConfig, session: LowLevelSession, folder: Path) -> None:
+    def _use(self, settings: LowLevelConfig, session: LowLevelSession, file: Callable[[str], Path]) -> None:
         if settings.chunking.kind == "prefix" and not session.continues_clean:
             session.close()
             raise MemrtError(
@@ -169,10 +169,9 @@ class LowLevelPolicy:
             )
         self.session = session
         model = self.session.model
-        tokens = PromptTokens.open(
-            folder / "tokenizer.json", model.bos_token, min(model.max_token_len, settings.max_token_len)
-        )
-        self.interface = LowLevelInterface(settings, model, tokens, NormStats.load(folder / "norm_stats.json"))
+        limit = min(model.max_token_len, settings.max_token_len)
+        tokens = PromptTokens.open(file("tokenizer.json"), model.bos_token, limit)
+        self.interface = LowLevelInterface(settings, model, tokens, NormStats.load(file("norm_stats.json")))
 
     def noise(self, seed: int, call_index: int) -> NDArray[np.float32]:
         """The starting noise of one call, float32 [horizon, action_dim]; a pure function of its arguments."""

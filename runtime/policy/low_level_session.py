@@ -86,7 +86,7 @@ class LowLevelSession:
         require_halves(bundle, "ll")
         ready = engines or ReadyEngines.of(bundle)
         return cls._of(
-            bundle.file("ll/config.json").parent,
+            bundle.folder("ll"),
             lambda name: ready.open(f"ll/{name}", threads=threads, high_priority=True),
             step_rtc="ll/step_rtc" in ready.files,
         )
@@ -95,15 +95,15 @@ class LowLevelSession:
     def from_folder(cls, folder: Path, threads: int = 1) -> LowLevelSession:
         """The same from an `ll` folder of `.onnx` files that is not in a bundle yet."""
         return cls._of(
-            folder,
+            folder.joinpath,
             lambda name: open_engine(folder / f"{name}.onnx", threads=threads),
             step_rtc=(folder / "step_rtc.onnx").is_file(),
         )
 
     @classmethod
-    def _of(cls, folder: Path, engine: Callable[[str], Engine], *, step_rtc: bool) -> LowLevelSession:
-        model = read_low_level_model(folder / "config.json")
-        embedding, modulation = read_tables(folder)
+    def _of(cls, file: Callable[[str], Path], engine: Callable[[str], Engine], *, step_rtc: bool) -> LowLevelSession:
+        model = read_low_level_model(file("config.json"))
+        embedding, modulation = read_tables(file)
         names = ("vision", "prefix", "step", *(["step_rtc"] if step_rtc else []))
         return cls(model, embedding, modulation, **{name: engine(name) for name in names})
 
@@ -215,14 +215,17 @@ class LowLevelSession:
         return call
 
 
-def read_tables(folder: Path) -> tuple[EmbeddingTable, Float32Array]:
-    """The embedding table (memory-mapped: a real model's takes a gigabyte) and the modulation table."""
+def read_tables(file: Callable[[str], Path]) -> tuple[EmbeddingTable, Float32Array]:
+    """The embedding table (memory-mapped: a real model's takes a gigabyte) and the modulation table.
+
+    `file` finds them by name: `folder.joinpath`, or a bundle's `folder("ll")`.
+    """
     try:
-        embedding = np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False)
-        modulation = np.load(folder / "modulation.npy", allow_pickle=False)
+        embedding = np.load(file("embed.npy"), mmap_mode="r", allow_pickle=False)
+        modulation = np.load(file("modulation.npy"), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise MemrtError(
-            f"tables of the action expert in {folder}",
+            f"tables of the action expert in {file('embed.npy').parent}",
             expected="embed.npy and modulation.npy",
             found=error,
             fix="export the policy again",

@@ -111,23 +111,26 @@ class VlmSession:
         """
         require_halves(bundle, "hl")
         ready = engines or ReadyEngines.of(bundle)
-        folder = bundle.file("hl/config.json").parent
-        return cls._of(folder, lambda graph: ready.open(f"hl/{graph}", threads=threads), _chunk_for)
+        return cls._of(bundle.folder("hl"), lambda graph: ready.open(f"hl/{graph}", threads=threads), _chunk_for)
 
     @classmethod
     def from_folder(cls, folder: Path, threads: int = 1, *, prefill_chunk: int | None = None) -> VlmSession:
         """The same from an `hl` folder of `.onnx` files that is not in a bundle yet."""
         return cls._of(
-            folder, lambda graph: open_engine(folder / f"{graph}.onnx", threads=threads), lambda _: prefill_chunk
+            folder.joinpath,
+            lambda graph: open_engine(folder / f"{graph}.onnx", threads=threads),
+            lambda _: prefill_chunk,
         )
 
     @classmethod
-    def _of(cls, folder: Path, engine: Callable[[str], Engine], chunk: Callable[[Engine], int | None]) -> VlmSession:
-        config, decoder = read_vlm_config(folder / "config.json"), engine("decoder")
+    def _of(
+        cls, file: Callable[[str], Path], engine: Callable[[str], Engine], chunk: Callable[[Engine], int | None]
+    ) -> VlmSession:
+        config, decoder = read_vlm_config(file("config.json")), engine("decoder")
         return cls(
             config,
-            Tokenizer.from_file(str(folder / "tokenizer.json")),
-            np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False),
+            Tokenizer.from_file(str(file("tokenizer.json"))),
+            np.load(file("embed.npy"), mmap_mode="r", allow_pickle=False),
             {graph: engine(graph) for graph in map(config.vision_graph, config.image_sizes)},
             decoder,
             prefill_chunk=chunk(decoder),

@@ -66,7 +66,7 @@ def _bundle(
     memory = MemoryConfig(kind="none", subgoal_style="simple")
     policy = PolicyConfig(name=name, memory=memory, high_level=HighLevelConfig(source="oracle"), low_level=low_level)
     manifest = Manifest(schema_version=SCHEMA_VERSION, name=name, policy=policy, precision="fp32", engines={}, files={})
-    return Bundle(Path(name), manifest)
+    return Bundle(Path(name), manifest, files={})
 
 
 def _expert_saying(name: str, actions: ActionsConfig = JOINT_POSITIONS) -> ScriptedPolicy:

@@ -123,7 +123,7 @@ def test_dropping_a_view_and_padding_equals_masking_them(
 
 @torch.no_grad()
 def test_the_modulation_table_is_the_networks(exported: Path, in_torch: TorchLowLevel) -> None:
-    _, table = read_tables(exported)
+    _, table = read_tables(exported.joinpath)
     for row, t in zip(table, flow_times(10), strict=True):
         np.testing.assert_allclose(row, in_torch.network.modulation(torch.tensor(t)).numpy(), atol=1e-6)
 
@@ -139,7 +139,7 @@ def test_an_engine_without_bound_memory_gives_the_same(
 
     inner = policy.session
     engines = {"vision": inner._vision, "prefix": inner._prefix, "step": Plain(inner._step)}
-    plain = LowLevelSession(inner.model, *read_tables(exported), **engines)  # type: ignore[arg-type]
+    plain = LowLevelSession(inner.model, *read_tables(exported.joinpath), **engines)  # type: ignore[arg-type]
     inputs, noise = _inputs(policy, observation, SUBGOAL.text), policy.noise(0, 0)
     np.testing.assert_array_equal(plain.denoise(*inputs, noise).actions, inner.denoise(*inputs, noise).actions)
 
@@ -196,7 +196,7 @@ def test_settings_of_other_weights_are_refused(
 
 def test_a_table_of_another_model_is_refused(policy: LowLevelPolicy, exported: Path) -> None:
     inner = policy.session
-    embedding, modulation = read_tables(exported)
+    embedding, modulation = read_tables(exported.joinpath)
     with pytest.raises(MemrtError, match="modulation"):
         LowLevelSession(
             inner.model, embedding, modulation[:5], vision=inner._vision, prefix=inner._prefix, step=inner._step

@@ -44,7 +44,7 @@ def on_device(folder: Path, device: HostDevice) -> LowLevelSession:
         path = folder / f"{name}.rtx"
         path.write_bytes((folder / f"{name}.onnx").read_bytes())
         engines[name] = TensorRtEngine(path, library=library, device=device)
-    return LowLevelSession(read_low_level_model(folder / "config.json"), *read_tables(folder), **engines)
+    return LowLevelSession(read_low_level_model(folder / "config.json"), *read_tables(folder.joinpath), **engines)
 
 
 def calls(session: LowLevelSession) -> list[np.ndarray]:
@@ -83,7 +83,7 @@ def test_keys_and_values_never_cross(folder: Path) -> None:
 
 def test_a_table_in_float16_is_widened_when_it_is_looked_up(folder: Path) -> None:
     host = LowLevelSession.from_folder(folder)
-    embedding, modulation = read_tables(folder)
+    embedding, modulation = read_tables(folder.joinpath)
     engines = {name: getattr(host, f"_{name}") for name in ENGINES}
     narrow = LowLevelSession(host.model, embedding.astype(np.float16), modulation, **engines)
     rounded = LowLevelSession(host.model, embedding.astype(np.float16).astype(np.float32), modulation, **engines)
