@@ -36,6 +36,7 @@ class TrainingSettings:
     seed: int = 0
     threads: int = 1
     checkpoint_s: float = 180.0
+    metrics_s: float = 240.0  # of training, between measurements; what was recorded meanwhile is read then
     log_steps: int = 50
     held_out: int = 32  # moments of each task in the metric
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -3,8 +3,7 @@
     python -m memrt.train.low_level_train --data runs/reference/data/low_level --out runs/reference/low_level
 
 `out` is a checkpoint folder from the first checkpoint on (averaged weights), beside `state.safetensors`,
-`state.json` and `log.jsonl` of the training itself. What is recorded meanwhile is trained on from the next checkpoint
-on.
+`state.json` and `log.jsonl` of the training itself. What is recorded meanwhile is trained on, too.
 """
 
 from __future__ import annotations
@@ -121,6 +120,7 @@ class LowLevelTraining:
         """Train until the time is used up; returns the final held-out metrics."""
         settings = self.settings
         started, before, saved = self._clock(), self.elapsed_s, time.monotonic()
+        measured = before
         sums: dict[str, list[float]] = {}
         while self.elapsed_s < settings.minutes * 60.0:
             for name, value in self.train_step().items():
@@ -132,11 +132,13 @@ class LowLevelTraining:
                 sums.clear()
             if time.monotonic() - saved > settings.checkpoint_s:
                 self.checkpoint()
+                saved = time.monotonic()
+            if self.elapsed_s - measured > settings.metrics_s:
                 self._log({"step": self.step, "held_out": self.evaluate(settings.held_out // 4)})
                 if self.data.reread():
                     self._open()
                     self._log({"step": self.step, "samples": len(self.data)})
-                saved = time.monotonic()
+                measured = self.elapsed_s
         self.checkpoint()
         report = self.evaluate(settings.held_out)
         self._log({"step": self.step, "final": report})
