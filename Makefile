@@ -74,7 +74,7 @@ $(VENV)/.runs: $(VENV)/.created $(CORE)
 $(VENV)/.develops: $(VENV)/.created $(CORE)
 	@$(call install,$(DEBIAN_TEST))
 	$(PINNED) torch
-	$(PINNED) --editable '.[cpu,sim,serve,train,export,rtx,realsense,v4l2,robotiq,franka,dev]'
+	$(PINNED) --editable '.[cpu,sim,serve,train,lerobot,export,rtx,realsense,v4l2,robotiq,franka,dev]'
 	touch $@ $(VENV)/.runs
 
 # The real clients that `memrt serve` is tested with: what they require does not go together with what we do.

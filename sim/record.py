@@ -76,7 +76,7 @@ class EpisodeRecord:
     """The samples of one episode, in the order they were taken."""
 
     task: str
-    difficulty: Difficulty
+    difficulty: Difficulty | None  # None: recorded elsewhere
     seed: int
     goal: str
     low_level: list[LowLevelSample] = field(default_factory=list)

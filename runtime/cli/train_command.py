@@ -1,20 +1,33 @@
-"""`memrt train`: make policies from nothing but the simulator."""
+"""`memrt train`: make policies from nothing but the simulator, or from episodes that were recorded elsewhere."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from memrt.runtime.cli.default_bundle import DEFAULT_POLICY
 from memrt.runtime.cli.extras import needs_extra
+from memrt.runtime.cli.progress import tell
+from memrt.runtime.errors import MemrtError
+
+
+class Gripper(str, Enum):
+    """What a dataset's last state and action is: 1 for an open hand, or 1 for a closed one."""
+
+    OPENING = "opening"
+    CLOSING = "closing"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
-    group = typer.Typer(no_args_is_help=True, help="Train policies from nothing but the simulator.")
-    group.callback()(lambda: None)  # keeps `reference` a word of its own while it is the only command
+    group = typer.Typer(no_args_is_help=True, help="Train policies, and bring in episodes recorded elsewhere.")
     group.command("reference")(reference)
+    group.command("import")(import_episodes)
     app.add_typer(group, name="train")
 
 
@@ -43,3 +56,70 @@ def reference(
         from memrt.train.reproduce import train_reference
 
     train_reference(root=root, stages=stage or None, resume=resume)
+
+
+def import_episodes(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Recordings of `memrt run --record`, folders of them, LeRobot datasets (v2.0, v2.1, v3.0)."
+        ),
+    ],
+    *,
+    root: Annotated[Path, typer.Option(help="Folder of the dataset; what it holds already is kept.")],
+    policy: Annotated[
+        str, typer.Option(help="Whose low level is trained: rate, horizon, image size.")
+    ] = DEFAULT_POLICY,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What the episodes are filed under.", show_default="the run's, or the folder's name"),
+    ] = None,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="LeRobot: NAME=COLUMN for front and wrist.", show_default="front=observation.images.front, wrist=..."
+        ),
+    ] = None,
+    state: Annotated[str, typer.Option(help="LeRobot: the column of joints [rad] and gripper.")] = "observation.state",
+    action: Annotated[str, typer.Option(help="LeRobot: the column of their targets.")] = "action",
+    gripper: Annotated[Gripper, typer.Option(help="LeRobot: what 1 means in both.")] = Gripper.OPENING,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
+) -> None:
+    """Add episodes that were recorded elsewhere to a training dataset, as samples like the simulator's.
+
+    Failed runs are left out, and what was added before. Subgoals come from the run, or from a dataset's subtasks.
+
+    Examples:
+
+        memrt train import runs/good/*.mcap --root runs/mine
+
+        memrt train import my_lerobot_dataset --root runs/mine --camera front=observation.images.top
+    """
+    with needs_extra("sim", "lerobot"):
+        from memrt.train.episodes.add import add_episodes, join
+        from memrt.train.episodes.lerobot import Columns
+
+    from memrt.runtime.config import load_policy
+
+    columns = Columns(state, action, {**Columns().cameras, **_cameras(camera or [])}, gripper.value)
+    settings, found = load_policy(policy).low_level, []
+    for source in sources:
+        for added in add_episodes(root, source, settings, columns, task):
+            found.append(added)
+            samples = f"{added.low_level} samples of the low level, {added.high_level} of the high level"
+            tell(f"{added.source}: {added.skipped or samples}")
+    total = join(root)
+    if as_json:
+        typer.echo(json.dumps({"root": str(root), "episodes": total, "sources": [asdict(added) for added in found]}))
+        return
+    kept = sum(not added.skipped for added in found)
+    typer.echo(f"{root}: {kept} episodes added, {len(found) - kept} left out, {total} in all")
+
+
+def _cameras(named: list[str]) -> dict[str, str]:
+    pairs = dict(entry.partition("=")[::2] for entry in named)
+    if not all(pairs.values()) or not pairs.keys() <= {"front", "wrist"}:
+        raise MemrtError(
+            "--camera", expected="front=COLUMN or wrist=COLUMN", found=", ".join(named), fix="correct the option"
+        )
+    return pairs

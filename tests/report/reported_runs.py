@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 from kinematic import DT_NS, LEFT, REACHED, RIGHT, KinematicRobot, SwingLowLevel
+from mcap.reader import make_reader
 from scripted_vlm import Asked, ScriptedVlm
 from test_keyframe_loop import LEVELS_PER_RAD, SwingVlm, grey, policy_config
 
@@ -72,6 +73,14 @@ def record_keyframes(path: Path) -> Path:
     keyframes = msgspec.structs.replace(policy.memory.keyframes, keyframes=2)
     policy = msgspec.structs.replace(policy, memory=msgspec.structs.replace(policy.memory, keyframes=keyframes))
     return _record(path, policy, SwingVlm(), KinematicRobot(VirtualClock(NS_PER_S), 8), "swing")
+
+
+def cut_off(recording: Path, cut: Path) -> Path:
+    """A copy without the recording's last word, as a killed process leaves it."""
+    with recording.open("rb") as file:
+        last = make_reader(file).get_summary().chunk_indexes[-1]
+    cut.write_bytes(recording.read_bytes()[: last.chunk_start_offset + last.chunk_length])
+    return cut
 
 
 def _record(path: Path, policy: PolicyConfig, vlm: ScriptedVlm, robot: KinematicRobot, goal: str) -> Path:

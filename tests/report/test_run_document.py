@@ -6,8 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mcap.reader import make_reader
-from reported_runs import GOAL, HOSTILE
+from reported_runs import GOAL, HOSTILE, cut_off
 
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.recording.reader import Recording
@@ -92,11 +91,7 @@ def test_bounds_hold_and_are_told(texts_run, monkeypatch):
 
 
 def test_a_recording_that_was_cut_off_is_shown_up_to_there(texts_run, tmp_path):
-    cut = tmp_path / "cut.mcap"
-    with texts_run.open("rb") as file:
-        last = make_reader(file).get_summary().chunk_indexes[-1]
-    cut.write_bytes(texts_run.read_bytes()[: last.chunk_start_offset + last.chunk_length])
-    report, _ = build(cut, video=False)
+    report, _ = build(cut_off(texts_run, tmp_path / "cut.mcap"), video=False)
     assert report.about.outcome == "broken off"
     assert any("ends early" in remark for remark in report.remarks)
 
