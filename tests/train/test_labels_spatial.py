@@ -2,17 +2,15 @@
 
 import re
 
-import mujoco
 import numpy as np
 import pytest
 
-import memrt.sim  # noqa: F401  has pictures drawn in software: before mujoco is imported
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory.coordinates import find_coordinates
+from memrt.sim.env import TabletopEnv
 from memrt.sim.objects import Cube
 from memrt.sim.record import SAMPLE_EVERY
-from memrt.sim.scene import Scene
-from memrt.sim.tasks import TASKS, make_task
+from memrt.sim.tasks import TASKS
 from memrt.train.labels import INITIAL_SPATIAL_MEMORY, SPATIAL_WORD_LIMIT, spatial_memories
 from memrt.train.labels.scene_text import read_scene
 from memrt.train.labels.tracking import Track, follow
@@ -29,11 +27,9 @@ def memories(goal, *scenes, style="grounded"):
 
 def watched(name, seed, difficulty, steps=160):
     """A task whose hand stays away: the descriptions, as recorded, and where each cube really was."""
-    task = make_task(name, seed, difficulty)
-    scene = Scene(task.layout)
-    mujoco.mj_forward(scene.model, scene.data)
+    env = TabletopEnv(name, seed, difficulty)
+    task, scene = env.task, env.scene
     scene.tcp_position = lambda: np.array([0.0, 0.0, 0.5])
-    task.begin(scene)
     told, pixels = [], []
     for step in range(steps):
         if step % SAMPLE_EVERY == 0:

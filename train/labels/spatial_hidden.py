@@ -51,14 +51,19 @@ class CoveredCubes(SpatialNotes):
             if cube in self.seen and cube not in self.found
         )
 
+    @property
+    def swapping(self) -> tuple[int, ...]:
+        """The two containers that change places, by number; () when none do."""
+        on_their_way = tuple(n for n, container in enumerate(self.containers) if not container.resting)
+        return on_their_way if self.under and len(on_their_way) == 2 else ()
+
     def _where(self, cube: str, *, grounded: bool) -> str:
         if cube not in self.under:
             return place(self.seen[cube], grounded=grounded)
         number = self.under[cube]
         text = f"under the container {place(self.containers[number].place, grounded=grounded)}"
-        on_their_way = [n for n, container in enumerate(self.containers) if not container.resting]
-        if number in on_their_way and len(on_their_way) == 2:
-            [other] = [n for n in on_their_way if n != number]
+        if number in self.swapping:
+            [other] = [n for n in self.swapping if n != number]
             text += f", swapping with {'' if grounded else 'the one '}"
             text += place(self.containers[other].place, grounded=grounded)
         return text

@@ -12,8 +12,8 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import HighLevelRequest, build_memory
 from memrt.runtime.memory.parser import Reply, format_reply
 from memrt.train.labels import INITIAL_SPATIAL_MEMORY, Style, label_pair, spatial_memories
+from memrt.train.labels.chains import CALL_EVERY
 
-CALL_EVERY = 16  # control steps from one call to the next (report, section 4.2)
 _STYLES: tuple[Style, ...] = ("simple", "grounded")
 
 Vary = Callable[[str, str], tuple[str, str]]  # (memory before, after) as labelled → as shown and asked for
@@ -56,7 +56,7 @@ def training_turn(
             "training turns",
             expected="a memory of words: memoryless, history or language",
             found="`kind: keyframes`",
-            fix="train a keyframe policy with its authors' code, and host its weights here",
+            fix="take the turns of whole episodes: memrt.train.labels.chains",
         )
     memory = build_memory(config)
     state = memory.initial()

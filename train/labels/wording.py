@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from memrt.runtime.errors import MemrtError
 from memrt.train.labels.scene_text import SeenScene
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Style = Literal["simple", "grounded"]
 INITIAL_MEMORY = "No actions had been completed yet."  # report, appendix A.1 and its released code
