@@ -18,13 +18,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from memrt.runtime.config import load_policy
-from memrt.train.high_level_data import Calls, ExampleSource, batches
+from memrt.train.high_level_data import ExampleSource, batches
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_frames import Features
 from memrt.train.high_level_loop import Loop, Schedule, training_device
 from memrt.train.high_level_model import load_model
 from memrt.train.high_level_text import ExampleEncoder
-from memrt.train.high_level_turns import call_source
+from memrt.train.high_level_turns import call_source, read_calls
 
 RANK, ALPHA = 16, 32  # report, section 4.3
 BATCH = 16  # report: 4 per device, accumulated over 4
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     wrapped = lora_model(options.base).to(training_device())
     forward = TrainingForward(wrapped.get_base_model())  # type: ignore[arg-type]
     encoder = ExampleEncoder(Tokenizer.from_file(str(options.base / "tokenizer.json")))
-    calls = Calls.load(*options.calls)
+    calls = read_calls([options.policy], options.calls)
     train = calls.split()[0]
     features = Features(forward, calls.frames, options.features or options.out / "features")
     folder = options.out / name

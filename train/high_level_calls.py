@@ -16,7 +16,10 @@ COUNTED = ("place", "put it into", "move to the top of the left", "remain static
 # Steps whose end is noticed half a call late: noticed before the hand is clear of the object or the place is reached,
 # they would be counted though they may not have happened. A lift is never told late: until then the hand hardly rises.
 TOLD_LATE = ("place", "put it into", "put the", "move to the top of the left", "move to the top of the right")
+# What of a call tells of the frame: it is seen whether or not a step's end has been noticed.
+_SEEN = ("step", "scene", "previous_segment", "spatial_simple", "spatial_grounded")
 SHARES = (0.3, 0.15, 0.22, 0.08, 0.07, 0.18)
+SHARES_WHILE_PRESSING = (0.15, 0.15, 0.15, 0.05, 0.35, 0.15)  # what is hidden later is to be seen until the last press
 
 
 def call_draw(calls: Calls, indices: Sequence[int]) -> Draw:
@@ -35,7 +38,7 @@ def call_draw(calls: Calls, indices: Sequence[int]) -> Draw:
 
 
 def call_groups(records: Sequence[Record], indices: Sequence[int]) -> list[tuple[float, list[int]]]:
-    """Calls by what they ask of the policy, each group with the share of draws it gets.
+    """A task's calls by what they ask of the policy, each group with the share of draws it gets.
 
     Calls at which a subgoal has just changed write the memory, and those just before must not: few frames that decide
     whether a count stays right. Most draws go to the calls after a counted step: there the count in the memory is held
@@ -63,7 +66,8 @@ def call_groups(records: Sequence[Record], indices: Sequence[int]) -> list[tuple
             pressing.append(index)
         else:
             others.append(index)
-    return list(zip(SHARES, (deciding, changed, about_to_change, just_changed, pressing, others), strict=True))
+    shares = SHARES_WHILE_PRESSING if records[indices[0]]["task"].startswith("ButtonUnmask") else SHARES
+    return list(zip(shares, (deciding, changed, about_to_change, just_changed, pressing, others), strict=True))
 
 
 def noticed(records: Sequence[Record], index: int) -> Record:
@@ -71,7 +75,7 @@ def noticed(records: Sequence[Record], index: int) -> Record:
     record = records[index]
     if not _told_late(records, index):
         return record
-    return {**records[index - 1], **{name: record[name] for name in ("step", "scene", "previous_segment")}}
+    return {**records[index - 1], **{name: record[name] for name in _SEEN if name in record}}
 
 
 def _told_late(records: Sequence[Record], index: int) -> bool:

@@ -14,6 +14,7 @@ from memrt.sim.record import HIGH_LEVEL_EVERY
 from memrt.train import task_language
 from memrt.train.high_level_frames import Block, FrameIndex
 from memrt.train.high_level_text import Encoded, Example, ExampleEncoder
+from memrt.train.labels.turns import with_spatial_memories
 from memrt.train.task_scripts import draw_script, task_of
 
 ASSISTANT = "You are a helpful assistant."
@@ -60,9 +61,12 @@ class Calls:
     records: list[dict[str, Any]]
 
     @staticmethod
-    def load(*folders: Path) -> Calls:
-        """Read what `memrt.sim` recorded: `high_level` folders, or `episodes` folders, which may still be growing."""
-        parts = [part for folder in folders for part in _parts(folder)]
+    def load(*folders: Path, spatial: bool = False) -> Calls:
+        """Read what `memrt.sim` recorded: `high_level` folders, or `episodes` folders, which may still be growing.
+
+        With `spatial`, records also hold the spatial memories of all that was recorded between the calls.
+        """
+        parts = [part for folder in folders for part in _parts(folder, spatial)]
         records = [record for _, episode in parts for record in episode]
         return Calls(FrameIndex(tuple(block for block, _ in parts)), records)
 
@@ -79,23 +83,25 @@ class Calls:
         return tasks
 
 
-def _parts(folder: Path) -> Iterator[tuple[Block, list[dict[str, Any]]]]:
+def _parts(folder: Path, spatial: bool) -> Iterator[tuple[Block, list[dict[str, Any]]]]:
     if (folder / "samples.jsonl").exists():
         records = _read_records(folder / "samples.jsonl")
         for _, group in groupby(enumerate(records), key=lambda numbered: (numbered[1]["task"], numbered[1]["episode"])):
-            yield _thinned(folder, "front", list(group))
+            yield _thinned(folder, "front", list(group), spatial)
         return
     for done in sorted(folder.glob("*/*/DONE")):
         if json.loads(done.read_text()).get("usable", True):
-            yield _thinned(
-                done.parent, "high_front", list(enumerate(_read_records(done.parent / "high_samples.jsonl")))
-            )
+            records = _read_records(done.parent / "high_samples.jsonl")
+            yield _thinned(done.parent, "high_front", list(enumerate(records)), spatial)
 
 
 def _thinned(
-    folder: Path, pictures: str, episode: list[tuple[int, dict[str, Any]]]
+    folder: Path, pictures: str, episode: list[tuple[int, dict[str, Any]]], spatial: bool
 ) -> tuple[Block, list[dict[str, Any]]]:
-    """Every second of the frames between two calls at most: neighbours teach the same."""
+    """One frame between two calls is kept: neighbours teach the same."""
+    if spatial:
+        labelled = with_spatial_memories([record for _, record in episode])
+        episode = [(row, record) for (row, _), record in zip(episode, labelled, strict=True)]
     kept = [(row, record) for row, record in episode if record["step"] % EVERY == 0]
     name = f"{kept[0][1]['task']}/{kept[0][1]['episode']:06d}"
     return Block(name, folder, pictures, [row for row, _ in kept]), [record for _, record in kept]

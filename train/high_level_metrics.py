@@ -21,12 +21,12 @@ from memrt.export.vlm_graphs import load_vlm
 from memrt.runtime.memory.keyframe_reply import parse_keyframe_reply
 from memrt.runtime.memory.parser import Reply, parse_reply
 from memrt.train.high_level_calls import noticed
-from memrt.train.high_level_data import ASSISTANT, DESCRIBE, Calls, Scenes
+from memrt.train.high_level_data import ASSISTANT, DESCRIBE, Scenes
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_frames import FrameIndex
 from memrt.train.high_level_generate import greedy
 from memrt.train.high_level_text import Example, ExampleEncoder
-from memrt.train.high_level_turns import TurnWriter
+from memrt.train.high_level_turns import TurnWriter, read_calls
 from memrt.train.task_language import CARDINALS, ORDINALS, TIMES
 
 _COORDINATE = re.compile(r"<(\d+), (\d+)>")
@@ -110,7 +110,7 @@ def describe_scenes(weights: Path, folder: Path, count: int) -> dict[str, Any]:
 
 def evaluate(weights: Path, adapter: Path | None, policy: str, folder: Path, count: int) -> dict[str, Any]:
     """A policy's answers at held-out calls, `count` of every task: where a subgoal has just changed, and others."""
-    calls = Calls.load(folder)
+    calls = read_calls([policy], [folder])
     writer = TurnWriter.of_policy(policy, calls)
     result: dict[str, Any] = {"policy": policy}
     for task, indices in sorted(calls.by_task(calls.split()[1]).items()):

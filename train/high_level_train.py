@@ -12,16 +12,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from memrt.train.high_level_data import POSES_PER_LAYOUT, Calls, Scenes
+from memrt.train.high_level_data import POSES_PER_LAYOUT, Scenes
 from memrt.train.high_level_loop import Loop, Schedule, training_device
 from memrt.train.high_level_model import build_model, high_level_config, save_model
 from memrt.train.high_level_stages import STAGES, StageData, StageModule, stage_losses
 from memrt.train.high_level_text import ExampleEncoder
+from memrt.train.high_level_turns import read_calls
 from memrt.train.high_level_vocabulary import load_with_tokenizer
 from memrt.train.text_tokenizer import reference_tokenizer, save_tokenizer
 
 # The policies that have an adapter each, in the order in which those are trained.
-POLICIES = ("am_grounded", "memoryless", "am_simple", "subgoal_grounded", "language_memory", "subgoal_simple")
+POLICIES = (
+    *("am_grounded", "memoryless", "am_simple", "am_sm_grounded"),
+    *("subgoal_grounded", "language_memory", "am_sm_simple", "subgoal_simple"),
+)
 POINTING = "pointing.safetensors"  # the throw-away heads, kept beside the weights for the next stage
 
 
@@ -58,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.scenes:
         # A decoder learns as much from every layout once, and fewer features have to be computed.
         scenes = Scenes.load(options.scenes, POSES_PER_LAYOUT if options.stage == "decoder" else 1)
-        data = StageData(scenes, Calls.load(*options.calls), tuple(options.policies))
+        data = StageData(scenes, read_calls(options.policies, options.calls), tuple(options.policies))
 
     folder = options.out / options.stage
     schedule = Schedule(options.steps, options.rate, decay=options.decay)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from memrt.runtime.config import MemoryConfig, load_policy
@@ -17,11 +19,17 @@ from memrt.train.high_level_data import Calls, ExampleSource
 from memrt.train.high_level_text import Example
 from memrt.train.labels.turns import training_turn
 from memrt.train.retelling import draw_telling
+from memrt.train.retelling.words import SPATIAL
 
 RETOLD_SHARE = 0.75  # calls shown with other counts than the recorded ones
 SETTLED_SHARE = 0.2  # calls shown with the memory already up to date: HL calls need not meet the transitions
 JITTER_PX = 2  # of coordinates inside a shown memory, so that the policy does not lean on exact ones
 _COORDINATE = re.compile(r"<(\d+), (\d+)>")
+
+
+def read_calls(policies: Iterable[str], folders: Sequence[Path]) -> Calls:
+    """Recorded calls with all that the chats of `policies` need."""
+    return Calls.load(*folders, spatial=any(load_policy(policy).memory.spatial for policy in policies))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,8 @@ class TurnWriter:
         if retold < RETOLD_SHARE:
             record = draw_telling(record, telling, remembers=self.settings.kind != "memoryless")
         if settle < SETTLED_SHARE:
-            record["previous_segment"] = record["segment"]
+            seen = {name: [record[name][1]] * 2 for name in SPATIAL if name in record}
+            record |= {"previous_segment": record["segment"], **seen}
         return self._example(index, record, jitter)
 
     def _example(self, index: int, record: dict[str, Any], jitter: random.Random | None = None) -> Example:

@@ -175,6 +175,7 @@ def _episode(segments: list[int], episode: int = 7) -> list[dict[str, object]]:
     names = ["pick", "place", "press"]
     return [
         {
+            "task": "PickXtimes",
             "episode": episode,
             "step": 8 * number,
             "scene": f"scene {number}",

@@ -7,6 +7,7 @@ import pytest
 
 from memrt.runtime.memory.coordinates import without_coordinates
 from memrt.train.labels import label_pair
+from memrt.train.labels.turns import with_spatial_memories
 from memrt.train.retelling import bin_fill, draw_telling, stop_cube, swing_x_times
 from memrt.train.retelling.bin_fill import Share
 from memrt.train.task_scripts import task_of
@@ -116,15 +117,42 @@ def test_cubes_in_the_bin_told_with_other_counts() -> None:
     assert labels(pressing) == labels(fill({"red": 1, "blue": 2})[6])
 
 
+def test_what_the_spatial_memory_sees_in_the_bin_is_told_with_the_counts() -> None:
+    bare = "; red cube <1, 2>; red cube <3, 4>; blue cube <5, 6>; bin <90, 90>; button <60, 100>; gripper <9, 9> open"
+    scenes = [f"red cube <{n}, 9>{bare}" for n in (5, 5)] + [bare[2:]] * 2
+    goal = "put two red cubes into the bin, then press the button to stop"
+    [pick, put] = ["pick up the first red cube <5, 9>", "put it into the bin <90, 90>"]
+    *_, seen, counted = with_spatial_memories(
+        [
+            *episode(goal, [pick, put], scenes[:2]),
+            {**episode(goal, [pick, put], scenes[:2])[1], "step": 32, "previous_segment": 1, "scene": scenes[2]},
+            {
+                **episode(goal, [pick, put, pick.replace("first", "second")], scenes[:3])[2],
+                "step": 48,
+                "scene": scenes[3],
+            },
+        ]
+    )
+    assert seen["spatial_simple"] == ["The bin is empty.", "In the bin: one red cube."]
+    told = bin_fill.retell(seen, [Share("blue", 2, 2), Share("red", 0, 1)])  # the put has not been noticed yet
+    assert told["spatial_simple"] == ["In the bin: two blue cubes.", "In the bin: two blue cubes and one red cube."]
+    told = bin_fill.retell(counted, [Share("red", 3, 4)])
+    assert told["spatial_grounded"] == ["In the bin <90, 90>: three red cubes."] * 2
+
+
 def test_colours_are_exchanged_only_while_no_cube_is_in_sight() -> None:
     goal = "first press the button, then pick up the container hiding the red cube"
     covered = "container <1, 2>; container <3, 4>; button <60, 100>; gripper <9, 9> open"
     subgoals = ["press the button <60, 100>", "pick up the container <1, 2> that hides the red cube"]
     seen, hidden = episode(goal, subgoals, [f"red cube <1, 2>; {covered}", covered])
+    hidden["spatial_simple"] = ["Red cube at the top.", "Red cube under the container at the top."]
     assert draw_telling(seen, random.Random(0), remembers=True) == seen
     told = {seed: draw_telling(hidden, random.Random(seed), remembers=True) for seed in range(9)}
     assert {record["goal"].split()[-2] for record in told.values()} == {"red", "green", "blue"}
-    assert all(record["goal"].split()[-2] == record["subgoal_simple"].split()[-2] for record in told.values())
+    for record in told.values():
+        colour = record["goal"].split()[-2]
+        assert record["subgoal_simple"].split()[-2] == colour
+        assert record["spatial_simple"][1] == f"{colour.capitalize()} cube under the container at the top."
     assert draw_telling(hidden, random.Random(1), remembers=True, past_seen=True) == hidden
 
 

@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from memrt.train.labels import Style
-from memrt.train.retelling.words import STYLES, Record, again, at, before_the_next_step, opened, step_is, told
+from memrt.train.labels.wording import NUMBERS, counted, listed
+from memrt.train.retelling.words import SPATIAL, STYLES, Record, again, at, before_the_next_step, opened, step_is, told
 from memrt.train.task_language import CARDINALS
 
 MOST_CUBES = 5  # asked for in all
 _COLOUR = re.compile(r"pick up the [a-z]+ (?P<colour>[a-z]+) cube")
+_BIN = re.compile(r"(?:In t|T)he bin(?P<at> <\d+, \d+>)?(?::| is empty)")
+_HOW_MANY = re.compile(rf"\b({'|'.join(NUMBERS)}) [a-z]+ cubes?\b")
 _SEEN = re.compile(r"(?:^|; )([a-z]+) cube <")
 
 
@@ -57,7 +60,32 @@ def retell(record: Record, shares: list[Share]) -> dict[str, Any]:
             now[style] = recorded
         else:
             now[style] = again(recorded, due.done + 1)
-    return told(record, bin_goal(shares), 2 * sum(share.done for share in shares) + holding, history, now)
+    retold = told(record, bin_goal(shares), 2 * sum(share.done for share in shares) + holding, history, now)
+    recorded_done = int(record["segment"]) // 2
+    for key in SPATIAL:
+        if key in record:
+            retold[key] = [_contents(text, recorded_done, shares, due) for text in record[key]]
+    return retold
+
+
+def _contents(spatial: str, recorded_done: int, shares: list[Share], due: Share | None) -> str:
+    """A spatial memory of the bin, with the cubes of `shares` in it, and one more or fewer where it was seen so.
+
+    What is seen may be ahead of the steps that count as completed, or behind them: the memory before a put.
+    """
+    match = _BIN.match(spatial)
+    if match is None:
+        return spatial
+    inside = {share.colour: share.done for share in shares}
+    ahead = sum(NUMBERS.index(number) + 1 for number in _HOW_MANY.findall(spatial)) - recorded_done
+    filled = [colour for colour, count in inside.items() if count]
+    if ahead > 0 and due is not None:
+        inside[due.colour] += 1
+    elif ahead < 0 and filled:
+        inside[filled[-1]] -= 1
+    cubes = [counted(count, f"{colour} cube") for colour, count in inside.items() if count]
+    where = f"the bin{match['at'] or ''}"
+    return f"In {where}: {listed(cubes)}." if cubes else f"{where.capitalize()} is empty."
 
 
 def draw_telling(record: Record, rng: random.Random, *, remembers: bool, past_seen: bool) -> dict[str, Any]:

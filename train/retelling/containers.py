@@ -10,12 +10,13 @@ import random
 import re
 from typing import Any
 
-from memrt.train.retelling.words import Record
+from memrt.train.retelling.words import SPATIAL, Record
 
 COLOURS = ("red", "green", "blue")
 _SEEN = re.compile(r"(?<!holding the )\b(red|green|blue) cube")
-_NAMED = re.compile(r"\b(red|green|blue)\b")
-_TEXTS = ("goal", "subgoal_simple", "subgoal_grounded", "spatial_before", "spatial_after")
+_NAMED = re.compile(r"\b(red|green|blue)\b", re.IGNORECASE)
+_TEXTS = ("goal", "subgoal_simple", "subgoal_grounded")
+_LISTS = ("history_simple", "history_grounded", *SPATIAL)
 
 
 def draw_telling(record: Record, rng: random.Random, *, remembers: bool, past_seen: bool) -> dict[str, Any]:
@@ -24,10 +25,10 @@ def draw_telling(record: Record, rng: random.Random, *, remembers: bool, past_se
     if past_seen or _SEEN.search(str(record["scene"])):
         return dict(record)
 
-    def renamed(text: str) -> str:
-        return _NAMED.sub(lambda match: names[match[1]], text)
+    def name(match: re.Match[str]) -> str:
+        found = names[match[1].lower()]
+        return found.capitalize() if match[1][0].isupper() else found
 
-    changed: dict[str, Any] = {name: renamed(record[name]) for name in _TEXTS if name in record}
-    for name in ("history_simple", "history_grounded"):
-        changed[name] = [renamed(text) for text in record[name]]
-    return {**record, **changed}
+    texts: dict[str, Any] = {key: _NAMED.sub(name, record[key]) for key in _TEXTS}
+    lists = {key: [_NAMED.sub(name, text) for text in record[key]] for key in _LISTS if key in record}
+    return {**record, **texts, **lists}

@@ -13,6 +13,7 @@ from memrt.train import task_language
 from memrt.train.labels import Style
 
 STYLES: tuple[Style, ...] = ("simple", "grounded")
+SPATIAL = ("spatial_simple", "spatial_grounded")  # of a record: the memories before and after the call
 OPEN_SHARE = 0.5  # of the frames under way that are shown with counts by which the step under way is not the due one
 _ORDINAL = re.compile(rf"\b({'|'.join(task_language.ORDINALS)})\b")
 
