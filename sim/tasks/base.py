@@ -96,6 +96,11 @@ class Task(ABC):
     def segment(self) -> int:
         """Index of the running step among the steps of an episode in which nothing goes wrong."""
 
+    @property
+    @abstractmethod
+    def segments(self) -> int:
+        """How many steps such an episode has."""
+
     @abstractmethod
     def words(self, step: Step) -> str:
         """A step as subgoal, with `{at}` where the grounded wording has its ` <row, col>`."""
@@ -121,6 +126,11 @@ class Task(ABC):
         if self.control_steps >= EPISODE_CAP:
             self.fail(f"not finished within {EPISODE_CAP} control steps")
         self._point(scene)
+
+    @property
+    def progress(self) -> float:
+        """The share of the steps that are done, 0 to 1; 1 for a success only. A dropped object takes some away."""
+        return 1.0 if self.outcome.status == "success" else min(self.segment, self.segments - 1) / self.segments
 
     def subgoal(self, scene: Scene, style: SubgoalStyle) -> str:
         """The running step in words; grounded wording carries `<row, col>` of the front image."""

@@ -84,6 +84,11 @@ class BinFill(Task):
         """Pick 1, put 1, pick 2, …, press."""
         return 2 * sum(self.in_bin.values()) + bool(self.carried)
 
+    @property
+    def segments(self) -> int:
+        """A pick and a put for every cube, and the press."""
+        return 2 * self.repetitions + 1
+
     def words(self, step: Step) -> str:
         """A step in the benchmark's phrasing."""
         if step.skill == "pick":

@@ -113,6 +113,11 @@ class ButtonUnmask(Task):
         return self.presses_over + self.picked + self.put_down
 
     @property
+    def segments(self) -> int:
+        """The presses, a pick for every named cube, and a put between two picks."""
+        return len(self.buttons) + 2 * self.repetitions - 1
+
+    @property
     def ready(self) -> bool:
         """Whether the buttons have been pressed and the containers stand still: now one may be picked up."""
         return len(self.pressed) == len(self.buttons) and self.still

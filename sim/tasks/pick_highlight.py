@@ -76,6 +76,11 @@ class PickHighlight(Task):
         """Press, pick 1, put back 1, pick 2, …, press."""
         return (self.pressed_at is not None) + 2 * len(self.put_back) + bool(self.current)
 
+    @property
+    def segments(self) -> int:
+        """A pick and a put for every highlighted cube, between two presses."""
+        return 2 * self.repetitions + 2
+
     def words(self, step: Step) -> str:
         """A step in the benchmark's phrasing."""
         if step.skill == "press":

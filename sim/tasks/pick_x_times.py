@@ -60,6 +60,11 @@ class PickXtimes(Task):
         """Pick 1, place 1, pick 2, …, press."""
         return self.picks + self.places
 
+    @property
+    def segments(self) -> int:
+        """A pick and a place for every time, and the press."""
+        return 2 * self.repetitions + 1
+
     def words(self, step: Step) -> str:
         """A step in the phrasing of the report's figure 3."""
         if step.skill == "pick":

@@ -85,6 +85,11 @@ class StopCube(Task):
         """Hover, wait for visit 1, …, k - 1, press."""
         return self.visits + (self.ready or self.visits > 0)
 
+    @property
+    def segments(self) -> int:
+        """Hover, the visits waited for, the press."""
+        return self.repetitions + 1
+
     def words(self, step: Step) -> str:
         """A step in the benchmark's phrasing; waiting says for which visit, because that is what has to be known."""
         if step.skill == "hover":

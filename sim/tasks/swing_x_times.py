@@ -80,6 +80,11 @@ class SwingXtimes(Task):
             return self.visits + bool(self.visits)
         return self.visits + 1 + (self.swung and not self.holding)
 
+    @property
+    def segments(self) -> int:
+        """The pick, two visits for every time, put and press."""
+        return 2 * self.repetitions + 3
+
     def words(self, step: Step) -> str:
         """A step in the benchmark's phrasing."""
         if step.skill == "pick":

@@ -45,6 +45,7 @@ def test_an_episode_is_a_function_of_its_seed(name, seed):
     assert (first.goal, first.layout, first.repetitions) == (second.goal, second.layout, second.repetitions)
     assert first.step == second.step
     assert first.segment == 0
+    assert first.progress == 0.0
     assert 1 <= first.repetitions <= 5
     assert first.goal == first.goal.strip()
     assert first.goal[0].islower()
@@ -72,6 +73,8 @@ def test_the_expert_solves_an_episode_and_its_subgoals_tell_the_way(name):
     assert outcome.status == "success", outcome.reason
     assert env.step_index < EPISODE_CAP
     assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(segments))
+    assert set(segments) == set(range(env.task.segments))  # every step of the way, and none beyond
+    assert env.task.progress == 1.0
     assert len(said) >= 2
     for spoken in said:
         assert "<" not in spoken.simple
