@@ -26,6 +26,7 @@ CONTROL_DT_NS = round(NS_PER_S / CONTROL_HZ)
 PHYSICS_STEPS_PER_CONTROL = CONTROL_DT_NS // PHYSICS_DT_NS
 CAMERAS = ("front", "wrist")
 START_JITTER = 0.03  # spread of the arm's start posture [rad]
+GRIPPER_TRAVEL = fr3.HAND_SPEED / fr3.HAND_OPEN_WIDTH * PHYSICS_DT_NS * 1e-9  # per physics step, of the opening
 
 
 class TabletopEnv:
@@ -135,8 +136,7 @@ class TabletopEnv:
     def physics_step(self, q: NDArray[np.float64], dq: NDArray[np.float64], gripper: float) -> None:
         """One physics step (2 ms) with joint commands [rad], [rad/s] and a gripper opening command (0..1)."""
         scene = self.scene
-        travel = fr3.HAND_SPEED / fr3.HAND_OPEN_WIDTH * PHYSICS_DT_NS * 1e-9
-        self._grip += float(np.clip(gripper - self._grip, -travel, travel))
+        self._grip += min(max(gripper - self._grip, -GRIPPER_TRAVEL), GRIPPER_TRAVEL)
         ctrl = scene.data.ctrl
         ctrl[scene.ctrl_q] = q
         ctrl[scene.ctrl_dq] = dq
