@@ -56,10 +56,14 @@ def evaluate(monkeypatch):
         results = [
             real.EpisodeResult(
                 seed=seed,
+                difficulty="easy",
                 repetitions=1,
                 success=seed % 2 == 0,
+                status="success" if seed % 2 == 0 else "failure",
                 reason="because",
                 steps=100,
+                progress=0.5,
+                seconds=1.0,
                 high_level_ms=1.0,
                 low_level_ms=1.0,
                 actions_sha256="",

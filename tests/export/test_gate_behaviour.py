@@ -45,10 +45,14 @@ class Simulator:
         results = [
             self.real.EpisodeResult(
                 seed=seed,
+                difficulty="easy",
                 repetitions=1,
                 success=seed - FIRST_SEED not in self.failures.get(path.name, ()),
+                status="success",
                 reason="because",
                 steps=100,
+                progress=0.5,
+                seconds=1.0,
                 high_level_ms=1.0,
                 low_level_ms=1.0,
                 actions_sha256="",
