@@ -22,6 +22,12 @@ ARGS   ?= --task PickXtimes --policy am_grounded --seed 1000000
 TESTS  ?= tests
 # Of 50 Hz chunks against the strict double.
 SECONDS ?= 20
+# Processes of `make memory-suite`, and a folder of fp32 bundles to compare with, if there is one.
+JOBS    ?= 2
+FP32    ?=
+MEMORY  := sim/results/memory
+# Of what is also played in fp32 and in real time.
+TWO     := --policies am_grounded,memoryless --tasks BinFill,PickXtimes,SwingXtimes
 
 # Installs those of the given Debian packages that are missing.
 define install
@@ -32,7 +38,7 @@ missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	fi
 endef
 
-.PHONY: run test robot-test peers strict browser check format clean
+.PHONY: run test robot-test memory-suite peers strict browser check format clean
 
 run: $(VENV)/.runs
 	$(BIN)/memrt run --robot sim $(ARGS)
@@ -43,6 +49,13 @@ test: $(VENV)/.develops peers strict browser
 # The Franka driver and policies against both doubles on loopback (sim/doubles/README.md).
 robot-test: $(VENV)/.develops strict
 	$(BIN)/python -m memrt.sim.doubles.robot_test --seconds $(SECONDS) $(if $(JSON),--json)
+
+# Plays what is missing of the committed table and writes it anew (sim/MEMORY_SUITE.md).
+memory-suite: $(VENV)/.runs
+	$(BIN)/memrt eval --suite memory --results $(MEMORY) --jobs $(JOBS)
+	$(if $(FP32),$(BIN)/memrt eval --suite memory --results $(MEMORY) --jobs $(JOBS) --precision fp32 --bundles $(FP32) $(TWO))
+	$(BIN)/memrt eval --suite memory --results $(MEMORY) --real-time --episodes 30 $(TWO)
+	$(BIN)/memrt eval --suite memory --results $(MEMORY) --stored --markdown $(MEMORY).md --plot $(MEMORY).svg
 
 peers: $(VENV)/peers/.installed
 

@@ -1,0 +1,1 @@
+"""The memory suite: every task by every policy, episode by episode, stored so that nothing is computed twice."""
