@@ -10,6 +10,7 @@ from reported_runs import GOAL, HOSTILE, cut_off
 
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.recording.reader import Recording
+from memrt.runtime.recording.recorder import McapRecorder
 from memrt.runtime.report.run import told as told_module
 from memrt.runtime.report.run.build import build, find_recording
 from memrt.runtime.report.run.document import RunReport
@@ -127,3 +128,13 @@ def test_changes_hold_both_texts(before, after):
 def test_very_long_texts_change_whole():
     long = "word " * MAX_WORDS
     assert changes(long, "short") == [("-", long), ("+", "short")]
+
+
+def test_holds_last_until_someone_resumes_or_until_the_end(tmp_path):
+    with McapRecorder(tmp_path / "run.mcap", {"goal": "wait"}) as recorder:
+        for name, second in (("goal", 0), ("hold", 2), ("hold", 3), ("resume", 5), ("hold", 7), ("end", 8)):
+            recorder.event(name, "supervisor", 10**12 + second * 10**9, reason="the operator")
+    report, _ = build(tmp_path / "run.mcap")
+    assert report.holds == [(2.0, 5.0), (7.0, 8.0)]
+    assert [event.level for event in report.events[:2]] == ["info", "warning"]
+    assert (report.video, report.about.setting, report.about.outcome) == (None, "not recorded", "broken off")

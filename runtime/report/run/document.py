@@ -46,7 +46,10 @@ class Subgoal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of the high level. `answer_s` is when its subgoal and memory took effect, null if it was cancelled."""
+    """One call of the high level. `answer_s` is when its subgoal and memory took effect, null if it was cancelled.
+
+    `answered_by` and `missed` are those of `messages.HighLevelAnswer`: where the VLM is also served elsewhere.
+    """
 
     start_s: float
     answer_s: float | None
@@ -54,6 +57,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     stages_ms: dict[str, float]
     tokens: dict[str, int]
     held: bool
+    answered_by: str
+    missed: str
     prompt: str
     reply: str
 

@@ -48,8 +48,8 @@ function now(time) {
   if (made) {
     const took = Object.entries(made.stages_ms).map(([name, ms]) => `${name} ${figure(ms)}`).join(", ");
     const tokens = Object.entries(made.tokens).map(([name, count]) => `${count} ${words(name)}`).join(", ");
-    const details = add(box, "details", { open: opened }, add(null, "summary", { textContent: `call answered in ${figure(made.duration_ms)} ms${made.held ? ", reply unusable: the last subgoal is held" : ""}` }));
-    add(details, "p", { className: "soft", textContent: [took && `${took} ms`, tokens].filter(Boolean).join("; ") });
+    const details = add(box, "details", { open: opened }, add(null, "summary", { textContent: `call answered ${made.answered_by ? `${made.answered_by === "remote" ? "by the remote VLM" : made.answered_by} ` : ""}in ${figure(made.duration_ms)} ms${made.held ? ", reply unusable: the last subgoal is held" : ""}` }));
+    add(details, "p", { className: "soft", textContent: [took && `${took} ms`, tokens, made.missed && `not the remote VLM: ${made.missed}`].filter(Boolean).join("; ") });
     for (const [name, text] of [["asked", made.prompt], ["answered", made.reply]])
       if (text) details.append(add(null, "h3", { textContent: name }), add(null, "pre", { textContent: text }));
   }

@@ -1,22 +1,14 @@
-"""What happened when: subgoals, calls, chunks with their seams, events, holds."""
+"""What happened when: subgoals, calls of both levels, events, holds."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from memrt.runtime.clock import NS_PER_MS, NS_PER_S
-from memrt.runtime.loop.following import Followed
-from memrt.runtime.loop.record import SEAM_UNITS
-from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.memory.coordinates import FRONT_IMAGE_SIZE, CoordinateOrder, find_coordinates, without_coordinates
-from memrt.runtime.recording.messages import Chunk as RecordedChunk
 from memrt.runtime.recording.messages import Log
 from memrt.runtime.report.run.document import Call, Chunk, Event, Span, Subgoal
 from memrt.runtime.report.run.told import Told
-from memrt.runtime.types import ActionChunk, ActionSpace
 
 _LEVELS = {2: "info", 3: "warning", 4: "error"}  # foxglove.Log
-RUNNING = "running"
 
 
 def subgoals(told: Told, end_s: float, order: CoordinateOrder) -> list[Subgoal]:
@@ -25,7 +17,7 @@ def subgoals(told: Told, end_s: float, order: CoordinateOrder) -> list[Subgoal]:
     starts = [told.seconds(_t_ns(event)) for event in events]
     groups: dict[str, int] = {}
     found = []
-    for event, start_s, ends in zip(events, starts, [*starts[1:], end_s], strict=True):
+    for event, start_s, ends in zip(events, starts, [*starts[1:], end_s], strict=False):
         text = str(event.arguments.get("text", ""))
         marks = [
             ((at.column + 0.5) / FRONT_IMAGE_SIZE, (at.row + 0.5) / FRONT_IMAGE_SIZE)
@@ -46,6 +38,8 @@ def calls(told: Told) -> list[Call]:
             stages_ms={name: _ms(duration_ns) for name, duration_ns in answer.stages.items()},
             tokens=answer.amounts,
             held=answer.held,
+            answered_by=answer.answered_by,
+            missed=answer.missed,
             prompt=told.text(request.user),
             reply=told.text(answer.reply),
         )
@@ -53,44 +47,17 @@ def calls(told: Told) -> list[Call]:
     ]
 
 
-def chunks(told: Told) -> tuple[list[Chunk], str]:
-    """The low level's calls with the seams where their chunks took over, and the seams' unit."""
-    seams = _seams(told)
-    found = [
+def chunks(told: Told) -> list[Chunk]:
+    """The low level's calls, with the seams where their chunks took over."""
+    return [
         Chunk(
             start_s=told.seconds(call.t_ns),
             duration_ms=_ms(call.duration_ns),
             stages_ms={name: _ms(duration_ns) for name, duration_ns in call.stages.items()},
-            seam=seams.get(call.call),
+            seam=told.seams.found.get(call.call),
         )
         for call in told.low_level
     ]
-    space = told.low_level[0].chunk.space if told.low_level else "joint_position"
-    return found, SEAM_UNITS[ActionSpace[space.upper()]]
-
-
-def _seams(told: Told) -> dict[int, float]:
-    """By low-level call, as the run's own record measures them. What a hold lies between is no seam."""
-    if not told.low_level:
-        return {}
-    first = told.low_level[0].chunk
-    horizon = len(first.actions)
-    followed = Followed(LoopSettings(dt_ns=first.dt_ns, horizon=horizon, execute=horizon, every_steps=1))
-    stops = [_t_ns(event) for event in told.events if event.event in ("hold", "home")]
-    found = {}
-    for command in told.commands:
-        while stops and stops[0] <= command.t_ns:
-            followed.clear()
-            del stops[0]
-        seam = followed.take(_chunk(command.chunk))
-        if seam is not None:
-            found[command.call] = round(seam, 5)
-    return found
-
-
-def _chunk(chunk: RecordedChunk) -> ActionChunk:
-    actions = np.array(chunk.actions, np.float64)
-    return ActionChunk(actions, chunk.t0_ns, chunk.dt_ns, chunk.subgoal_revision, ActionSpace[chunk.space.upper()])
 
 
 def events(told: Told) -> list[Event]:
@@ -109,22 +76,16 @@ def _text(event: Log) -> str:
 
 
 def holds(told: Told, end_s: float) -> list[Span]:
-    """When the robot did not run after it had: held, stopped, at fault."""
+    """When the robot was held: until an operator resumed, or until the end."""
     found: list[Span] = []
-    running_before = False
     since: float | None = None
-    for t_ns, mode in told.modes:
-        t_s = told.seconds(t_ns)
-        if mode == RUNNING:
-            if since is not None:
-                found.append((since, t_s))
-            running_before, since = True, None
-        elif running_before and since is None:
-            since = t_s
-    # A robot that comes to rest when its run is over was not held.
-    if since is not None and since < end_s - 1.0:
-        found.append((since, end_s))
-    return found
+    for event in told.events:
+        if event.event == "hold" and since is None:
+            since = told.seconds(_t_ns(event))
+        elif event.event == "resume" and since is not None:
+            found.append((since, told.seconds(_t_ns(event))))
+            since = None
+    return found if since is None else [*found, (since, end_s)]
 
 
 def _t_ns(event: Log) -> int:

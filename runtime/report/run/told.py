@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,14 +17,23 @@ from memrt.runtime.recording.messages import (
     Log,
     LowLevelMessage,
     Memory,
-    RobotState,
 )
 from memrt.runtime.recording.reader import Recording, Summary, is_frame
+from memrt.runtime.report.run.seams import Seams
 
 MAX_CALLS = 4_000  # of the high level: an hour at its usual pace
 MAX_CHUNKS = 20_000  # two hours of chunks, a quarter of an hour of `every_tick` at 20 Hz
 MAX_EVENTS = 4_000
 MAX_TEXT = 4 << 20  # characters of prompts and replies together
+
+
+class LowLevelCall(NamedTuple):
+    """When a chunk was computed, and for how long."""
+
+    call: int
+    t_ns: int
+    duration_ns: int
+    stages: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -35,10 +44,9 @@ class Told:
     run: dict[str, str]
     summary: Summary
     calls: list[tuple[HighLevelRequest, HighLevelAnswer, Memory | None]] = field(default_factory=list)
-    low_level: list[LowLevelMessage] = field(default_factory=list)
-    commands: list[Command] = field(default_factory=list)
+    low_level: list[LowLevelCall] = field(default_factory=list)
+    seams: Seams = field(default_factory=Seams)
     events: list[Log] = field(default_factory=list)
-    modes: list[tuple[int, str]] = field(default_factory=list)  # time, and the robot's mode from then on
     first_ns: int = 0
     last_ns: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
@@ -99,7 +107,6 @@ class _Reader:
     def __init__(self, told: Told) -> None:
         self._told = told
         self._request: HighLevelRequest | None = None
-        self._pending: tuple[HighLevelRequest, HighLevelAnswer] | None = None
         self._began = False
 
     def take(self, t_ns: int, message: msgspec.Struct) -> None:
@@ -117,19 +124,22 @@ class _Reader:
                 request, answer, _ = told.calls[-1]
                 told.calls[-1] = request, answer, message
         elif isinstance(message, LowLevelMessage):
-            self._keep("low-level calls", told.low_level, message, MAX_CHUNKS)
+            call = LowLevelCall(message.call, message.t_ns, message.duration_ns, message.stages)
+            self._keep("low-level calls", told.low_level, call, MAX_CHUNKS)
         elif isinstance(message, Command):
-            self._keep("commands", told.commands, message, MAX_CHUNKS)
+            told.seams.take(message)
         elif isinstance(message, Log):
+            if message.event in ("hold", "home"):
+                told.seams.clear()
             self._keep("events", told.events, message, MAX_EVENTS)
-        elif isinstance(message, RobotState) and (not told.modes or told.modes[-1][1] != message.mode):
-            self._keep("changes of the robot's mode", told.modes, (t_ns, message.mode), MAX_EVENTS)
 
     def _answer(self, answer: HighLevelAnswer) -> None:
         request = self._request
         if request is None or request.ahead_of_ns is not None:  # it only read ahead
             return
-        self._keep("high-level calls", self._told.calls, (request, answer, None), MAX_CALLS)
+        # The memory before is the one after the call before; a history makes both long.
+        slim = msgspec.structs.replace(request, before=None, system="")
+        self._keep("high-level calls", self._told.calls, (slim, answer, None), MAX_CALLS)
 
     def _keep(self, kind: str, items: list[Any], item: Any, most: int) -> None:
         if len(items) < most:
