@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import lerobot_datasets as lerobot
 import msgspec
@@ -18,7 +19,7 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.recording.reader import Recording
 from memrt.sim.frames import open_frames
 from memrt.train.episodes.add import FIRST_NUMBER, add_episodes, join
-from memrt.train.episodes.demonstration import samples
+from memrt.train.episodes.demonstration import Spoken, samples
 from memrt.train.episodes.lerobot import Columns, lerobot_episodes
 from memrt.train.episodes.recorded_run import recorded_run
 
@@ -69,6 +70,7 @@ def test_subtasks_become_subgoals_and_segments(tmp_path):
     assert record.low_level[0].subgoal_grounded == "grasp the cup <10, 20>"
     assert [s.labels["segment"] for s in record.high_level] == [0, 0, 0, 1, 1, 1]
     assert [s.labels["previous_segment"] for s in record.high_level] == [-1, -1, -1, -1, 0, 0]  # 0.8 s before
+    assert [s.labels["step"] for s in record.high_level] == [0, 4, 8, 12, 16, 20]
     assert record.high_level[-1].labels["history_grounded"] == ["grasp the cup <10, 20>"]
     assert record.high_level[0].image.shape == (256, 256, 3)
 
@@ -100,7 +102,7 @@ def test_a_recorded_run_gives_what_its_policies_saw_and_sent(run):
     demonstration = recorded_run(run, "swing")
     assert (record.goal, record.usable) == (GOAL, True)
     assert set(by_time) <= set(demonstration.times_ns.tolist())
-    moments = [10, 14, 18, 20, 22, 25, 30]  # tenths of a second; looks at 1.5 and 2.6 s came 0.1 s after others
+    moments = [10, 14, 18, 20, 22, 26, 30]  # tenths of a second; looks at 1.5 and 2.5 s are off the grid
     for moment, sample in zip(moments, record.low_level, strict=True):
         if (call := by_time.get(moment * 10**8)) is None:
             continue
@@ -127,6 +129,21 @@ def test_what_was_added_can_be_trained_on_and_is_added_once(dataset, run, tmp_pa
     assert open_frames(joined, "front").shape == open_frames(joined, "wrist").shape == (count, 32, 32, 3)
     lines = (tmp_path / "high_level" / "samples.jsonl").read_text().splitlines()
     assert len(lines) == len(open_frames(tmp_path / "high_level", "front")) == sum(added.high_level for added in first)
+
+
+def test_before_the_first_answer_the_first_subgoal_is_due_and_nothing_is_taught_of_actions(run):
+    """In real time a policy's first answer takes a while, and the arm waits for it."""
+    told = recorded_run(run, "swing")
+    late = replace(
+        told,
+        subgoals=[Spoken(told.times_ns[0] + 3 * 10**8, "swing left <1, 2>")],
+        command_ns=told.command_ns[8:],
+        commands=told.commands[8:],
+    )
+    record = samples(late, FIRST_NUMBER, SMALL)
+    first = record.high_level[0].labels
+    assert (first["step"], first["subgoal_simple"], first["previous_segment"]) == (0, "swing left", -1)
+    assert len(record.low_level) == len(record.high_level) - 1  # that of the first moment
 
 
 def test_a_failed_run_is_left_out(run, tmp_path):

@@ -63,23 +63,24 @@ def samples(demonstration: Demonstration, number: int, settings: LowLevelConfig)
     """
     _check(demonstration)
     dt_ns = round(NS_PER_S / settings.control_hz)
-    chosen = _spaced(demonstration.times_ns, SAMPLE_EVERY * dt_ns)
+    steps = _on_the_grid(demonstration.times_ns, SAMPLE_EVERY * dt_ns)
     spoken = _Spoken(demonstration, HIGH_LEVEL_EVERY * dt_ns)
     record = EpisodeRecord(
         demonstration.task, None, number, demonstration.goal, success=demonstration.success, reason=demonstration.reason
     )
     ahead_ns = dt_ns * np.arange(1, settings.horizon + 1, dtype=np.int64)
-    for index, views in demonstration.views(chosen):
+    for index, views in demonstration.views(list(steps)):
         t_ns = int(demonstration.times_ns[index])
-        simple, grounded = spoken.at(t_ns)
-        images = {camera: resize_with_pad(views[camera], settings.image_size) for camera in CAMERAS}
-        actions = sample(demonstration.command_ns, demonstration.commands, t_ns + ahead_ns)
-        record.low_level.append(LowLevelSample(images, demonstration.state[index], actions, simple, grounded))
-        if demonstration.subgoals and t_ns >= demonstration.subgoals[0].t_ns:
-            step = round((t_ns - int(demonstration.times_ns[0])) / dt_ns)
+        if t_ns + dt_ns >= demonstration.command_ns[0] - dt_ns // 2:  # before, the robot had nothing to do yet
+            simple, grounded = spoken.at(t_ns)
+            images = {camera: resize_with_pad(views[camera], settings.image_size) for camera in CAMERAS}
+            actions = sample(demonstration.command_ns, demonstration.commands, t_ns + ahead_ns)
+            record.low_level.append(LowLevelSample(images, demonstration.state[index], actions, simple, grounded))
+        if demonstration.subgoals:
             image = views["front"]
             if image.shape[:2] != (IMAGE_SIZE, IMAGE_SIZE):
                 image = resize_with_pad(image, IMAGE_SIZE)
+            step = SAMPLE_EVERY * steps[index]
             labels = {"task": record.task, "step": step, "goal": record.goal, **spoken.labels(t_ns), "scene": ""}
             record.high_level.append(HighLevelSample(image, labels))
     if not record.low_level:
@@ -113,12 +114,17 @@ def _check(demonstration: Demonstration) -> None:
         )
 
 
-def _spaced(times_ns: NDArray[np.int64], every_ns: int) -> list[int]:
-    """Moments at least about `every_ns` apart: a tenth less is let pass, since clocks waver."""
-    chosen: list[int] = []
-    for index, t_ns in enumerate(times_ns):
-        if not chosen or t_ns - times_ns[chosen[-1]] >= every_ns - every_ns // 10:
-            chosen.append(index)
+def _on_the_grid(times_ns: NDArray[np.int64], every_ns: int) -> dict[int, int]:
+    """The moments nearest to multiples of `every_ns` since the first one, each with its multiple.
+
+    Where none is nearer than a quarter of it, that multiple is left out: labels count calls by steps.
+    """
+    chosen: dict[int, int] = {}
+    for multiple in range(round((times_ns[-1] - times_ns[0]) / every_ns) + 1):
+        wanted_ns = times_ns[0] + multiple * every_ns
+        index = int(np.abs(times_ns - wanted_ns).argmin())
+        if abs(times_ns[index] - wanted_ns) <= every_ns // 4:
+            chosen[index] = multiple
     return chosen
 
 
@@ -145,14 +151,17 @@ class _Spoken:
         return without_coordinates(text), text
 
     def labels(self, t_ns: int) -> dict[str, object]:
-        """What a high-level sample says of the subgoals, as `sim/record.py` writes it."""
-        index, before = self._index(t_ns), self._index(t_ns - self._call_ns)
+        """What a high-level sample says of the subgoals, as `sim/record.py` writes it.
+
+        Before the first subgoal was said, that one is already what should be.
+        """
+        index, before = max(0, self._index(t_ns)), self._index(t_ns - self._call_ns)
         segment = self._segments[index]
         history = [self._subgoals[last].text for last in self._last[:segment]]
-        simple, grounded = self.at(t_ns)
+        text = self._subgoals[index].text
         return {
-            "subgoal_simple": simple,
-            "subgoal_grounded": grounded,
+            "subgoal_simple": without_coordinates(text),
+            "subgoal_grounded": text,
             "segment": segment,
             "previous_segment": self._segments[before] if before >= 0 else -1,
             "history_simple": [without_coordinates(text) for text in history],

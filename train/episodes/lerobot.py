@@ -56,15 +56,18 @@ def _demonstration(layout: Layout, episode: Mapping[str, Any], columns: Columns,
     changes = [
         Spoken(int(times_ns[i]), text) for i, text in enumerate(said) if text and (i == 0 or text != said[i - 1])
     ]
+    state, asked = _opening(told[columns.state], columns.gripper), _opening(told[columns.action], columns.gripper)
+    # An action is what was asked for at its frame, to be reached by the next one; at the first one the arm is at rest.
+    start = state[:1].copy()
+    start[:, -1:] = asked[:1, -1:]
     return Demonstration(
         source=f"{layout.root}, episode {episode['episode_index']}",
         task=task,
         goal=layout.tasks.get(int(told["task_index"][0]), "") if told["task_index"] else "",
         times_ns=times_ns,
-        state=_opening(told[columns.state], columns.gripper),
-        # An action is what was asked for at its frame, to be reached by the next one.
-        command_ns=times_ns + round(NS_PER_S / layout.fps),
-        commands=_opening(told[columns.action], columns.gripper),
+        state=state,
+        command_ns=np.concatenate([times_ns[:1], times_ns + round(NS_PER_S / layout.fps)]),
+        commands=np.concatenate([start, asked]) if start.shape[1:] == asked.shape[1:] else asked,
         subgoals=changes,
         views=lambda wanted: _views(layout, episode, columns, wanted),
     )
