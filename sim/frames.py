@@ -84,13 +84,16 @@ class Frames:
             return np.asarray(image)
 
 
+def png(images: Frames | NDArray[np.uint8], index: int) -> bytes:
+    """One picture as PNG; of `Frames` the bytes that are there."""
+    if isinstance(images, Frames):
+        return images[index : index + 1].encoded()[1].tobytes()
+    return _png(images[index])
+
+
 def write_frames(path: Path, images: Iterable[NDArray[np.uint8]]) -> None:
     """Write pictures uint8 [H, W, 3]."""
-    pngs = []
-    for image in images:
-        png = io.BytesIO()
-        Image.fromarray(image).save(png, "PNG", compress_level=COMPRESSION)
-        pngs.append(np.frombuffer(png.getvalue(), np.uint8))
+    pngs = [np.frombuffer(_png(image), np.uint8) for image in images]
     offsets = np.cumsum([0, *map(len, pngs)], dtype=np.int64)
     _write(path, offsets, pngs)
 
@@ -113,6 +116,12 @@ def open_frames(folder: Path, name: str) -> Frames | NDArray[np.uint8]:
     except (OSError, ValueError) as error:
         raise _unreadable(array, error) from error
     return images
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=COMPRESSION)
+    return file.getvalue()
 
 
 def _write(path: Path, offsets: NDArray[np.int64], parts: Sequence[NDArray[np.uint8]]) -> None:

@@ -13,6 +13,7 @@ import typer
 from memrt.runtime.cli.default_bundle import DEFAULT_POLICY
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.progress import tell
+from memrt.runtime.cli.train_labels_command import labels, sft
 from memrt.runtime.errors import MemrtError
 
 
@@ -28,6 +29,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Train policies, and bring in episodes recorded elsewhere.")
     group.command("reference")(reference)
     group.command("import")(import_episodes)
+    group.command("labels")(labels)
+    group.command("sft")(sft)
     app.add_typer(group, name="train")
 
 
