@@ -1,14 +1,11 @@
 """Flow-matching training of the low-level policy, on a time budget, resumable at any moment.
 
-    python -m memrt.train.low_level_train --data runs/reference/data/low_level --out runs/reference/low_level
-
 `out` is a checkpoint folder from the first checkpoint on (averaged weights), beside `state.safetensors`,
 `state.json` and `log.jsonl` of the training itself. What is recorded meanwhile is trained on, too.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -39,17 +36,6 @@ from memrt.train.pi05.config import Pi05Config, reference
 from memrt.train.pi05.model import Pi05
 
 STATE, STATE_DOCUMENT, LOG = "state.safetensors", "state.json", "log.jsonl"
-FLAGS = (
-    "minutes",
-    "learning_rate",
-    "without_views",
-    "continued",
-    "batch",
-    "batch_without_views",
-    "draws",
-    "seed",
-    "threads",
-)
 MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum")
 
 
@@ -281,25 +267,3 @@ def train_low_level(
         recorded, out, settings or TrainingSettings(), resume=resume, start_from=start_from, progress=progress
     )
     return training.run()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, nargs="+")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--policy", default="am_grounded")
-    parser.add_argument("--start-from", type=Path)
-    parser.add_argument("--resume", action="store_true")
-    defaults = TrainingSettings()
-    for name in FLAGS:
-        value = getattr(defaults, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    parsed = vars(parser.parse_args(arguments))
-    data, out, policy = parsed.pop("data"), parsed.pop("out"), load_policy(parsed.pop("policy")).low_level
-    resume, start_from = parsed.pop("resume"), parsed.pop("start_from")
-    train_low_level(data, out, policy=policy, settings=TrainingSettings(**parsed), resume=resume, start_from=start_from)
-
-
-if __name__ == "__main__":
-    main()

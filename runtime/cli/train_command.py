@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
     group = typer.Typer(no_args_is_help=True, help="Train policies, and bring in episodes recorded elsewhere.")
     group.command("reference")(reference)
+    group.command("low-level")(low_level)
     group.command("import")(import_episodes)
     group.command("labels")(labels)
     group.command("sft")(sft)
@@ -59,6 +60,46 @@ def reference(
         from memrt.train.reproduce import train_reference
 
     train_reference(root=root, stages=stage or None, resume=resume)
+
+
+def low_level(
+    data: Annotated[list[Path], typer.Argument(help="`low_level` folders of recorded datasets; they may still grow.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint, the run's state and its log.")],
+    start_from: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder of the same sizes whose weights are taken over.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint, if any.")] = False,
+    minutes: Annotated[float, typer.Option(min=0, help="Of training in all; the learning rate falls to their end.")] = (
+        120.0
+    ),
+    learning_rate: Annotated[float, typer.Option(min=0, help="The highest; 7e-4 for weights that know a task.")] = 1e-3,
+    threads: Annotated[int, typer.Option(min=1, help="Of the CPU.")] = 1,
+    policy: Annotated[str, typer.Option(help="Whose `low_level` settings it is trained for.")] = DEFAULT_POLICY,
+) -> None:
+    """Train a low level of the reference size: one for all tasks, for subgoals with and without pixels and for goals.
+
+    Examples:
+
+        memrt train low-level runs/data/low_level --out runs/low_level
+
+        memrt train low-level runs/data/low_level --out runs/low_level --resume --minutes 240
+    """
+    with needs_extra("train", "sim"):
+        from memrt.train.low_level_settings import TrainingSettings
+        from memrt.train.low_level_train import train_low_level
+
+    from memrt.runtime.config import load_policy
+
+    train_low_level(
+        data,
+        out,
+        policy=load_policy(policy).low_level,
+        settings=TrainingSettings(minutes=minutes, learning_rate=learning_rate, threads=threads),
+        resume=resume,
+        start_from=start_from,
+        progress=tell,
+    )
 
 
 def import_episodes(
