@@ -17,7 +17,7 @@ COUNTED = ("place", "put it into", "move to the top of the left", "remain static
 # they would be counted though they may not have happened. A lift is never told late: until then the hand hardly rises.
 TOLD_LATE = ("place", "put it into", "put the", "move to the top of the left", "move to the top of the right")
 # What of a call tells of the frame: it is seen whether or not a step's end has been noticed.
-_SEEN = ("step", "scene", "previous_segment", "spatial_simple", "spatial_grounded")
+_SEEN = ("step", "scene", "previous_segment", "spatial_simple", "spatial_grounded", "keyframe_turn")
 SHARES = (0.3, 0.15, 0.22, 0.08, 0.07, 0.18)
 SHARES_WHILE_PRESSING = (0.15, 0.15, 0.15, 0.05, 0.35, 0.15)  # what is hidden later is to be seen until the last press
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from memrt.sim.record import HIGH_LEVEL_EVERY
+from memrt.runtime.config import MemoryConfig
 from memrt.train import task_language
 from memrt.train.high_level_frames import Block, FrameIndex
 from memrt.train.high_level_text import Encoded, Example, ExampleEncoder
+from memrt.train.labels.chains import CALL_EVERY, turns
 from memrt.train.labels.turns import with_spatial_memories
 from memrt.train.task_scripts import draw_script, task_of
 
@@ -23,7 +24,7 @@ REPEAT = "Repeat the text: {text}"
 HELD_OUT = 25  # one layout or episode in so many is kept for the held-out metrics
 POSES_PER_LAYOUT = 4  # consecutive scenes that share a layout
 SCENES_PER_BLOCK = 16
-EVERY = HIGH_LEVEL_EVERY // 2  # control steps between the recorded frames that are used
+EVERY = CALL_EVERY // 2  # control steps between the recorded frames that are used
 
 ExampleSource = Callable[[random.Random], Example]
 
@@ -61,12 +62,13 @@ class Calls:
     records: list[dict[str, Any]]
 
     @staticmethod
-    def load(*folders: Path, spatial: bool = False) -> Calls:
+    def load(*folders: Path, memories: Sequence[MemoryConfig] = ()) -> Calls:
         """Read what `memrt.sim` recorded: `high_level` folders, or `episodes` folders, which may still be growing.
 
-        With `spatial`, records also hold the spatial memories of all that was recorded between the calls.
+        Records also hold what policies with these `memories` need of all that was recorded between the calls: the
+        spatial memories, and as `keyframe_turn` the chat of a policy that remembers in pictures.
         """
-        parts = [part for folder in folders for part in _parts(folder, spatial)]
+        parts = [part for folder in folders for part in _parts(folder, memories)]
         records = [record for _, episode in parts for record in episode]
         return Calls(FrameIndex(tuple(block for block, _ in parts)), records)
 
@@ -83,34 +85,47 @@ class Calls:
         return tasks
 
 
-def _parts(folder: Path, spatial: bool) -> Iterator[tuple[Block, list[dict[str, Any]]]]:
+def _parts(folder: Path, memories: Sequence[MemoryConfig]) -> Iterator[tuple[Block, list[dict[str, Any]]]]:
     if (folder / "samples.jsonl").exists():
         records = _read_records(folder / "samples.jsonl")
         for _, group in groupby(enumerate(records), key=lambda numbered: (numbered[1]["task"], numbered[1]["episode"])):
-            yield _thinned(folder, "front", list(group), spatial)
+            yield _thinned(folder, "front", list(group), memories)
         return
     for done in sorted(folder.glob("*/*/DONE")):
         if json.loads(done.read_text()).get("usable", True):
             records = _read_records(done.parent / "high_samples.jsonl")
-            yield _thinned(done.parent, "high_front", list(enumerate(records)), spatial)
+            yield _thinned(done.parent, "high_front", list(enumerate(records)), memories)
 
 
 def _thinned(
-    folder: Path, pictures: str, episode: list[tuple[int, dict[str, Any]]], spatial: bool
+    folder: Path, pictures: str, episode: list[tuple[int, dict[str, Any]]], memories: Sequence[MemoryConfig]
 ) -> tuple[Block, list[dict[str, Any]]]:
     """One frame between two calls is kept: neighbours teach the same."""
-    if spatial:
-        labelled = with_spatial_memories([record for _, record in episode])
-        episode = [(row, record) for (row, _), record in zip(episode, labelled, strict=True)]
-    kept = [(row, record) for row, record in episode if record["step"] % EVERY == 0]
+    records = _with_memories([record for _, record in episode], memories)
+    kept = [(row, record) for (row, _), record in zip(episode, records, strict=True) if record["step"] % EVERY == 0]
     name = f"{kept[0][1]['task']}/{kept[0][1]['episode']:06d}"
     return Block(name, folder, pictures, [row for row, _ in kept]), [record for _, record in kept]
+
+
+def _with_memories(records: list[dict[str, Any]], memories: Sequence[MemoryConfig]) -> list[dict[str, Any]]:
+    """The records of an episode with spatial memories and with the turns of a keyframe policy, where asked for.
+
+    Such a turn's images are named by control step.
+    """
+    labelled = with_spatial_memories(records) if any(memory.spatial for memory in memories) else records
+    for memory in memories:
+        if memory.kind == "keyframes":
+            for turn in turns(memory, records, phases=range(0, CALL_EVERY, EVERY)):
+                steps = tuple(int(records[image]["step"]) for image in turn.images)
+                labelled[turn.sample]["keyframe_turn"] = replace(turn, images=steps)
+    return labelled
 
 
 def _read_records(path: Path) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in path.read_text().splitlines()]
     for record in records:
-        record["task"] = task_of(record["goal"])
+        if "task" not in record:  # recorded before there were several
+            record["task"] = task_of(record["goal"])
     return records
 
 

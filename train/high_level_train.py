@@ -23,7 +23,7 @@ from memrt.train.text_tokenizer import reference_tokenizer, save_tokenizer
 
 # The policies that have an adapter each, in the order in which those are trained.
 POLICIES = (
-    *("am_grounded", "memoryless", "am_simple", "am_sm_grounded"),
+    *("am_grounded", "memoryless", "am_simple", "am_sm_grounded", "memer"),
     *("subgoal_grounded", "language_memory", "am_sm_simple", "subgoal_simple"),
 )
 POINTING = "pointing.safetensors"  # the throw-away heads, kept beside the weights for the next stage

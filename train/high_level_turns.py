@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from memrt.runtime.config import MemoryConfig, load_policy
+from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_reply, parse_keyframe_reply
 from memrt.train.high_level_calls import call_draw, noticed
-from memrt.train.high_level_data import Calls, ExampleSource
+from memrt.train.high_level_data import EVERY, Calls, ExampleSource
 from memrt.train.high_level_text import Example
 from memrt.train.labels.turns import training_turn
 from memrt.train.retelling import draw_telling
@@ -29,7 +30,7 @@ _COORDINATE = re.compile(r"<(\d+), (\d+)>")
 
 def read_calls(policies: Iterable[str], folders: Sequence[Path]) -> Calls:
     """Recorded calls with all that the chats of `policies` need."""
-    return Calls.load(*folders, spatial=any(load_policy(policy).memory.spatial for policy in policies))
+    return Calls.load(*folders, memories=[load_policy(policy).memory for policy in policies])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,30 @@ class TurnWriter:
         telling, jitter = random.Random(rng.random()), random.Random(rng.random())
         record: dict[str, Any] = dict(noticed(self.calls.records, index))
         if retold < RETOLD_SHARE:
-            record = draw_telling(record, telling, remembers=self.settings.kind != "memoryless")
+            kind = self.settings.kind
+            record = draw_telling(record, telling, remembers=kind != "memoryless", past_seen=kind == "keyframes")
         if settle < SETTLED_SHARE:
             seen = {name: [record[name][1]] * 2 for name in SPATIAL if name in record}
             record |= {"previous_segment": record["segment"], **seen}
         return self._example(index, record, jitter)
 
     def _example(self, index: int, record: dict[str, Any], jitter: random.Random | None = None) -> Example:
+        if self.settings.kind == "keyframes":
+            return self._pictures(index, record)
         vary = None if jitter is None else lambda before, after: _jitter(before, after, jitter)
         request, reply = training_turn(self.settings, record, vary)
         return Example((index,), request.system, request.user, reply)
+
+    def _pictures(self, index: int, record: dict[str, Any]) -> Example:
+        """A chat about keyframes and recent frames, which are those of the same episode's calls."""
+        turn, recorded = record["keyframe_turn"], self.calls.records[index]
+        images = tuple(index + (step - recorded["step"]) // EVERY for step in turn.images)
+        named = parse_keyframe_reply(turn.reply)
+        assert named is not None
+        subtask = str(record[f"subgoal_{self.settings.subgoal_style}"])
+        reply = format_keyframe_reply(KeyframeReply(subtask, named.positions))
+        user = turn.request.user.replace(recorded["goal"], record["goal"])
+        return Example(images, turn.request.system, user, reply)
 
 
 def call_source(policy: str, calls: Calls, indices: list[int]) -> ExampleSource:

@@ -16,7 +16,7 @@ from memrt.train import high_level_adapters, high_level_train
 from memrt.train.high_level_calls import call_groups, noticed
 from memrt.train.high_level_data import Calls, Scenes
 from memrt.train.high_level_frames import FrameIndex
-from memrt.train.high_level_turns import TurnWriter
+from memrt.train.high_level_turns import TurnWriter, read_calls
 
 SCENE = "red cube <120, 88>; target <140, 75>; button <60, 100>; gripper <90, 101> holding the red cube"
 GOAL = "pick up the red cube and place it on the target, repeating this action two times, then press the button to stop"
@@ -168,6 +168,28 @@ def test_data_is_read_while_more_is_recorded(data: Path, tmp_path: Path) -> None
     assert calls.frames.images([1]).numpy().tolist() == tiny.image(2)[None].tolist()
     assert calls.split()[1] == [0, 1]
     assert len(Scenes.load(data / "grounding", every=4).descriptions) == 2
+
+
+def test_a_keyframe_policy_is_shown_moments_of_its_own_episode(tmp_path: Path) -> None:
+    segments = [0] * 4 + [1] * 7 + [2] * 5
+    subgoals = [PICKS[0], PLACE, PICKS[1]]
+    folder = tmp_path / "PickXtimes" / "000007"
+    folder.mkdir(parents=True)
+    records = [_record(7, step, subgoals[: segment + 1], segment) for step, segment in enumerate(segments)]
+    (folder / "high_samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "DONE").write_text("{}")
+    writer = TurnWriter.of_policy("memer", read_calls(["memer"], [tmp_path]))
+    example = writer.recorded(15)
+    assert example.images == (10, 12, 13, 14, 15)  # the place, then the recent frames
+    assert example.reply == json.dumps({"current_subtask": PICKS[1], "keyframe_positions": []})
+    assert writer.recorded(12).reply.endswith('"keyframe_positions": [2]}')
+    told = [writer.draw(15, random.Random(seed)) for seed in range(40)]
+    assert {example.images for example in told} == {(10, 12, 13, 14, 15)}  # pictures are not told otherwise
+    goals = {example.user.split("\n")[0] for example in told}
+    assert len(goals) > 2
+    assert all(
+        ("press" in example.reply) == ("target, then" in example.user) for example in told if "<60" in example.reply
+    )
 
 
 def _episode(segments: list[int], episode: int = 7) -> list[dict[str, object]]:
