@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from memrt.runtime.config import MemoryConfig
 from memrt.runtime.memory.parser import parse_reply
+from memrt.runtime.memory.plain_text import plain_text
 from memrt.runtime.memory.prompt import render
 from memrt.runtime.memory.state import (
-    MAX_REPLY_CHARACTERS,
     HighLevelRequest,
     MemoryState,
     MemoryUpdate,
@@ -34,7 +34,7 @@ class HistoryMemory:
 
     def update(self, state: MemoryState, reply: str, goal: str = "", recent: Sequence[int] = ()) -> MemoryUpdate:
         """Append the reply's subgoal if it is a new one; a reply without one changes nothing."""
-        update = settle(state, parse_reply(reply[:MAX_REPLY_CHARACTERS]).subgoal, goal)
+        update = settle(state, parse_reply(plain_text(reply)).subgoal, goal)
         if update.held:
             return update
         return MemoryUpdate(remember_subgoal(update.state), update.subgoal, held=False)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from memrt.runtime.config import MemoryConfig
 from memrt.runtime.keyframes_config import KeyframesConfig
 from memrt.runtime.memory.keyframe_reply import parse_keyframe_reply
+from memrt.runtime.memory.plain_text import plain_text
 from memrt.runtime.memory.prompt import render_keyframes
 from memrt.runtime.memory.sampling import Sampling
 from memrt.runtime.memory.state import (
-    MAX_REPLY_CHARACTERS,
     HighLevelRequest,
     MemoryState,
     MemoryUpdate,
@@ -42,10 +42,10 @@ class KeyframeMemory:
 
     def update(self, state: MemoryState, reply: str, goal: str = "", recent: Sequence[int] = ()) -> MemoryUpdate:
         """Votes for the frames that the reply names; an unusable reply changes none and holds the last subgoal."""
-        parsed = parse_keyframe_reply(reply[:MAX_REPLY_CHARACTERS])
+        parsed = parse_keyframe_reply(plain_text(reply))
         if parsed is None:
             return settle(state, "", goal)
         if recent:
             votes = state.votes.vote(self.sampling.settings, recent[-1], parsed.positions, recent)
             state = replace(state, votes=votes)
-        return settle(state, parsed.subtask, goal)
+        return settle(state, plain_text(parsed.subtask).strip(), goal)  # JSON's escapes are undone by now

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from memrt.runtime.config import MemoryConfig
 from memrt.runtime.memory.coordinates import without_coordinates
 from memrt.runtime.memory.parser import parse_reply
+from memrt.runtime.memory.plain_text import plain_text
 from memrt.runtime.memory.prompt import render
 from memrt.runtime.memory.state import (
-    MAX_REPLY_CHARACTERS,
     HighLevelRequest,
     MemoryState,
     MemoryUpdate,
@@ -42,7 +42,7 @@ class LanguageMemory:
 
     def update(self, state: MemoryState, reply: str, goal: str = "", recent: Sequence[int] = ()) -> MemoryUpdate:
         """Memories are taken even from a reply without a subgoal: they are parsed independently (SPECS 1.1)."""
-        parsed = parse_reply(reply[:MAX_REPLY_CHARACTERS])
+        parsed = parse_reply(plain_text(reply))
         if parsed.action_memory is not None:
             state = replace(state, pending_memory=parsed.action_memory)
         if self.config.commit == "every_reply" or _succeeded(state, parsed.subgoal):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from memrt.runtime.config import MemoryConfig
 from memrt.runtime.memory.parser import parse_reply
+from memrt.runtime.memory.plain_text import plain_text
 from memrt.runtime.memory.prompt import render
 from memrt.runtime.memory.state import (
-    MAX_REPLY_CHARACTERS,
     HighLevelRequest,
     MemoryState,
     MemoryUpdate,
@@ -33,4 +33,4 @@ class MemorylessMemory:
 
     def update(self, state: MemoryState, reply: str, goal: str = "", recent: Sequence[int] = ()) -> MemoryUpdate:
         """The reply's subgoal, or the last one when it names none."""
-        return settle(state, parse_reply(reply[:MAX_REPLY_CHARACTERS]).subgoal, goal)
+        return settle(state, parse_reply(plain_text(reply)).subgoal, goal)

@@ -10,7 +10,6 @@ from memrt.runtime.memory.keyframes import KeyframeVotes
 
 MAX_HISTORY = 512  # subgoals kept; older ones are counted, so that the numbering in the prompt goes on
 NO_VOTES = KeyframeVotes()
-MAX_REPLY_CHARACTERS = 8192  # 384 tokens of spatial memory stay far below; a served VLM may ignore its token budget
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.memory.plain_text import CONTROL_TOKENS
 
 IMAGE_PLACEHOLDER = "<image>"
 TURN_START = "<|im_start|>"
@@ -21,9 +22,6 @@ VISION_START = "<|vision_start|>"
 VISION_END = "<|vision_end|>"
 IMAGE_PAD = "<|image_pad|>"
 END_OF_TEXT = "<|endoftext|>"
-# A goal or a remembered sentence that held one of these could forge a turn or an image. Coordinates may be wrapped in
-# <|box_start|>…<|box_end|>, so those pass.
-STRUCTURAL = (TURN_START, TURN_END, VISION_START, VISION_END, IMAGE_PAD, "<|video_pad|>", "<|vision_pad|>", END_OF_TEXT)
 
 
 def render_chat(system: str, user: str, visual_tokens: Sequence[int] = ()) -> str:
@@ -33,7 +31,7 @@ def render_chat(system: str, user: str, visual_tokens: Sequence[int] = ()) -> st
     leaves the system turn out. Refuses control tokens inside the texts and a wrong number of placeholders.
     """
     for text in (system, user):
-        forged = next((token for token in STRUCTURAL if token in text), None)
+        forged = next((token for token in CONTROL_TOKENS if token in text), None)
         if forged is not None:
             raise MemrtError(
                 "prompt text",

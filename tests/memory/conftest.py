@@ -1,8 +1,8 @@
-"""Makes the helpers beside the tests importable under importlib import mode."""
+"""Makes the helpers beside the tests, and those for fuzzing, importable under importlib import mode."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "fuzzing")]

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from memrt.runtime.config import MemoryConfig, load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.memory import Memory, begin_call, build_memory
-from memrt.runtime.memory.state import MAX_HISTORY, MAX_REPLY_CHARACTERS, commit
+from memrt.runtime.memory.plain_text import MAX_REPLY_CHARACTERS
+from memrt.runtime.memory.state import MAX_HISTORY, commit
 
 GOAL = "pick up the red cube and place it on the target, then press the button to stop"
 LANGUAGE = load_policy("am_simple").memory
