@@ -50,13 +50,18 @@ class LowLevelSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     images: dict[str, str]
 
 
-class Remembered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One phrasing of a high-level call: what was remembered, what was answered, what was remembered then."""
+class Remembered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One phrasing of a high-level call: what was remembered, what was answered, what was remembered then.
+
+    Spatial memories are empty in sets that were recorded without.
+    """
 
     subgoal: str
     history: tuple[str, ...]
     memory_before: str
     memory_after: str
+    spatial_before: str = ""
+    spatial_after: str = ""
 
 
 class HighLevelSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -45,7 +45,7 @@ def state_of(remembered: Remembered, memory: MemoryConfig) -> MemoryState:
     return MemoryState(
         history=history,
         action_memory=remembered.memory_before if memory.kind == "language" else "",
-        spatial_memory=initial.spatial_memory,
+        spatial_memory=(remembered.spatial_before if memory.spatial else "") or initial.spatial_memory,
         subgoal=history[-1] if history else "",
     )
 
@@ -54,7 +54,8 @@ def reply_of(remembered: Remembered, memory: MemoryConfig) -> str:
     """The answer in the policy's format (compressed-memory report, appendix A.2.3)."""
     if memory.kind != "language":
         return remembered.subgoal
-    return format_reply(Reply(remembered.subgoal, remembered.memory_after))
+    spatial = (remembered.spatial_after or memory.initial_spatial_memory) if memory.spatial else None
+    return format_reply(Reply(remembered.subgoal, remembered.memory_after, spatial))
 
 
 def _texts(sample: HighLevelSample, memory: MemoryConfig) -> tuple[str, str, str]:
@@ -73,7 +74,7 @@ def _keyframe_chats(
     """
     memory, found = build_memory(policy.memory), []
     for sample in samples:
-        before = [s for s in samples if s.episode == sample.episode and s.step <= sample.step]
+        before = [s for s in samples if (s.episode, s.goal) == (sample.episode, sample.goal) and s.step <= sample.step]
         before.sort(key=lambda s: s.step)
         ticks = tuple(range(len(before)))
         recent, older = ticks[-keyframes.recent :], ticks[: -keyframes.recent]

@@ -55,7 +55,11 @@ def record_calibration_set(
     counts = counts or Counts()
     root = Path(dataset)
     _check_dataset(root)
+    # The labels are the training package's; only recording needs them, a recorded set stands alone.
+    from memrt.train.labels.turns import with_spatial_memories
+
     low, high = _LowLevel.open(root / "low_level"), _HighLevel.open(root / "high_level")
+    records = with_spatial_memories(high.records)
     measured, judging = split_episodes(sorted({*low.episodes.tolist(), *(int(r["episode"]) for r in high.records)}))
     images: dict[str, NDArray[np.uint8]] = {}
     low_samples: list[LowLevelSample] = []
@@ -70,12 +74,12 @@ def record_calibration_set(
             files = {camera: f"low_level/{len(low_samples):04d}_{camera}.png" for camera in CAMERAS}
             images |= {file: np.asarray(low.images[camera][i]) for camera, file in files.items()}
             low_samples.append(low.sample(i, role, files))
-        rows = [i for i, record in enumerate(high.records) if int(record["episode"]) in episodes]
-        kinds = [(high.records[i]["subgoal_simple"], _changed(high.records[i])) for i in rows]
+        rows = [i for i, record in enumerate(records) if int(record["episode"]) in episodes]
+        kinds = [(records[i]["subgoal_simple"], _changed(records[i])) for i in rows]
         for i in spread(rows, kinds, high_count, f"{seed}/high/{role}"):
             file = f"high_level/{len(high_samples):04d}.png"
             images[file] = np.asarray(high.images[i])
-            high_samples.append(_high_level_sample(high.records[i], role, file))
+            high_samples.append(_high_level_sample(records[i], role, file))
     document = Document(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -224,14 +228,21 @@ def _high_level_sample(record: dict[str, Any], role: Role, file: str) -> HighLev
 
 
 def _remembered(record: dict[str, Any], style: Any) -> Remembered:
-    # The labels are the training package's; only recording needs them, a recorded set stands alone.
     from memrt.train.labels import label_pair
 
     subgoal, history = record[f"subgoal_{style}"], tuple(record[f"history_{style}"])
     before, after = label_pair(record["goal"], history, subgoal, int(record["previous_segment"]), style)
     # The call before had answered `previous_segment`, so that subgoal is part of what the policy sees now.
     answered = (*history, subgoal)[: int(record["previous_segment"]) + 1]
-    return Remembered(subgoal=subgoal, history=tuple(filter(None, answered)), memory_before=before, memory_after=after)
+    spatial_before, spatial_after = record[f"spatial_{style}"]
+    return Remembered(
+        subgoal=subgoal,
+        history=tuple(filter(None, answered)),
+        memory_before=before,
+        memory_after=after,
+        spatial_before=spatial_before,
+        spatial_after=spatial_after,
+    )
 
 
 def _described(episodes: Sequence[int]) -> str:

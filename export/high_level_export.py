@@ -78,7 +78,11 @@ class ForcedSession:
         self.config: VlmConfig = read_vlm_config(folder / "config.json")
         self.tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         graphs = [self.config.vision_graph(size) for size in self.config.image_sizes]
-        self.vision = {graph: TappedEngine(open_engine(folder / f"{graph}.onnx", threads=threads)) for graph in graphs}
+        # A frame that several requests show counts once: policies that see the same frames get the same vision engine.
+        self.vision = {
+            graph: TappedEngine(open_engine(folder / f"{graph}.onnx", threads=threads), distinct=True)
+            for graph in graphs
+        }
         self.decoder = TappedEngine(open_engine(folder / "decoder.onnx", threads=threads), TAPPED_DECODER_CALLS)
         self._forced = ForcedDecoder(self.decoder)
         embedding = np.load(folder / "embed.npy", mmap_mode="r", allow_pickle=False)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memrt.calib.calibration_set import CalibrationSet, LowLevelSample
+from memrt.calib.observations import Wording, policy_wording
 from memrt.export.engine_build import Part, canonicalise_file
 from memrt.export.pi05_graphs import INPUTS, OUTPUTS, export_pi05
 from memrt.export.pi05_reference import references
@@ -61,8 +62,10 @@ class LowLevelExport:
         finally:
             session.close()
 
-    def tap(self, samples: Sequence[LowLevelSample], work: Path) -> dict[str, FeedStore]:
-        """What the engines are fed for `samples`, written below `work`."""
+    def tap(
+        self, samples: Sequence[LowLevelSample], work: Path, wordings: Sequence[Wording] = ()
+    ) -> dict[str, FeedStore]:
+        """What the engines are fed for `samples`, written below `work`; told in `wordings`, by default the policy's."""
         kept = {"step": TAPPED_STEPS, "step_rtc": TAPPED_STEPS}
         engines = {
             name: TappedEngine(open_engine(self._folder / f"{name}.onnx", threads=self._threads), kept.get(name))
@@ -92,7 +95,7 @@ class LowLevelExport:
             engines["vision"].store, engines["prefix"].store = stores["vision"], stores["prefix"]
             return again
 
-        self._chunks(denoise_again if "step_rtc" in engines else denoise, samples)
+        self._chunks(denoise_again if "step_rtc" in engines else denoise, samples, wordings)
         session.close()
         return stores
 
@@ -110,7 +113,7 @@ class LowLevelExport:
             for name in self._names
         ]
 
-    def _chunks(self, denoise: Denoise, samples: Sequence[LowLevelSample]) -> Chunks:
+    def _chunks(self, denoise: Denoise, samples: Sequence[LowLevelSample], wordings: Sequence[Wording] = ()) -> Chunks:
         interface, model = self._torch.interface, self._torch.model
-        style = self._policy.memory.subgoal_style
-        return chunks(denoise, moments(self._recorded, samples, interface, model, style), interface)
+        wordings = wordings or (policy_wording(self._policy),)
+        return chunks(denoise, moments(self._recorded, samples, interface, model, wordings), interface)

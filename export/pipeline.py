@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memrt.calib.calibration_set import ROLES, CalibrationSet, load_calibration_set, reference_set
+from memrt.calib.observations import WORDINGS
 from memrt.export.engine_build import Part, build_engine, canonicalise_file
 from memrt.export.gates import ANSWERS, CHAIN, GRIPPER, answer_agreement, gate, gripper_agreement
 from memrt.export.report import ExportRecord, record_of_export, write_report
@@ -199,8 +200,9 @@ class _Export:
         samples = {role: self._recorded.low_level(role) for role in ROLES}
         chunks = export.torch_chunks(samples["gate"])
         self._progress(f"low level: reading {sum(map(len, samples.values()))} recorded observations")
-        taps = {role: export.tap(chosen, work / "ll" / role) for role, chosen in samples.items()}
-        self._build(export.parts(taps["calibration"], taps["gate"]), staging)
+        # Ranges hold for every wording, so that policies with one action expert get the same engines; gates judge ours.
+        ranged = export.tap(samples["calibration"], work / "ll" / "calibration", WORDINGS)
+        self._build(export.parts(ranged, export.tap(samples["gate"], work / "ll" / "gate")), staging)
         found = export.engine_chunks(samples["gate"])
         self._gates[CHAIN] = gate(CHAIN, self._precision, chunks.arm, found.arm)
         self._gates[GRIPPER] = gripper_agreement(self._precision, chunks.closed, found.closed)

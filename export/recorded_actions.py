@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memrt.calib.calibration_set import CalibrationSet, LowLevelSample
-from memrt.calib.observations import observation_of, subgoal_text
+from memrt.calib.observations import observation_of, policy_wording, told_text
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.policy.low_level import LowLevelPolicy
 from memrt.runtime.types import Subgoal
@@ -21,13 +21,13 @@ def recorded_actions(
 ) -> NDArray[np.float64]:
     """Absolute joint targets and gripper openings, float64 [samples, horizon, 8]."""
     policy = LowLevelPolicy(bundle, threads)
-    style = bundle.policy.memory.subgoal_style
+    wording = policy_wording(bundle.policy)
     try:
         return np.stack(
             [
                 policy.act(
                     observation_of(recorded, sample),
-                    Subgoal(subgoal_text(sample, style), 0, 0),
+                    Subgoal(told_text(sample, wording), 0, 0),
                     sample.goal,
                     policy.noise(NOISE_SEED, index),
                 ).chunk.actions

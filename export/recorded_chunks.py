@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memrt.calib.calibration_set import CalibrationSet, LowLevelSample
-from memrt.calib.observations import observation_of, subgoal_text
-from memrt.runtime.config import SubgoalStyle
+from memrt.calib.observations import Wording, observation_of, told_text
 from memrt.runtime.policy.low_level import LowLevelInterface
 from memrt.runtime.policy.low_level_config import LowLevelModel
 from memrt.runtime.policy.low_level_session import Denoised
@@ -48,12 +47,12 @@ def moments(
     samples: Sequence[LowLevelSample],
     interface: LowLevelInterface,
     model: LowLevelModel,
-    style: SubgoalStyle,
+    wordings: Sequence[Wording],
 ) -> Iterator[Moment]:
-    """The samples through the policy's own interface; the n-th has the n-th noise of `NOISE_SEED`."""
+    """The samples through the policy's own interface, `wordings` taking turns; the n-th has the n-th noise."""
     for index, sample in enumerate(samples):
         observation = observation_of(recorded, sample)
-        tokens = interface.prompt(observation, subgoal_text(sample, style), sample.goal)
+        tokens = interface.prompt(observation, told_text(sample, wordings[index % len(wordings)]), sample.goal)
         noise = chunk_noise(NOISE_SEED, index, model.horizon, model.action_dim)
         yield Moment(observation, interface.images(observation), tokens, noise)
 

@@ -7,6 +7,7 @@ decoder's feed holds a whole K/V cache.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -54,12 +55,14 @@ class TappedEngine:
     """An engine that also writes chosen feeds to a store. Implements `memrt.runtime.types.Engine`.
 
     Calls are counted from `begin()`, which the caller makes before each recorded moment; `calls` says which of them
-    are kept (a denoising loop or an answer makes many nearly equal ones).
+    are kept (a denoising loop or an answer makes many nearly equal ones). With `distinct` a feed is kept once, however
+    often it comes again.
     """
 
-    def __init__(self, engine: Engine, calls: Collection[int] | None = None) -> None:
+    def __init__(self, engine: Engine, calls: Collection[int] | None = None, *, distinct: bool = False) -> None:
         self._engine = engine
         self._calls = calls
+        self._seen: set[bytes] | None = set() if distinct else None
         self._count = 0
         self.store: FeedStore | None = None
 
@@ -79,7 +82,8 @@ class TappedEngine:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the engine; keep the feed if it is one of the chosen calls."""
-        if self.store is not None and (self._calls is None or self._count in self._calls):
+        wanted = self._calls is None or self._count in self._calls
+        if self.store is not None and wanted and self._is_new(feeds):
             self.store.append(feeds)
         self._count += 1
         return self._engine.run(feeds)
@@ -87,3 +91,13 @@ class TappedEngine:
     def close(self) -> None:
         """Close the engine."""
         self._engine.close()
+
+    def _is_new(self, feeds: Mapping[str, NDArray[Any]]) -> bool:
+        if self._seen is None:
+            return True
+        digest = hashlib.sha256()
+        for name in sorted(feeds):
+            digest.update(np.ascontiguousarray(feeds[name]).tobytes())
+        before = len(self._seen)
+        self._seen.add(digest.digest())
+        return len(self._seen) > before

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from memrt.calib.calibration_set import ROLES, CalibrationSet
+from memrt.calib.observations import policy_wording
 from memrt.export.checkpoints.pi05 import Pi05Checkpoint
 from memrt.export.gates import CHAIN, GRIPPER, gate, gripper_agreement
 from memrt.export.low_level_export import TAPPED_STEPS
@@ -76,9 +77,9 @@ class LowLevelStream:
             self._graphs = graphs(Pi05(self._config), model, step_rtc=settings.step_rtc)
         with torch.device("meta"):
             self._blank = Pi05(self._config)  # what units are copied from and filled
-        style = policy.memory.subgoal_style
+        wordings = (policy_wording(policy),)
         self._moments = {
-            role: list(moments(recorded, recorded.low_level(role), self._interface, model, style)) for role in ROLES
+            role: list(moments(recorded, recorded.low_level(role), self._interface, model, wordings)) for role in ROLES
         }
         self._tables: tuple[Array, Array] = (np.empty(0), np.empty(0))
         self._units = streaming_units(self._config, model, step_rtc=settings.step_rtc)

@@ -52,7 +52,7 @@ def write_dataset(root: Path, episodes: int = 30, low_level_size: int = 16, high
                         "previous_segment": segment - (call == 0),
                         **{f"subgoal_{style}": SUBGOALS[style][segment] for style in SUBGOALS},
                         **{f"history_{style}": SUBGOALS[style][:segment] for style in SUBGOALS},
-                        "scene": "",
+                        "scene": "red cube <120, 88>; target <140, 75>; button <155, 109>; gripper <77, 126> open",
                     }
                 )
     count = len(columns["episode"])

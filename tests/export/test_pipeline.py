@@ -102,6 +102,14 @@ def test_an_oracle_policy_exports_its_low_level_only(low_level_only: Bundle, wor
     assert result.chunk.actions.shape == (HORIZON, 8)
 
 
+def test_policies_of_one_action_expert_get_the_same_engines(low_level_only: Bundle, workshop: Workshop) -> None:
+    """Ranges are measured in every wording, so that reference bundles can share their low level."""
+    flat = workshop.export("flat", "flat_int8", "int8")
+    for name in ("ll/vision.onnx", "ll/prefix.onnx", "ll/step.onnx", "ll/embed.npy", "ll/modulation.npy"):
+        assert flat.manifest.files[name] == low_level_only.manifest.files[name], name
+    assert flat.policy.high_level.source == "none"
+
+
 def test_the_bundle_reproduces_its_golden_samples(low_level_only: Bundle, remembering: Bundle) -> None:
     for bundle in (low_level_only, remembering):
         for name, engine in bundle.manifest.engines.items():
