@@ -15,109 +15,24 @@ import msgspec
 from memrt.runtime.actions_config import ActionsConfig, StateConfig, check_delta_mask
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.high_level_config import HighLevelConfig
-from memrt.runtime.keyframes_config import KeyframesConfig
+from memrt.runtime.memory_config import IMAGE_PLACEHOLDER, MemoryConfig, SubgoalStyle
 from memrt.runtime.packaged import packaged_file, packaged_names
 from memrt.runtime.strict_config import Count, FieldError, Positive, check_placeholders, convert, read_yaml
 
-SubgoalStyle = Literal["simple", "grounded"]
-IMAGE_PLACEHOLDER = "<image>"  # where the tokens of an image go; the VLM session replaces it
-
-
-class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the high level keeps between two calls, and the texts that show it to the VLM.
-
-    `user` may hold `{goal}`, `{history}` (alone on its line), `{action_memory}`, `{spatial_memory}` and exactly one
-    `<image>`. The history line reads `user_history` (with `{subgoals}`: "1. ...; 2. ...") or, while there is none,
-    `user_initial_history`. `history: false` with `kind: language` is the report's memory-only mode: the line is
-    dropped; `keep_initial_history` then still shows `user_initial_history` on the first call (the report drops the
-    line with the history only, its released code drops both). `commit: on_success` is MEM's rule: what the VLM writes
-    becomes the action memory when it moves on to another subgoal.
-
-    With `kind: keyframes` (MemER) `user` holds `{goal}`, `{keyframes}` and `{recent}` instead: `keyframes` says what
-    they show. `on_new_goal` says what becomes of the memory when the goal changes within an episode.
-    """
-
-    kind: Literal["none", "memoryless", "history", "language", "keyframes"]
-    subgoal_style: SubgoalStyle
-    system: str = ""
-    user: str = ""
-    history: bool = False
-    user_history: str = ""
-    user_initial_history: str = ""
-    keep_initial_history: bool = False
-    initial_memory: str = ""
-    spatial: bool = False
-    initial_spatial_memory: str = ""
-    commit: Literal["every_reply", "on_success"] = "every_reply"
-    coordinate_order: Literal["row_column", "column_row"] = "row_column"
-    on_new_goal: Literal["clear", "keep"] = "clear"
-    keyframes: KeyframesConfig | None = None
-
-    def __post_init__(self) -> None:
-        if (self.keyframes is not None) != (self.kind == "keyframes"):
-            raise FieldError(
-                "keyframes",
-                expected="given exactly when `kind: keyframes`",
-                found="nothing" if self.keyframes is None else f"given with `kind: {self.kind}`",
-                fix="add or remove `memory.keyframes`",
-            )
-        if self.commit == "on_success" and self.kind != "language":
-            raise FieldError(
-                "commit",
-                expected=f"`every_reply` with `kind: {self.kind}`",
-                found="`on_success`",
-                fix="set `kind: language`, or remove `commit`",
-            )
-        if self.kind == "keyframes":
-            self._check_keyframes()
-        elif self.kind != "none":
-            self._check_text()
-
-    def _check_keyframes(self) -> None:
-        wanted = {"goal", "keyframes", "recent"}
-        check_placeholders("user", self.user, wanted, wanted)
-        if IMAGE_PLACEHOLDER in self.user:
-            raise FieldError(
-                "user",
-                expected="no `<image>`: `{keyframes}` and `{recent}` bring theirs",
-                found="one",
-                fix="put `<image>` into `keyframes.keyframe_text` and `keyframes.recent_text`",
-            )
-        if self.history or self.spatial:
-            raise FieldError(
-                "history" if self.history else "spatial",
-                expected="false with `kind: keyframes`",
-                found="true",
-                fix="remove it, or choose another kind",
-            )
-
-    def _check_text(self) -> None:
-        wanted = {"goal"}
-        if self.kind == "history" or self.history:
-            wanted.add("history")
-        if self.kind == "language":
-            wanted.add("action_memory")
-        if self.spatial:
-            wanted.add("spatial_memory")
-        allowed = wanted | ({"history"} if self.kind == "language" else set())
-        check_placeholders("user", self.user, wanted, allowed)
-        if self.user.count(IMAGE_PLACEHOLDER) != 1:
-            raise FieldError(
-                "user",
-                expected="exactly one `<image>`",
-                found=f"{self.user.count(IMAGE_PLACEHOLDER)} of them",
-                fix="put `<image>` once, where the current image goes",
-            )
-        if "{history}" in self.user and "{history}" not in self.user.split("\n"):
-            raise FieldError(
-                "user", expected="`{history}` alone on its line", found="other text beside it", fix="split the line"
-            )
-        if "history" in wanted:
-            check_placeholders("user_history", self.user_history, {"subgoals"}, {"subgoals"})
-        if self.spatial and self.kind != "language":
-            raise FieldError(
-                "spatial", expected="false unless `kind: language`", found="true", fix="set `kind: language`"
-            )
+__all__ = [
+    "IMAGE_PLACEHOLDER",
+    "ChunkingConfig",
+    "HighLevelConfig",
+    "LowLevelConfig",
+    "MemoryConfig",
+    "PolicyConfig",
+    "SubgoalStyle",
+    "load_policy",
+    "policy_from_dict",
+    "policy_names",
+    "policy_to_dict",
+    "resolve_weights",
+]
 
 
 class ChunkingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -202,7 +117,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "memory.kind",
                 expected="`none` exactly when `high_level.source` is not `vlm` or `remote`",
                 found=f"`{self.memory.kind}` with `{self.high_level.source}`",
-                fix="only a VLM keeps a memory; it needs memoryless, history, language or keyframes",
+                fix="only a VLM keeps a memory, and needs one: memoryless if nothing is to be kept",
             )
         keyframes = self.memory.keyframes
         if keyframes is None:
