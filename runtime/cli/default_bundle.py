@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from memrt.runtime.bundle import load_bundle
-from memrt.runtime.config import load_policy
+from memrt.runtime.config import PolicyConfig, load_policy
 from memrt.runtime.errors import MemrtError
 
 DEFAULT_POLICY = "am_grounded"
@@ -19,25 +19,29 @@ def find_bundle(bundle: Path | None, policy: str | None, precision: str) -> Path
     from another policy than the one asked for.
     """
     if bundle is not None:
-        held = load_bundle(bundle, verify=False).policy.name
-        if policy is not None and (wanted := load_policy(policy).name) != held:
-            raise MemrtError(
-                f"bundle {bundle}",
-                expected=f"policy `{wanted}`, as asked for",
-                found=f"policy `{held}`",
-                fix="leave out --policy, or name another bundle",
-            )
+        if policy is not None:
+            _check_policy(bundle, load_policy(policy).name, "leave out --policy, or name another bundle")
         return bundle
-    name = load_policy(policy or DEFAULT_POLICY).name
-    folder = reference_bundles() / f"{name}-{precision}"
-    if not folder.is_dir():
+    settings = load_policy(policy or DEFAULT_POLICY)
+    name, folder = settings.name, reference_bundles() / f"{settings.name}-{precision}"
+    if folder.is_dir():
+        _check_policy(folder, name, "export the policy again: this folder holds another's bundle")
+        return folder
+    untrained = [part for part in _weights(settings) if not (folder.parents[1] / "weights" / part).is_dir()]
+    if untrained:
         raise MemrtError(
-            f"no {precision} bundle for policy `{name}`",
-            expected=f"a bundle in {folder}",
-            found="nothing there",
-            fix=f"run `memrt export {policy or name} --precision {precision} -o {folder}`, or name one with --bundle",
+            f"policy `{name}` has not been trained yet",
+            expected=f"its bundle in {folder}, or to make it: `{untrained[0]}` in {folder.parents[1] / 'weights'}",
+            found="neither",
+            fix=f"train it (train/README.md), then run `memrt export {policy or name} -o {folder}`; or name a bundle "
+            "with --bundle",
         )
-    return folder
+    raise MemrtError(
+        f"no {precision} bundle for policy `{name}`",
+        expected=f"a bundle in {folder}",
+        found="nothing there",
+        fix=f"run `memrt export {policy or name} --precision {precision} -o {folder}`, or name one with --bundle",
+    )
 
 
 def reference_bundles() -> Path:
@@ -46,3 +50,18 @@ def reference_bundles() -> Path:
     if spec is None or not spec.submodule_search_locations:
         return Path("bundles")
     return Path(next(iter(spec.submodule_search_locations))) / "reference" / "bundles"
+
+
+def _check_policy(bundle: Path, wanted: str, fix: str) -> None:
+    """No policy runs with another's weights: prompts, memory and adapter belong together."""
+    held = load_bundle(bundle, verify=False).policy.name
+    if held != wanted:
+        raise MemrtError(
+            f"bundle {bundle}", expected=f"policy `{wanted}`, as asked for", found=f"policy `{held}`", fix=fix
+        )
+
+
+def _weights(policy: PolicyConfig) -> list[str]:
+    """The bare names of the weights that a policy needs; those given as paths are its owner's affair."""
+    named = (policy.high_level.weights, policy.high_level.adapter, policy.low_level.weights)
+    return [name for name in named if name and "/" not in name and not name.startswith("~")]
