@@ -11,7 +11,7 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -32,7 +32,7 @@ class LocalWorkers:
     def __init__(self, count: int, make_work: MakeWork, *, deadline_s: float = EPISODE_DEADLINE_S) -> None:
         self._count, self._make_work, self._deadline_s = count, make_work, deadline_s
 
-    def run(self, jobs: deque[Job]) -> Iterator[tuple[Job, Done | Crash]]:
+    def run(self, jobs: deque[Job]) -> Generator[tuple[Job, Done | Crash], None, None]:
         """Play the jobs; see `Executor`."""
         workers = [_Worker(self._make_work) for _ in range(min(self._count, len(jobs)))]
         try:

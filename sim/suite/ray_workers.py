@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from memrt.runtime.errors import MemrtError
@@ -49,7 +49,7 @@ class RayWorkers:
         self.count = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._actor_class = ray.remote(num_cpus=1)(_Player)
 
-    def run(self, jobs: deque[Job]) -> Iterator[tuple[Job, Done | Crash]]:
+    def run(self, jobs: deque[Job]) -> Generator[tuple[Job, Done | Crash], None, None]:
         """Play the jobs; see `Executor`."""
         ray = self._ray
         idle = [self._actor_class.remote() for _ in range(min(self.count, len(jobs)))]

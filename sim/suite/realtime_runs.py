@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from memrt.sim.suite.work import Crash, Done, Job, episode, played_by
@@ -24,7 +24,7 @@ class RealtimeRuns:
     def __init__(self, command: Sequence[str] = MEMRT) -> None:
         self._command = command
 
-    def run(self, jobs: deque[Job]) -> Iterator[tuple[Job, Done | Crash]]:
+    def run(self, jobs: deque[Job]) -> Generator[tuple[Job, Done | Crash], None, None]:
         """Play the jobs; see `Executor`."""
         while jobs:
             job = jobs.popleft()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -45,7 +45,7 @@ class Crash:
 class Executor(Protocol):
     """Plays jobs somewhere, in any order, several at a time."""
 
-    def run(self, jobs: deque[Job]) -> Iterator[tuple[Job, Done | Crash]]:
+    def run(self, jobs: deque[Job]) -> Generator[tuple[Job, Done | Crash], None, None]:
         """Take jobs from the left until none is left and none is under way; more may be put in meanwhile.
 
         Closing the iterator ends everything that is under way.
