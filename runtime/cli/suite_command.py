@@ -134,6 +134,13 @@ def _cells(options: SuiteOptions) -> list[Any]:
     policies = options.policies.split(",") if options.policies else SUITE_POLICIES
     for task in tasks:
         make_task(task, 0)  # refuses an unknown one
+    if paths := [policy for policy in policies if "/" in policy]:
+        raise MemrtError(
+            "--policies",
+            expected="names: of packaged policies, or of bundles POLICY-PRECISION in the folder --bundles",
+            found=paths[0],
+            fix="export it into a folder, and give its name and --bundles FOLDER",
+        )
     mode: Mode = "realtime" if options.real_time else "lockstep"
     return [
         Cell(task, policy, precision, mode)
@@ -234,6 +241,8 @@ def _report(options: SuiteOptions, plans: Sequence[Any], more: dict[str, Any]) -
     console = Console()
     for table in rate_tables(plans):
         console.print(table)
+    if more.get("interrupted"):
+        console.print("Interrupted: the same command goes on with what is missing.")
     for why in dict.fromkeys(cell["why"] for cell in report["cells"] if "why" in cell):
         who = dict.fromkeys(cell["policy"] for cell in report["cells"] if cell.get("why") == why)
         console.print(f"{', '.join(who)}: {why}", markup=False, highlight=False)

@@ -71,20 +71,20 @@ def find_candidate(policy: str, precision: str, mode: Mode, bundles: Path) -> Ca
     """What plays `policy` out of the folder `bundles`, or in a few words why nothing does.
 
     A policy without a VLM (the oracles, flat) may use the low level of another policy's bundle. Raises MemrtError for
-    a policy that is unknown.
+    a policy that neither memrt nor the folder knows.
     """
     if policy in SCRIPTED:
         return Candidate(policy, precision)
-    config = load_policy(policy)
+    folder = bundles / f"{policy}-{precision}"
+    bundle = load_bundle(folder, verify=False) if (folder / MANIFEST).is_file() else None
+    config = bundle.policy if bundle else load_policy(policy)
     if mode == "realtime" and config.high_level.source == "oracle":
         return "the oracle knows the simulator's state, which only lock-step can ask"
-    folder = bundles / f"{config.name}-{precision}"
-    if (folder / MANIFEST).is_file():
-        bundle = load_bundle(folder, verify=False)
+    if bundle is not None:
         require_halves(bundle)
-        return Candidate(config.name, precision, folder, bundle_hash(bundle))
+        return Candidate(policy, precision, folder, bundle_hash(bundle))
     if not config.high_level.asks_vlm and mode == "lockstep" and (lender := _lender(config, precision, bundles)):
-        return Candidate(config.name, precision, lender.path, bundle_hash(lender), config)
+        return Candidate(policy, precision, lender.path, bundle_hash(lender), config)
     return f"no bundle: {folder} is not there"
 
 

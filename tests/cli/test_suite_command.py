@@ -94,6 +94,7 @@ def test_a_report_of_what_is_stored_with_its_table_and_picture(results, tmp_path
     [
         (("--policy", "am_simple"), "the options of one policy"),
         (("--policies", "am_groundet"), "did you mean `am_grounded`"),
+        (("--policies", "my/policy.yaml"), "--bundles"),
         (("--tasks", "PickXtime"), "PickXtimes"),
         (("--seeds", "9-7"), "--episodes"),
         (("--plot", "table.png"), ".svg"),
