@@ -98,8 +98,8 @@ def _record_one(root: Path, image_size: int, job: tuple[str, int]) -> Recorded:
 def consolidate(root: Path, episodes: Sequence[Recorded]) -> None:
     """Join the usable ones of `episodes` into `root/low_level` and `root/high_level`, each with a `DONE` file.
 
-    Only growing lists of episodes keep the samples' numbers. Every file is replaced as a whole, `samples.jsonl` and
-    `episode.npy` last: who reads them first never finds fewer pictures than samples.
+    Only growing lists of episodes keep the samples' numbers. Every file is replaced as a whole: pictures first, then
+    arrays, texts and what refers to them. Who reads in the opposite order finds at least what is referred to.
     """
     kept = [episode for episode in episodes if episode.usable]
     folders = [episode_folder(root, episode.task, episode.seed) for episode in kept]

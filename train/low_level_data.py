@@ -87,11 +87,12 @@ class LowLevelData:
         columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ARRAYS}
         texts: dict[str, int] = {}
         for folder in self.folders:
+            arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+            count = min(map(len, arrays.values()))  # while a recording grows, some of its files are longer already
             words = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
             numbers = np.array([texts.setdefault(text, len(texts)) for text in words])
-            for name in ARRAYS:
-                array = np.load(folder / f"{name}.npy", allow_pickle=False)
-                columns[name].append(numbers[array] if name in TEXT_ARRAYS else array)
+            for name, array in arrays.items():
+                columns[name].append(numbers[array[:count]] if name in TEXT_ARRAYS else array[:count])
         joined = {name: np.concatenate(parts) for name, parts in columns.items()}
         self.texts = list(texts)
         self.state = joined["proprioception"].astype(np.float64)

@@ -144,6 +144,7 @@ def test_recordings_are_joined_and_read_again_as_they_grow(
     for path in growing.glob("*.npy"):
         np.save(path, np.concatenate([np.load(path)] * 2))
     os.utime(growing / "DONE", (1, 1))
+    np.save(growing / "actions.npy", np.concatenate([np.load(growing / "actions.npy")] * 2))  # the next join has begun
     assert data.reread()
     assert len(data) == 3 * count
 
