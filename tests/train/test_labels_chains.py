@@ -122,3 +122,9 @@ def test_frames_that_were_not_recorded_are_refused():
         list(turns(load_policy("memer").memory, samples))
     with pytest.raises(MemrtError, match="raw_rate_hz"):
         list(turns(load_policy("memer_droid").memory, samples))
+
+
+def test_episodes_recorded_elsewhere_keep_the_end_of_every_step():
+    samples = filmed("fold the towel", ["fold it once", "fold it twice"], ["red cube <1, 2>"] * 12, [0] * 5 + [1] * 7)
+    moments = EpisodeKeyframes([{**sample, "scene": ""} for sample in samples])
+    assert moments.positions(range(0, 48, 4)) == (5,)

@@ -164,3 +164,5 @@ def test_other_texts_are_refused():
         read_scene("a table with cubes")
     with pytest.raises(MemrtError, match="dance"):
         spatial_memories("dance", [], "simple")
+    with pytest.raises(MemrtError, match="recorded elsewhere"):
+        spatial_memories(TWO_NAMED, [""], "simple")

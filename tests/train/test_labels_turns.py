@@ -85,3 +85,11 @@ def test_spatial_memory_is_that_of_the_call_before():
     assert (
         told[0] == f"press the button <60, 100>\n<mem>{INITIAL_MEMORY}</mem>\n<spatial_mem>{memories[0]}</spatial_mem>"
     )
+
+
+def test_episodes_recorded_elsewhere_have_no_spatial_memory():
+    for text, scene in ((GOAL, ""), ("fold the towel", "red cube <130, 60>; gripper <74, 130> open")):
+        samples = [{**sample(0, -1), "episode": 1, "step": 0, "goal": text, "scene": scene}]
+        assert with_spatial_memories(samples) == samples
+    with pytest.raises(MemrtError, match="with_spatial_memories"):
+        training_turn(load_policy("am_sm_grounded").memory, sample(0, -1))

@@ -72,5 +72,5 @@ def _nothing_done(goal: str) -> Progress:
         "no memory labels for this goal",
         expected=f"a goal in the phrasing of {', '.join(_OF_GOAL)}",
         found=repr(goal),
-        fix="add the task's phrasing to train/labels/",
+        fix="add the task's phrasing to train/labels/, or use memrt train sft --generator endpoint",
     )

@@ -19,11 +19,8 @@ from memrt.runtime.memory.coordinates import without_coordinates
 from memrt.train.labels.scene_text import read_scene
 from memrt.train.labels.spatial_hidden import CoveredCubes
 
-# Subgoals whose completion has to be remembered. What was picked up is in the hand until it is put somewhere.
-_MATTERS = re.compile(
-    r"put it into the bin|place the .*|move to the top of the (right|left)-side target.*|remain static.*"
-    r"|put down the container|press the .*"
-)
+# Subgoals after which the image shows all that matters: something is in the hand, or was put down last.
+_NEEDS_NO_FRAME = re.compile(r"pick up .*|put the .* on the table|move to the top of the button.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ class EpisodeKeyframes:
     def _completed(self, frame: _Frame, successor: _Frame) -> bool:
         """Whether something that matters was completed between two frames."""
         done = (self._subgoals.get(segment, "") for segment in range(frame.segment, successor.segment))
-        return any(_MATTERS.fullmatch(without_coordinates(subgoal)) for subgoal in done)
+        return any(subgoal and not _NEEDS_NO_FRAME.fullmatch(subgoal) for subgoal in done)
 
 
 def _swaps(samples: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -41,7 +41,9 @@ class SeenScene:
 
 
 def read_scene(text: str) -> SeenScene:
-    """Raises MemrtError for a text that is no such description."""
+    """Raises MemrtError for a text that is no such description; an empty one is a scene of which nothing is known."""
+    if not text:
+        return SeenScene((), "")
     parts = [_PART.fullmatch(part) for part in text.split("; ")]
     found = [part for part in parts if part]
     if len(found) != len(parts):

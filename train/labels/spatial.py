@@ -36,24 +36,40 @@ def spatial_memories(goal: str, scenes: Iterable[str], style: Style) -> list[str
     """The memory after each of an episode's recorded descriptions, which begin with the episode's first.
 
     They have to be close enough to follow containers that swap places: 0.2 s is, 0.4 s is not always. Raises MemrtError
-    for a goal of no known task.
+    for a goal of no known task, and for episodes without descriptions.
     """
     notes = _nothing_seen(goal)
     memories = []
     for scene in scenes:
+        if not scene:
+            raise MemrtError(
+                "spatial memory labels by rule",
+                expected="a description of the scene with every sample",
+                found="none, as with episodes recorded elsewhere",
+                fix="have them worded from the images: memrt train sft --generator endpoint",
+            )
         notes = notes.see(read_scene(scene))
         memories.append(notes.text(grounded=style == "grounded") or INITIAL_SPATIAL_MEMORY)
     return memories
 
 
+def can_describe(goal: str) -> bool:
+    """Whether there are spatial memories by rule for this goal."""
+    return _notes_of(goal) is not None
+
+
 def _nothing_seen(goal: str) -> SpatialNotes:
+    notes = _notes_of(goal)
+    if notes is None:
+        raise MemrtError(
+            "no spatial memory labels for this goal",
+            expected="a goal in the phrasing of sim's tasks",
+            found=repr(goal),
+            fix="add the task's phrasing to train/labels/, or use memrt train sft --generator endpoint",
+        )
+    return notes
+
+
+def _notes_of(goal: str) -> SpatialNotes | None:
     words = without_coordinates(goal)
-    for of_goal in _OF_GOAL:
-        if (notes := of_goal(words)) is not None:
-            return notes
-    raise MemrtError(
-        "no spatial memory labels for this goal",
-        expected="a goal in the phrasing of sim's tasks",
-        found=repr(goal),
-        fix="add the task's phrasing to train/labels/",
-    )
+    return next((notes for of_goal in _OF_GOAL if (notes := of_goal(words)) is not None), None)

@@ -13,6 +13,7 @@ from memrt.runtime.memory import HighLevelRequest, build_memory
 from memrt.runtime.memory.parser import Reply, format_reply
 from memrt.train.labels import INITIAL_SPATIAL_MEMORY, Style, label_pair, spatial_memories
 from memrt.train.labels.chains import CALL_EVERY
+from memrt.train.labels.spatial import can_describe
 
 _STYLES: tuple[Style, ...] = ("simple", "grounded")
 
@@ -23,11 +24,15 @@ def with_spatial_memories(samples: Sequence[Mapping[str, Any]]) -> list[dict[str
     """The samples of whole episodes, each with `spatial_simple` and `spatial_grounded`: [s_{t-1}, s_t].
 
     `samples` are the lines of a data set's `high_level/samples.jsonl`. The memory before is that of the call before,
-    `CALL_EVERY` control steps earlier.
+    `CALL_EVERY` control steps earlier. Episodes recorded elsewhere, without descriptions or for goals that no rule
+    knows, stay as they are.
     """
-    labelled = []
+    labelled: list[dict[str, Any]] = []
     for _, group in groupby(samples, key=lambda sample: (sample.get("task"), sample["episode"])):
-        episode = list(group)
+        episode = [dict(sample) for sample in group]
+        if not (can_describe(str(episode[0]["goal"])) and all(sample["scene"] for sample in episode)):
+            labelled += episode
+            continue
         number = {sample["step"]: index for index, sample in enumerate(episode)}
         scenes = [str(sample["scene"]) for sample in episode]
         after = {style: spatial_memories(str(episode[0]["goal"]), scenes, style) for style in _STYLES}
@@ -70,10 +75,23 @@ def training_turn(
     if config.kind == "history":
         return memory.request(state, goal), current
     before, after = label_pair(goal, previous, current, int(sample["previous_segment"]), config.subgoal_style)
-    spatial_before, spatial_after = sample[f"spatial_{config.subgoal_style}"] if config.spatial else ("", None)
+    spatial_before, spatial_after = _spatial(sample, config.subgoal_style) if config.spatial else ("", None)
     if vary is not None:
         before, after = vary(before, after)
         if spatial_after is not None:
             spatial_before, spatial_after = vary(spatial_before, spatial_after)
     request = memory.request(replace(state, action_memory=before, spatial_memory=spatial_before), goal)
     return request, format_reply(Reply(current, after, spatial_after))
+
+
+def _spatial(sample: Mapping[str, Any], style: Style) -> tuple[str, str]:
+    pair = sample.get(f"spatial_{style}")
+    if pair is None:
+        raise MemrtError(
+            "training turns with spatial memory",
+            expected=f"samples with `spatial_{style}`, from with_spatial_memories",
+            found="a sample without",
+            fix="leave out episodes recorded elsewhere, or have them worded: memrt train sft --generator endpoint",
+        )
+    before, after = pair
+    return str(before), str(after)
