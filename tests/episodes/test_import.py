@@ -22,6 +22,7 @@ from memrt.train.episodes.add import FIRST_NUMBER, add_episodes, join
 from memrt.train.episodes.demonstration import Spoken, samples
 from memrt.train.episodes.lerobot import Columns, lerobot_episodes
 from memrt.train.episodes.recorded_run import recorded_run
+from memrt.train.low_level_data import LowLevelData
 
 SETTINGS = load_policy("am_grounded").low_level
 SMALL = msgspec.structs.replace(SETTINGS, image_size=32)
@@ -125,8 +126,8 @@ def test_what_was_added_can_be_trained_on_and_is_added_once(dataset, run, tmp_pa
     joined, count = tmp_path / "low_level", sum(added.low_level for added in first)
     texts = json.loads((joined / "texts.json").read_text())
     assert {texts[index] for index in np.load(joined / "goal.npy")} == {*TASKS, GOAL}
-    assert np.load(joined / "actions.npy").shape == (count, SMALL.horizon, 8)
-    assert open_frames(joined, "front").shape == open_frames(joined, "wrist").shape == (count, 32, 32, 3)
+    data = LowLevelData(joined, SMALL)
+    assert (len(data), data.deltas.shape, data.views(count - 1)[1].shape) == (count, (count, 16, 8), (32, 32, 3))
     lines = (tmp_path / "high_level" / "samples.jsonl").read_text().splitlines()
     assert len(lines) == len(open_frames(tmp_path / "high_level", "front")) == sum(added.high_level for added in first)
 

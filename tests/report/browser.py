@@ -64,7 +64,9 @@ class Browser:
             lines = port_file.read_text().splitlines() if port_file.is_file() else []
             if len(lines) == 2:  # the file is there before both lines are
                 address = f"ws://127.0.0.1:{lines[0]}{lines[1]}"
-                return self._stack.enter_context(connect(address, max_size=None, open_timeout=PATIENCE_S))
+                # A machine that stands still answers no pings, and needs no proxy to reach itself.
+                opened = connect(address, max_size=None, open_timeout=PATIENCE_S, ping_interval=None, proxy=None)
+                return self._stack.enter_context(opened)
             assert self._process.poll() is None, "the browser has ended"
             time.sleep(0.05)
         raise AssertionError("the browser does not answer")

@@ -125,9 +125,15 @@ def test_changes_hold_both_texts(before, after):
         assert all(text for _, text in parts)
 
 
-def test_very_long_texts_change_whole():
-    long = "word " * MAX_WORDS
-    assert changes(long, "short") == [("-", long), ("+", "short")]
+def test_of_very_long_texts_all_between_the_common_ends_changes():
+    old, new = "one " * MAX_WORDS, "two " * MAX_WORDS
+    assert changes(f"It was {old}times.", f"It was {new}times.") == [
+        ("=", "It was "),
+        ("-", old.rstrip()),
+        ("+", new.rstrip()),
+        ("=", " times."),
+    ]
+    assert changes(old, f"{old}more") == [("=", old), ("+", "more")]
 
 
 def test_holds_last_until_someone_resumes_or_until_the_end(tmp_path):

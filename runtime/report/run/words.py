@@ -7,26 +7,35 @@ from difflib import SequenceMatcher
 
 from memrt.runtime.report.run.document import Change
 
-MAX_WORDS = 2_000  # of a text that is compared: comparing takes up to the square of it
+MAX_WORDS = 600  # of what differs between two texts: comparing takes up to the square of it
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 def changes(before: str, after: str) -> list[Change]:
-    """`after` with its new words marked, and those of `before` that are gone. Texts beyond `MAX_WORDS` change whole."""
+    """`after` with its new words marked, and those of `before` that are gone.
+
+    Where the texts differ in more than `MAX_WORDS`, all between their common beginning and end is marked.
+    """
     old, new = _WORD.findall(before), _WORD.findall(after)
-    if before == after or len(old) > MAX_WORDS or len(new) > MAX_WORDS:
-        parts: list[Change] = [("=", after)] if before == after else [("-", before), ("+", after)]
-        return [part for part in parts if part[1]]
+    same = list(map(str.__eq__, old, new))
+    begin = same.index(False) if False in same else len(same)
+    rest = min(len(old), len(new)) - begin
+    end = next((k for k in range(rest) if old[-1 - k] != new[-1 - k]), rest)
+    middle = _compared(old[begin : len(old) - end], new[begin : len(new) - end])
+    parts: list[Change] = [("=", "".join(new[:begin])), *middle, ("=", "".join(new[len(new) - end :]))]
+    return _without_lone_spaces([part for part in parts if part[1]])
+
+
+def _compared(old: list[str], new: list[str]) -> list[Change]:
+    if len(old) > MAX_WORDS or len(new) > MAX_WORDS:
+        return [("-", "".join(old)), ("+", "".join(new))]
     found: list[Change] = []
     for what, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if what == "equal":
             found.append(("=", "".join(new[k:m])))
-            continue
-        if i < j:
-            found.append(("-", "".join(old[i:j])))
-        if k < m:
-            found.append(("+", "".join(new[k:m])))
-    return _without_lone_spaces(found)
+        else:
+            found += [("-", "".join(old[i:j])), ("+", "".join(new[k:m]))]
+    return found
 
 
 def _without_lone_spaces(found: list[Change]) -> list[Change]:
@@ -45,7 +54,7 @@ def _runs(parts: list[Change]) -> list[Change]:
     """Between two kept texts first all that is gone, then all that is new."""
     joined: list[Change] = []
     gone = new = ""
-    for what, text in [*parts, ("=", "")]:
+    for what, text in [*parts, ("=", "")]:  # the last one ends what is pending
         if what == "-":
             gone += text
         elif what == "+":
