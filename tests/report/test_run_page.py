@@ -6,6 +6,7 @@ import pytest
 from browser import PATIENCE_S, Browser
 from reported_runs import GOAL, HOSTILE
 
+from memrt.runtime.recording.recorder import McapRecorder
 from memrt.runtime.report.run.build import build
 from memrt.runtime.report.run.page import page
 
@@ -154,6 +155,20 @@ def thumbs(browser: Browser, selector: str) -> list[dict[str, str]]:
     return browser.run(
         f"[...document.querySelectorAll('{selector} .thumb')].map((e) => ({{votes: e.textContent.split(' · ')[1]}}))"
     )
+
+
+def test_a_run_that_broke_off_before_its_first_call_is_a_page_too(browser, tmp_path):
+    with McapRecorder(tmp_path / "run.mcap", {"goal": "wait", "simulated": False}) as recorder:
+        for name, second in (("goal", 0), ("hold", 2)):
+            recorder.event(name, "supervisor", 10**12 + second * 10**9, reason="the operator")
+    path = tmp_path / "run.html"
+    path.write_text(page(*build(tmp_path / "run.mcap")), encoding="utf-8")
+    browser.open(path)
+    assert (text(browser, "#outcome"), text(browser, "#setting")) == ("broken off", "real robot")
+    assert text(browser, "#subgoal") == "none yet"
+    browser.press("ArrowRight")
+    assert text(browser, "#clock").startswith("1.00 of ")
+    assert clean(browser, path)
 
 
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, texts_page):
