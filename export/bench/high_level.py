@@ -29,7 +29,8 @@ from memrt.runtime.bench.memer_calls import STEADY, MemerCalls
 from memrt.runtime.engine import open_engine
 from memrt.runtime.memory.state import HighLevelRequest
 from memrt.runtime.policy.frame_features import ShownImage, content_id
-from memrt.runtime.policy.vlm_session import CPU_PREFILL_CHUNK, Generation, VlmSession
+from memrt.runtime.policy.vlm import Generation
+from memrt.runtime.policy.vlm_session import CPU_PREFILL_CHUNK, VlmSession
 from memrt.runtime.statistics import median
 
 CAPACITY = 1536  # 16 frames of 64 tokens with their tags are 1056; the words, and 128 new tokens

@@ -23,6 +23,14 @@ def find_bundle(bundle: Path | None, policy: str | None, precision: str) -> Path
             _check_policy(bundle, load_policy(policy).name, "leave out --policy, or name another bundle")
         return bundle
     settings = load_policy(policy or DEFAULT_POLICY)
+    remote = settings.high_level.remote
+    if remote is not None and not remote.holds:
+        raise MemrtError(
+            f"policy `{settings.name}`, whose VLM is served elsewhere",
+            expected="a policy with a bundle of its own",
+            found=f"one that runs on the bundle of `{remote.on_board}`",
+            fix=f"use it with `memrt run`, or choose `{remote.on_board}`",
+        )
     name, folder = settings.name, reference_bundles() / f"{settings.name}-{precision}"
     if folder.is_dir():
         _check_policy(folder, name, "export the policy again: this folder holds another's bundle")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from memrt.runtime.policy.cancellation import Cancel
@@ -45,6 +46,23 @@ class Reply(Protocol):
 
     @property
     def reused_tokens(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A session's answer. `stopped` is False when the token budget ran out; times are durations in nanoseconds."""
+
+    text: str
+    new_tokens: int
+    prompt_tokens: int
+    reused_tokens: int
+    stopped: bool
+    vision_ns: int
+    prefill_ns: int
+    decode_ns: int
+    answered_by: AnsweredBy = ""
+    missed: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Vlm(Protocol):

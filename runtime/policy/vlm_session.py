@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER, TURN_END, render_chat
 from memrt.runtime.policy.frame_features import FrameEncoder, FrameFeatures, Picture
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
 from memrt.runtime.policy.prefix_cache import KEY_COLUMNS, DeviceRows, HostRows, PrefixCache, Rows, grid_key, row_keys
-from memrt.runtime.policy.vlm import AnsweredBy
+from memrt.runtime.policy.vlm import Generation
 from memrt.runtime.policy.vlm_config import VlmConfig, read_vlm_config
 from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Engine
@@ -37,23 +36,6 @@ from memrt.runtime.types import Engine
 # attention scores stay in the core's cache: per token, 64 cost the reference policy a quarter less than 256, and a
 # 2560 wide decoder of random weights 4 % more (CPU time, one thread, K/V capacity 1536).
 GPU_PREFILL_CHUNK, CPU_PREFILL_CHUNK = 256, 64
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One answer. `stopped` is False when the token budget ran out; times are durations in nanoseconds."""
-
-    text: str
-    new_tokens: int
-    prompt_tokens: int
-    reused_tokens: int
-    stopped: bool
-    vision_ns: int
-    prefill_ns: int
-    decode_ns: int
-    answered_by: AnsweredBy = ""
-    missed: str = ""
-    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class VlmSession:

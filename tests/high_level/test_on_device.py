@@ -21,8 +21,9 @@ from memrt.runtime.engine import TensorRtEngine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.high_level import HighLevelPolicy
 from memrt.runtime.policy.low_level import LowLevelPolicy
+from memrt.runtime.policy.vlm import Generation
 from memrt.runtime.policy.vlm_config import read_vlm_config
-from memrt.runtime.policy.vlm_session import Generation, VlmSession
+from memrt.runtime.policy.vlm_session import VlmSession
 from memrt.runtime.types import Frame, Observation
 
 SYSTEM, QUESTION, BUDGET = "You are a helpful assistant.", "<image>What next?", 12

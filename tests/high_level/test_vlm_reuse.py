@@ -23,8 +23,9 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.cancellation import Cancelled
 from memrt.runtime.policy.chat import IMAGE_PAD, render_chat
 from memrt.runtime.policy.frame_features import FrameEncoder, FrameFeatures, ShownImage, content_id
+from memrt.runtime.policy.vlm import Generation
 from memrt.runtime.policy.vlm_config import read_vlm_config
-from memrt.runtime.policy.vlm_session import GPU_PREFILL_CHUNK, Generation, VlmSession
+from memrt.runtime.policy.vlm_session import GPU_PREFILL_CHUNK, VlmSession
 
 SQUARE, FLAT = (64, 64), (32, 128)  # four visual tokens each, as 2 x 2 and as 1 x 4
 SYSTEM, BUDGET = "You are a helpful assistant.", 8

@@ -11,8 +11,8 @@ import numpy as np
 from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_reply
 from memrt.runtime.policy.cancellation import Cancel, check
 from memrt.runtime.policy.frame_features import FrameFeatures, Picture, ShownImage, content_id
+from memrt.runtime.policy.vlm import Generation
 from memrt.runtime.policy.vlm_config import ImageSize
-from memrt.runtime.policy.vlm_session import Generation
 from memrt.runtime.types import Frame, ImageArray, Observation
 
 SIZE = ImageSize(height=32, width=32, grid=(1, 1))

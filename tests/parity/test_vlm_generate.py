@@ -29,8 +29,9 @@ from memrt.export.high_level_export import engine_answers, torch_answers
 from memrt.export.vlm_graphs import export_vlm
 from memrt.runtime.engine import open_engine
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.policy.vlm import Generation
 from memrt.runtime.policy.vlm_config import read_vlm_config
-from memrt.runtime.policy.vlm_session import Generation, VlmSession
+from memrt.runtime.policy.vlm_session import VlmSession
 from memrt.runtime.types import Engine, TensorSpec
 
 SQUARE, STACKED = (256, 256), (320, 360)  # one view; two views above each other

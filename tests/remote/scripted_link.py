@@ -11,7 +11,7 @@ from memrt.runtime.policy.cancellation import check
 from memrt.runtime.policy.remote.chat import Completion
 from memrt.runtime.policy.remote.link import Question
 from memrt.runtime.policy.remote.transport import Missed
-from memrt.runtime.policy.vlm_session import Generation
+from memrt.runtime.policy.vlm import Generation
 
 MS = NS_PER_MS
 

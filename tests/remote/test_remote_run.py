@@ -20,6 +20,7 @@ from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.remote_policy import find_remote_bundle
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.live_status import answered_text, answers_text
 from memrt.runtime.loop.lockstep import run_lockstep
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.packaged import packaged_file
@@ -104,6 +105,8 @@ def test_a_server_that_is_killed_in_mid_run_changes_nothing_of_the_motion(bundle
     assert (record.status, record.reason) == ("time_over", f"not done after {STEPS} control steps")
     assert record.answers == {"remote": 2, "on board": 2, "nobody": 0}
     assert record.to_dict()["high_level_answers"] == record.answers
+    assert answers_text(record) == "2 times by the remote, 2 times on board; no connection 2"
+    assert answered_text(record).plain.startswith("on board  no connection: ")
     assert record.latencies["high level, remote"].summary().count == 2
     assert record.latencies["high level, on board"].summary().count == 2
     calls = [event.arguments for event in trace.events() if (event.name, event.track) == ("call", "high level")]
@@ -170,6 +173,8 @@ def test_which_policies_can_be_asked_elsewhere(tmp_path):
     other.write_text(yaml.safe_dump(text | {"based_on": "memoryless"}))
     with pytest.raises(MemrtError, match="the same `memory`"):
         find_remote_bundle(None, str(other), "int8", None)
+    with pytest.raises(MemrtError, match="the bundle of `am_grounded`"):  # as `memrt eval` would look for it
+        find_bundle(None, "remote", "int8")
     with pytest.raises(MemrtError, match="key `endpoint` in --remote"):
         find_remote_bundle(found, None, "int8", "bigger-machine:8000")
     asked = find_remote_bundle(None, "remote", "int8", "http://box:1/v1").policy.high_level.remote

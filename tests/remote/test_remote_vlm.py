@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from scripted_link import MS, OnBoard, ScriptedLink
 
+from memrt.runtime.config import load_policy
 from memrt.runtime.policy.cancellation import Cancelled, Unanswered
 from memrt.runtime.policy.frame_features import ShownImage
+from memrt.runtime.policy.high_level import HighLevelPolicy
 from memrt.runtime.policy.remote.chat import Completion
 from memrt.runtime.policy.remote.transport import Missed
 from memrt.runtime.policy.remote.vlm import COLD_CALLS, RemoteVlm
 from memrt.runtime.remote_config import RemoteConfig
+from memrt.runtime.types import Frame, Observation
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 YES = Completion("remote", 7)
@@ -155,6 +158,27 @@ def test_reading_ahead_is_for_the_one_on_board_while_the_remote_is_left_alone():
     scene.vlm.close()
     assert scene.link.closed
     assert scene.on_board.closed
+
+
+def test_a_keyframe_policys_pictures_are_sent_in_order_and_encoded_once():
+    """Keyframes, then recent frames; the one on board could not have been told apart by memory."""
+    policy = load_policy("memer")
+    said = Completion('{"current_subtask": "look", "keyframe_positions": [1]}', None)
+    scene = Scene(*[(1, said)] * 3)
+    high_level = HighLevelPolicy.of(policy, scene.vlm)
+    state, step_ns = high_level.initial(), 10_000_000_000  # so far apart that each call's frame is an event of its own
+    height, width = policy.high_level.frame_size
+    for call in range(3):
+        image = np.full((height, width, 3), 80 * call, np.uint8)
+        frames = {name: Frame(name, call, call * step_ns, image) for name in policy.high_level_cameras}
+        result = high_level.call("goal", Observation(call * step_ns, np.zeros(8), frames), state)
+        state = result.state
+        assert (result.subgoal, result.answered_by) == ("look", "remote")
+    bodies = [json.loads(body)["messages"][-1]["content"] for body in scene.link.bodies]
+    urls = [[part["image_url"]["url"] for part in body if part["type"] == "image_url"] for body in bodies]
+    assert [len(shown) for shown in urls] == [1, 2, 3]
+    assert urls[2][:1] == urls[1][:1] == urls[0]  # as it was first sent, though it is kept as JPEG
+    assert urls[2][1] == urls[1][1]
 
 
 def test_the_question_on_its_way():

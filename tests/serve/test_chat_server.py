@@ -23,7 +23,8 @@ from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.cancellation import Cancelled
 from memrt.runtime.policy.remote.vlm import RemoteVlm
-from memrt.runtime.policy.vlm_session import Generation, VlmSession
+from memrt.runtime.policy.vlm import Generation
+from memrt.runtime.policy.vlm_session import VlmSession
 from memrt.runtime.remote_config import RemoteConfig
 
 WAIT_S = 60.0
