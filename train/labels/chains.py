@@ -126,7 +126,7 @@ def _recent(config: MemoryConfig, step: int, recorded: Container[int]) -> tuple[
             found=config.keyframes.raw_rate_hz,
             fix="train a policy with this rate",
         )
-    ticks = Sampling.of(config.keyframes).settings.recent_ticks(step - config.keyframes.lag)
+    ticks = Sampling.of(config.keyframes).settings.recent_ticks(max(0, step - config.keyframes.lag))
     missing = [tick for tick in ticks if tick not in recorded]
     if missing:
         raise MemrtError(
