@@ -104,6 +104,8 @@ def describe_scenes(weights: Path, folder: Path, count: int) -> dict[str, Any]:
     """How well a model describes held-out scenes."""
     scenes = Scenes.load(folder)
     chosen = _spread(scenes.split()[1], count)
+    if not chosen:
+        return {"count": 0}
     examples = [Example((index,), ASSISTANT, DESCRIBE, scenes.descriptions[index]) for index in chosen]
     return score(answers(weights, None, scenes.frames, examples), [example.reply for example in examples])
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from memrt.train import high_level_adapters, high_level_train
 from memrt.train.high_level_adapters import REFERENCE_STEPS
-from memrt.train.high_level_metrics import evaluate
+from memrt.train.high_level_metrics import describe_scenes, evaluate
 from memrt.train.high_level_train import POLICIES
 
 BASE_FILES = (
@@ -28,6 +28,7 @@ BASE_FILES = (
     "chat_template.jinja",
 )
 HELD_OUT_CALLS = 40  # of each task, for every adapter's metrics
+HELD_OUT_SCENES = 120  # for the base's
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,7 @@ STAGES = (
 )
 
 
-def train_base(
-    data: Path, out: Path, threads: int, start: Path | None = None, policies: Sequence[str] = POLICIES
-) -> Path:
+def train_base(data: Path, out: Path, threads: int, start: Path | None = None) -> Path:
     """Run the stages; returns the base model's folder. With the weights of `start`, the language stage is left out.
 
     A base that knows other words or fewer objects is good enough to start from: what it has learned is kept.
@@ -65,7 +64,7 @@ def train_base(
         if not (model / high_level_train.POINTING).exists():
             arguments = [stage.name, "--out", str(out), "--seed", str(seed), "--threads", str(threads)]
             arguments += ["--scenes", str(data / "grounding"), "--calls", str(recorded_calls(data))]
-            arguments += ["--policies", *policies, "--steps", str(stage.steps), "--batch", str(stage.batch)]
+            arguments += ["--steps", str(stage.steps), "--batch", str(stage.batch)]
             arguments += ["--rate", str(stage.rate), "--decay", str(stage.decay)]
             high_level_train.main(arguments + (["--weights", str(weights)] if weights else []))
         weights = model
@@ -104,6 +103,21 @@ def publish(out: Path, base: Path, weights: Path, logs: Path) -> None:
             shutil.copytree(out / name / "adapter", weights / name, dirs_exist_ok=True)
 
 
+def train_high_level(
+    data: Path, out: Path, *, start: Path | None = None, policies: Sequence[str] = POLICIES, threads: int = 1
+) -> Path:
+    """Train the base, on all policies' chats, and an adapter for each of `policies`; returns the base's folder.
+
+    What is done already is kept, and what was interrupted goes on from its last checkpoint.
+    """
+    base = train_base(data, out, threads, start)
+    metrics = base.parent / "metrics.json"
+    if not metrics.exists():
+        metrics.write_text(json.dumps(describe_scenes(base, data / "grounding", HELD_OUT_SCENES), indent=1) + "\n")
+    train_adapters(data, out, base, threads, policies)
+    return base
+
+
 def main() -> None:
     """Train everything."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -116,8 +130,9 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, default=Path("train/reference/logs"))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    base = train_base(options.data, options.out, options.threads, options.start, options.policies)
-    train_adapters(options.data, options.out, base, options.threads, options.policies)
+    base = train_high_level(
+        options.data, options.out, start=options.start, policies=options.policies, threads=options.threads
+    )
     if options.publish:
         publish(options.out, base, options.weights, options.logs)
 

@@ -66,10 +66,11 @@ class StageData:
         first = len(self.scenes.descriptions)
         return [*self.scenes.split()[0], *(first + index for index in self.calls.split()[0])]
 
-    def chats(self) -> ExampleSource:
-        """Recorded calls as one or another of the policies has them."""
+    def chats(self, *, many_images: bool) -> ExampleSource:
+        """Recorded calls as one or another of the policies has them; those with `many_images` only where asked for."""
         first = len(self.scenes.descriptions)
         writers = [TurnWriter.of_policy(name, self.calls) for name in self.policies]
+        writers = [writer for writer in writers if many_images or writer.settings.kind != "keyframes"]
         draw_call = call_draw(self.calls, self.calls.split()[0])
 
         def draw(rng: random.Random) -> Example:
@@ -141,7 +142,8 @@ def _source(stage: str, data: StageData | None) -> ExampleSource:
         return mixture(words)
     assert data is not None
     describe = describe_source(data.scenes, data.scenes.split()[0])
-    seen = [(SHARES["describe"], describe), (SHARES["chats"], data.chats())]
+    chats = data.chats(many_images=stage == "decoder")  # a tower that learns takes ten times as long as the rest
+    seen = [(SHARES["describe"], describe), (SHARES["chats"], chats)]
     return mixture([*seen, *words])
 
 

@@ -19,7 +19,7 @@ from memrt.runtime.errors import MemrtError
 from memrt.sim.dataset import record_dataset
 from memrt.sim.grounding import record_grounding
 from memrt.sim.tasks import TASKS
-from memrt.train.high_level_recipe import publish, train_adapters, train_base
+from memrt.train.high_level_recipe import publish, train_base, train_high_level
 from memrt.train.low_level_train import TrainingSettings, train_low_level
 
 STAGES = ("record", "high_level", "low_level", "collect")
@@ -47,7 +47,7 @@ def train_reference(*, root: Path, stages: Sequence[str] | None = None, resume: 
         _record(root / "calibration", range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_EPISODES), threads)
         _record_scenes(data / "grounding")
     if "high_level" in wanted:
-        train_adapters(data, root / "high_level", train_base(data, root / "high_level", threads), threads)
+        train_high_level(data, root / "high_level", threads=threads)
     if "low_level" in wanted:
         settings = TrainingSettings(threads=threads)
         train_low_level(data / "low_level", root / "low_level", settings=settings, resume=True)

@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Train policies, and bring in episodes recorded elsewhere.")
     group.command("reference")(reference)
     group.command("low-level")(low_level)
+    group.command("high-level")(high_level)
     group.command("import")(import_episodes)
     group.command("labels")(labels)
     group.command("sft")(sft)
@@ -60,6 +61,38 @@ def reference(
         from memrt.train.reproduce import train_reference
 
     train_reference(root=root, stages=stage or None, resume=resume)
+
+
+def high_level(
+    *,
+    data: Annotated[Path, typer.Option(help="Recorded data, with `grounding` and `episodes`.")] = Path(
+        "runs/reference/data"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and metrics.")] = Path(
+        "runs/reference/high_level"
+    ),
+    start: Annotated[Path | None, typer.Option(help="Base model to start from.", show_default="nothing")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="Train this policy's adapter; may be given again.", show_default="all")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; a GPU is used when there is one.")] = 1,
+) -> None:
+    """Train the reference high level: one base for all tasks and policies, then an adapter for every policy.
+
+    Started again, it goes on where it was: finished parts are kept, an interrupted one resumes from its last checkpoint
+    (every two minutes), and episodes recorded since then are learned from, too.
+
+    Examples:
+
+        memrt train high-level
+
+        memrt train high-level --start train/reference/weights/high_level_base --policy am_grounded --policy memoryless
+    """
+    with needs_extra("train", "sim"):
+        from memrt.train.high_level_recipe import train_high_level
+        from memrt.train.high_level_train import POLICIES
+
+    train_high_level(data, out, start=start, policies=tuple(policy or POLICIES), threads=threads)
 
 
 def low_level(

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from memrt.export.vlm_graphs import load_vlm
 from memrt.runtime.memory.parser import parse_reply
-from memrt.train import high_level_adapters, high_level_train
+from memrt.train import high_level_adapters, high_level_metrics, high_level_recipe, high_level_train
 from memrt.train.high_level_calls import call_groups, noticed
 from memrt.train.high_level_data import Calls, Scenes
 from memrt.train.high_level_frames import FrameIndex
@@ -55,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "grounding" / "scenes.jsonl").write_text("".join(json.dumps({"scene": SCENE}) + "\n" for _ in images))
     records = [
         _record(episode, step, [PICKS[0], PLACE, PICKS[1]][: step + 1], step - 1)
-        for episode in range(2)
+        for episode in (0, 24)  # the second is held out
         for step in range(3)
     ]
     (root / "high_level" / "samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -69,13 +70,20 @@ def _train(stage: str, data: Path, out: Path, steps: int, weights: Path | None =
     return out / stage / "model"
 
 
-def test_stages_adapter_and_merge(data: Path, tmp_path: Path) -> None:
-    weights = None
-    for stage in high_level_train.STAGES:
-        weights = _train(stage, data, tmp_path, 1, weights)
-    assert weights is not None
-    arguments = ["--base", str(weights), "--calls", str(data / "high_level"), "--out", str(tmp_path)]
-    high_level_adapters.main(["am_grounded", *arguments, "--steps", "2", "--batch", "2"])
+def test_the_recipe_leaves_base_adapters_and_metrics(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [replace(stage, steps=1, batch=2) for stage in high_level_recipe.STAGES]
+    monkeypatch.setattr(high_level_recipe, "STAGES", stages)
+    monkeypatch.setattr(high_level_recipe, "REFERENCE_STEPS", 2)
+    monkeypatch.setattr(high_level_adapters, "BATCH", 2)
+    monkeypatch.setattr(high_level_train, "POLICIES", ["am_grounded"])
+    monkeypatch.setattr(high_level_metrics, "_MAX_NEW_TOKENS", 2)
+    weights = high_level_recipe.train_high_level(data, tmp_path, policies=["am_grounded"])
+    assert weights == tmp_path / "decoder" / "model"
+    metrics = json.loads((tmp_path / "am_grounded" / "metrics.json").read_text())
+    assert metrics["PickXtimes"]["transitions"]["count"] == 3
+    assert 0.0 <= metrics["PickXtimes"]["transitions"]["action_memory_exact"] <= 1.0
     adapter = tmp_path / "am_grounded" / "adapter"
     assert {path.name for path in adapter.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
     assert str(tmp_path) not in (adapter / "adapter_config.json").read_text()
@@ -166,7 +174,7 @@ def test_data_is_read_while_more_is_recorded(data: Path, tmp_path: Path) -> None
     calls = Calls.load(tmp_path, data / "high_level")
     assert [record["step"] for record in calls.records[:2]] == [0, 8]  # the frame between two calls, none besides
     assert calls.frames.images([1]).numpy().tolist() == tiny.image(2)[None].tolist()
-    assert calls.split()[1] == [0, 1]
+    assert calls.split()[1][:2] == [0, 1]
     assert len(Scenes.load(data / "grounding", every=4).descriptions) == 2
 
 
