@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memrt.runtime.config import load_policy
@@ -54,6 +54,7 @@ def test_wording_of_an_episode():
     ]
 
 
+@settings(max_examples=25)
 @given(episodes())
 def test_simple_label_is_the_grounded_one_without_coordinates(episode):
     text, subgoals = episode
@@ -64,6 +65,7 @@ def test_simple_label_is_the_grounded_one_without_coordinates(episode):
         assert label(text, subgoals[:n], "simple") == without_coordinates(grounded)
 
 
+@settings(max_examples=25)
 @given(episodes())
 def test_rules_of_the_report(episode):
     text, subgoals = episode
@@ -78,6 +80,7 @@ def test_rules_of_the_report(episode):
             assert not (style == "simple" and written)
 
 
+@settings(max_examples=25)
 @given(episodes())
 def test_every_state_of_an_episode_has_its_own_memory(episode):
     """Otherwise m_{t-1} could not tell which subgoal was active before."""
@@ -87,6 +90,7 @@ def test_every_state_of_an_episode_has_its_own_memory(episode):
         assert len(set(memories)) == len(memories)
 
 
+@settings(max_examples=25)
 @given(episodes())
 def test_counts_grow_by_one_and_holding_is_said(episode):
     text, subgoals = episode
@@ -97,6 +101,7 @@ def test_counts_grow_by_one_and_holding_is_said(episode):
         assert ("I am holding it." in label(text, subgoals[: n + 1], "simple")) == subgoal.startswith("pick")
 
 
+@settings(max_examples=25)
 @given(episodes())
 def test_naming_the_current_subgoal_changes_nothing_in_a_faultless_episode(episode):
     text, subgoals = episode
@@ -114,6 +119,7 @@ def test_dropped_cube_takes_the_pick_back():
     )
 
 
+@settings(max_examples=25)
 @given(episodes(), st.data())
 def test_pair_is_equal_exactly_while_the_subgoal_stands(episode, data):
     text, subgoals = episode
@@ -146,6 +152,7 @@ def test_unknown_words_are_refused(text, subgoals, names):
         label(text, subgoals, "simple")
 
 
+@settings(max_examples=25)
 @given(episodes(), st.lists(st.integers(1, 3), min_size=11, max_size=11))
 def test_targets_lead_from_each_call_to_the_next(episode, calls_per_subgoal):
     """Rolled out with its own targets, the runtime's memory is always the one the next call was trained on."""

@@ -53,8 +53,10 @@ def training_turn(
 
     The request comes from `build_memory(config)`, so training and rollout cannot drift apart. The memory shown is the
     one that the call before left behind (report, section 4.3); a policy without action memory answers with the subgoal
-    alone. One with spatial memory needs samples `with_spatial_memories`. `vary` changes both kinds of memory, one after
-    the other. Raises MemrtError for subgoals that the labels cannot word, and for a memory of pictures.
+    alone. A history is that of the episode's steps; the policy's own one also tells attempts that failed, and not what
+    no call saw (`chains.turns` has it). One with spatial memory needs samples `with_spatial_memories`. `vary` changes
+    both kinds of memory, one after the other. Raises MemrtError for subgoals that the labels cannot word, and for a
+    memory of pictures.
     """
     if config.kind == "keyframes":
         raise MemrtError(
