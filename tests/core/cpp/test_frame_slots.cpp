@@ -13,14 +13,14 @@ using namespace memrt::test;
 
 namespace {
 
-constexpr FrameShape kShape{4, 16, 3};
+constexpr FrameShape kSlotShape{4, 16, 3};
 
 // Memory that writer and readers share at one address, as ThreadSanitizer needs it to tell a race.
 struct Memory {
     explicit Memory(std::uint32_t slots)
-        : size(FrameSlots::bytes(slots, kShape)),
+        : size(FrameSlots::bytes(slots, kSlotShape)),
           bytes(static_cast<std::byte*>(std::aligned_alloc(4096, size)), &std::free),
-          frames(FrameSlots::make(bytes.get(), slots, kShape)) {}
+          frames(FrameSlots::make(bytes.get(), slots, kSlotShape)) {}
 
     std::size_t size;
     std::unique_ptr<std::byte, decltype(&std::free)> bytes;
@@ -28,7 +28,7 @@ struct Memory {
 };
 
 bool write(FrameSlots& frames, std::uint64_t index) {
-    const std::vector<std::uint8_t> pixels(kShape.bytes(), static_cast<std::uint8_t>(index));
+    const std::vector<std::uint8_t> pixels(kSlotShape.bytes(), static_cast<std::uint8_t>(index));
     return frames.write(pixels.data(), index, static_cast<std::int64_t>(3 * index));
 }
 
@@ -36,7 +36,7 @@ bool write(FrameSlots& frames, std::uint64_t index) {
 bool whole(const FrameSlots& frames, std::uint32_t slot) {
     const std::uint64_t index = frames.index(slot);
     bool good = frames.t_ns(slot) == static_cast<std::int64_t>(3 * index);
-    for (std::size_t i = 0; i < kShape.bytes(); ++i) {
+    for (std::size_t i = 0; i < kSlotShape.bytes(); ++i) {
         good &= frames.pixels(slot)[i] == static_cast<std::uint8_t>(index);
     }
     return good;
