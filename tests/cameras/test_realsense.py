@@ -15,8 +15,6 @@ from memrt.robot_io.cameras.realsense import RealSenseSource, list_realsense, op
 from memrt.robot_io.cameras.settings import CameraConfig  # noqa: E402
 from memrt.runtime.errors import MemrtError  # noqa: E402
 
-pytestmark = pytest.mark.real_time
-
 WIDTH, HEIGHT, FPS = 64, 48, 30
 LIVE = CameraConfig(kind="realsense", serial="software", width=WIDTH, height=HEIGHT, fps=FPS)
 MS = 1_000_000
@@ -68,6 +66,7 @@ def test_pixels_and_numbers_are_the_devices(camera, source):
         np.testing.assert_array_equal(picture.image, np.full((HEIGHT, WIDTH, 3), number, np.uint8))
 
 
+@pytest.mark.real_time
 def test_the_devices_counter_becomes_our_clock(camera, source):
     """Each picture's time differs from the first one's as the device says, however late it is read."""
     times = []
@@ -83,6 +82,7 @@ def test_the_devices_counter_becomes_our_clock(camera, source):
     assert np.diff(times).tolist() == [50 * MS] * 3
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize("domain", [rs.timestamp_domain.global_time, rs.timestamp_domain.system_time])
 def test_wall_clock_domains_become_our_clock(camera, source, domain):
     taken, wall = time.monotonic_ns(), time.time_ns()
@@ -136,6 +136,7 @@ def recording(tmp_path_factory):
     return path
 
 
+@pytest.mark.real_time
 def test_a_recording_plays_to_its_end_at_its_own_pace(recording, monkeypatch):
     monkeypatch.setattr(realsense, "QUEUE_FRAMES", 64)  # so that none is dropped because this thread is held up
     config = CameraConfig(kind="realsense", path=str(recording), width=WIDTH, height=HEIGHT, fps=FPS)

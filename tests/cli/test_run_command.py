@@ -25,8 +25,6 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.thread_budget import ThreadBudget
 from memrt.runtime.types import ActionChunk
 
-pytestmark = pytest.mark.real_time
-
 APP = typer.Typer()
 APP.callback()(lambda: None)
 run_command.register(APP)

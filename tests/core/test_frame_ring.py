@@ -17,8 +17,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from memrt.runtime._core import BorrowedFrame, FrameRing
 
-pytestmark = pytest.mark.real_time
-
 SHAPE = (48, 64, 3)
 
 

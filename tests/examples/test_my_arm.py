@@ -19,8 +19,6 @@ from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionChunk
 
-pytestmark = pytest.mark.real_time
-
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_arm"
 MEMRT = [sys.executable, "-c", "from memrt.runtime.cli import main; main()"]
 HOME = [0.0, -1.2, 1.4, 0.0, 1.0, 0.0]
@@ -72,6 +70,7 @@ def test_the_driver_is_found_once_it_is_installed(site, monkeypatch):
     assert Path(robot.cameras["front"].path) == EXAMPLE / "pictures" / "front"
 
 
+@pytest.mark.real_time
 def test_no_command_exceeds_the_limits_of_the_yaml(installed):
     robot = load_robot(EXAMPLE / "my_arm.yaml")
     with find_driver("my_arm", "the test")(robot, DriverOptions(speed=0.5)) as driver:
@@ -91,6 +90,7 @@ def test_no_command_exceeds_the_limits_of_the_yaml(installed):
         assert np.array(speeds)[:, 6].max() == pytest.approx(0.0, abs=1e-3)  # a joint that the arm lacks
 
 
+@pytest.mark.real_time
 def test_the_node_serves_it_and_home_is_where_the_yaml_says(installed, patient):
     node = NodeProcess(str(patient))
     try:
@@ -117,6 +117,7 @@ def test_the_node_serves_it_and_home_is_where_the_yaml_says(installed, patient):
         node.close()
 
 
+@pytest.mark.real_time
 def test_what_happens_to_a_camera_is_told_to_the_one_who_started_the_node(installed, patient, tmp_path):
     shutil.copytree(EXAMPLE / "pictures", tmp_path / "pictures")
     patient.write_text(patient.read_text().replace(str(EXAMPLE), str(tmp_path)))

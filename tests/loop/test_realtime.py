@@ -12,8 +12,6 @@ from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.policy.cancellation import Unanswered
 from memrt.runtime.types import RobotMode
 
-pytestmark = pytest.mark.real_time
-
 
 def settings(**changes) -> LoopSettings:
     values = {"dt_ns": DT_NS, "horizon": 16, "execute": 8, "every_steps": 16, "cameras": ("front",)}

@@ -16,8 +16,6 @@ from memrt.runtime import trace as module
 from memrt.runtime._core import ControlLoop, SeamLimits, now_ns
 from memrt.runtime.trace import MAX_TEXT, OTHER, Trace
 
-pytestmark = pytest.mark.real_time
-
 MS = 1_000_000
 HOME = np.array([0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785])
 

@@ -17,8 +17,6 @@ from memrt.runtime.engine import open_engine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.thread_budget import ThreadBudget
 
-pytestmark = pytest.mark.real_time
-
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems know no nice value per thread")
 
 
