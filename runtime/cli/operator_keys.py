@@ -13,6 +13,7 @@ MAX_GOAL_CHARACTERS = 400
 class OperatorKeys:
     """Space stops, r resumes, h goes home, q quits, g asks for a new goal; y and n end the run as success or failure.
 
+    c says that the current subgoal has succeeded, for a memory that only successes enter.
     The arm is stopped before a goal is typed, because then a space is a letter; it stays stopped until r.
     """
 
@@ -42,6 +43,9 @@ class OperatorKeys:
             self._loop.home()
         elif key == "q":
             self._loop.quit()
+        elif key == "c":
+            self._loop.confirm_subgoal()
+            self._display.note("subgoal confirmed")
         elif key in ("y", "n"):
             self._loop.judge(success=key == "y")
         elif key == "g":

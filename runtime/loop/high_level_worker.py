@@ -77,6 +77,7 @@ class HighLevelWorker:
             moment_ns = self._looks_back.next_call_ns(state, self._due_ns)
             if observation.t_ns < moment_ns:
                 return max(moment_ns, now_ns + POLL_NS)
+        state = shared.memory_for_a_call()
         reply = self._calls.ask(goal, observation, state, t_ns=now_ns, cancelled=lambda: shared.superseded(wanted))
         end_ns = self._clock.now_ns()
         self._due_ns = max(moment_ns + settings.every_steps * settings.paced_dt_ns, end_ns)

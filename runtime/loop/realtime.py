@@ -74,7 +74,8 @@ def warm_up(
 
 
 class RealtimeLoop:
-    """One run. `run` blocks; `stop`, `resume`, `home`, `set_goal`, `judge` and `quit` may be called from any thread."""
+    """One run. `run` blocks; `stop`, `resume`, `home`, `set_goal`, `confirm_subgoal`, `judge` and `quit` may be called
+    from any thread."""
 
     def __init__(
         self,
@@ -233,6 +234,14 @@ class RealtimeLoop:
             raise MemrtError("goal", expected="what the robot shall do", found="nothing", fix="give a sentence")
         if self._shared.set_goal(goal):
             self._event("goal", text=goal)
+
+    def confirm_subgoal(self) -> None:
+        """The operator's word that the current subgoal has succeeded, for a memory that only successes enter.
+
+        What the VLM wrote last becomes the memory of its next call (`commit: on_success`); other memories ignore it.
+        """
+        self._shared.confirm_subgoal()
+        self._event("subgoal confirmed")
 
     def judge(self, *, success: bool) -> None:
         """End the run with the operator's word on its outcome, for robots that cannot tell how their task stands."""

@@ -14,6 +14,7 @@ from typing import Any
 from memrt.runtime.loop.camera_watch import CameraWatch
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.scheduler import SubgoalBoard
+from memrt.runtime.memory.state import MemoryState, commit
 
 
 class Shared:
@@ -38,6 +39,7 @@ class Shared:
         self.low_level_since_ns: int | None = None
         self.hold_reason = ""
         self._hold_asked = ""
+        self._confirmed = False
         self._error: BaseException | None = None
 
     def subscribe(self) -> threading.Event:
@@ -94,6 +96,19 @@ class Shared:
             self.goal_changes += 1
         self.wake_workers()
         return True
+
+    def confirm_subgoal(self) -> None:
+        """An operator says that the current subgoal has succeeded: the high level's next call knows."""
+        with self.lock:
+            self._confirmed = True
+
+    def memory_for_a_call(self) -> Any:
+        """The memory, with what was confirmed since the last call. Only a memory of success minds."""
+        with self.lock:
+            if self._confirmed and isinstance(self.memory, MemoryState):
+                self.memory = commit(self.memory)
+            self._confirmed = False
+            return self.memory
 
     @property
     def error(self) -> BaseException | None:
