@@ -106,6 +106,13 @@ def remember_subgoal(state: MemoryState) -> MemoryState:
     return replace(state, history=history[excess:], history_dropped=state.history_dropped + excess)
 
 
+def forget_oldest(state: MemoryState) -> MemoryState:
+    """Without the oldest subgoal of the history, which is counted, so that the numbering in the prompt goes on."""
+    if not state.history:
+        return state
+    return replace(state, history=state.history[1:], history_dropped=state.history_dropped + 1)
+
+
 def commit(state: MemoryState) -> MemoryState:
     """Make the pending action memory the one that is shown: the current subgoal has succeeded. Nothing else changes."""
     if state.pending_memory is None:

@@ -14,12 +14,13 @@ from memrt.runtime.bundle import Bundle
 from memrt.runtime.config import PolicyConfig
 from memrt.runtime.memory import HighLevelRequest, MemoryState, MemoryUpdate, begin_call, build_memory
 from memrt.runtime.memory.sampling import Sampling
+from memrt.runtime.memory.state import forget_oldest
 from memrt.runtime.policy.cancellation import Cancel
 from memrt.runtime.policy.frame_features import Picture
 from memrt.runtime.policy.keyframe_images import KeyframeImages, current_image
 from memrt.runtime.policy.remote.vlm import RemoteVlm
 from memrt.runtime.policy.vlm import AnsweredBy, Reply, Vlm
-from memrt.runtime.policy.vlm_session import VlmSession
+from memrt.runtime.policy.vlm_session import PromptTooLongError, VlmSession
 from memrt.runtime.ready_engines import ReadyEngines
 from memrt.runtime.types import Observation
 
@@ -121,10 +122,7 @@ class HighLevelPolicy:
         """
         state = begin_call(self.memory, state, goal, self._on_new_goal)
         if self._images is None:
-            image = current_image(observation, self._settings.camera)
-            request = self.memory.request(state, goal)
-            reply = self._ask(request, [image], cancelled)
-            return _result(request, reply, self.memory.update(state, reply.text, goal))
+            return self._call_with_current_image(goal, observation, state, cancelled)
         try:
             return self._call_with_keyframes(self._images, goal, observation, state, cancelled)
         finally:
@@ -155,6 +153,23 @@ class HighLevelPolicy:
             self._session.read_ahead(request.system, request.user, known, cancelled=cancelled)
         finally:
             self._images.release()
+
+    def _call_with_current_image(
+        self, goal: str, observation: Observation, state: MemoryState, cancelled: Cancel | None
+    ) -> HighLevelResult:
+        """A list of subgoals may outgrow the context in an episode without end: then the oldest are left out."""
+        image, left_out = current_image(observation, self._settings.camera), 0
+        while True:
+            request = self.memory.request(state, goal)
+            try:
+                reply = self._ask(request, [image], cancelled)
+                break
+            except PromptTooLongError:
+                state, left_out = forget_oldest(state), left_out + 1
+                if self.memory.request(state, goal) == request:
+                    raise
+        result = _result(request, reply, self.memory.update(state, reply.text, goal))
+        return replace(result, counts={**result.counts, "subgoals left out": left_out}) if left_out else result
 
     def _call_with_keyframes(
         self,

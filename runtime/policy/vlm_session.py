@@ -38,6 +38,10 @@ from memrt.runtime.types import Engine
 GPU_PREFILL_CHUNK, CPU_PREFILL_CHUNK = 256, 64
 
 
+class PromptTooLongError(MemrtError):
+    """The cache has no room for a prompt and its answer. Nothing was computed but vision features."""
+
+
 class VlmSession:
     """Engines, embedding table, tokenizer and caches of one exported VLM."""
 
@@ -281,7 +285,7 @@ class VlmSession:
 
     def _check_room(self, prompt_tokens: int, max_new_tokens: int) -> None:
         if prompt_tokens + max_new_tokens > self._cache.capacity:
-            raise MemrtError(
+            raise PromptTooLongError(
                 "prompt too long",
                 expected=f"at most {self._cache.capacity - max_new_tokens} tokens beside {max_new_tokens} new ones",
                 found=prompt_tokens,

@@ -82,3 +82,21 @@ def test_an_episodes_bits_do_not_depend_on_what_ran_before(policy: HighLevelPoli
 def test_a_missing_camera_is_refused(policy: HighLevelPolicy) -> None:
     with pytest.raises(MemrtError, match="front"):
         policy.call(GOAL, _observation("wrist"), policy.initial())
+
+
+def test_a_history_that_outgrew_the_context_loses_its_oldest_entries(exported: Path) -> None:
+    policy = HighLevelPolicy.from_folder(load_policy("subgoal_simple"), exported)
+    history = tuple(f"pick up the red cube, place {number}" for number in range(120))
+    state = replace(policy.initial(), history=history, subgoal=history[-1], goal=GOAL)
+    result = policy.call(GOAL, _observation(), state)
+    left_out = result.counts["subgoals left out"]
+    assert 0 < left_out < len(history)
+    assert result.state.history_dropped == left_out
+    assert f"are: {left_out + 1}. {history[left_out]};" in result.request.user  # the numbering goes on
+
+
+def test_a_goal_that_leaves_no_room_is_refused(exported: Path) -> None:
+    policy = HighLevelPolicy.from_folder(load_policy("subgoal_simple"), exported)
+    state = replace(policy.initial(), history=("pick up the red cube",), subgoal="pick up the red cube")
+    with pytest.raises(MemrtError, match="prompt too long"):
+        policy.call("pick up the red cube and place it " * 200, _observation(), state)
