@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from memrt.runtime.config import IMAGE_PLACEHOLDER, MemoryConfig
+from memrt.runtime.config import MemoryConfig
 from memrt.runtime.keyframes_config import KeyframesConfig
+from memrt.runtime.memory.plain_text import prompt_text
 from memrt.runtime.memory.state import HighLevelRequest, MemoryState
 
 _HISTORY_LINE = "{history}"
 
 
 def render(config: MemoryConfig, state: MemoryState, goal: str) -> HighLevelRequest:
-    """The request for one call. Remembered text cannot smuggle in a second `<image>`."""
+    """The request for one call. Remembered text cannot smuggle in a second `<image>`, nor a turn."""
     history = _history_line(config, state)
     lines = [line for line in config.user.split("\n") if line != _HISTORY_LINE or history is not None]
     user = "\n".join(lines).format_map(
         {
-            "goal": _without_placeholder(goal),
-            "history": _without_placeholder(history or ""),
-            "action_memory": _without_placeholder(state.action_memory),
-            "spatial_memory": _without_placeholder(state.spatial_memory),
+            "goal": prompt_text(goal),
+            "history": prompt_text(history or ""),
+            "action_memory": prompt_text(state.action_memory),
+            "spatial_memory": prompt_text(state.spatial_memory),
         }
     )
     return HighLevelRequest(system=config.system, user=user)
@@ -30,7 +31,7 @@ def render_keyframes(
     """The request that shows the frames at these raw ticks."""
     user = config.user.format_map(
         {
-            "goal": _without_placeholder(goal),
+            "goal": prompt_text(goal),
             "keyframes": _images(texts.keyframe_text, len(keyframes)) or texts.no_keyframes_text,
             "recent": _images(texts.recent_text, len(recent)),
         }
@@ -51,9 +52,3 @@ def _history_line(config: MemoryConfig, state: MemoryState) -> str | None:
         return None
     numbered = enumerate(state.history, start=state.history_dropped + 1)
     return config.user_history.format_map({"subgoals": "; ".join(f"{n}. {subgoal}" for n, subgoal in numbered)})
-
-
-def _without_placeholder(text: str) -> str:
-    while IMAGE_PLACEHOLDER in text:  # removing one can join the halves of another
-        text = text.replace(IMAGE_PLACEHOLDER, "")
-    return text
