@@ -20,6 +20,8 @@ CORE   := $(wildcard runtime/core/*.[ch]pp) CMakeLists.txt
 
 ARGS   ?= --task PickXtimes --policy am_grounded --seed 1000000
 TESTS  ?= tests
+# At most four: each worker holds torch, and a model or two.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 # Of 50 Hz chunks against the strict double.
 SECONDS ?= 20
 # Processes of `make memory-suite`, and a folder of fp32 bundles to compare with, if there is one.
@@ -43,8 +45,12 @@ endef
 run: $(VENV)/.runs
 	$(BIN)/memrt run --robot sim $(ARGS)
 
+# First what computes, side by side, with one thread each; then the tests of real time, one by one (tests/real_time).
+# pytest's 5: none of TESTS is of this kind.
 test: $(VENV)/.develops peers strict browser
-	$(BIN)/python -m pytest $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real_time" --numprocesses $(WORKERS) --dist loadfile $(TESTS); \
+	side_by_side=$$?; echo "Tests of real time:"; $(BIN)/python -m pytest -m real_time $(TESTS); one_by_one=$$?; \
+	case "$$side_by_side $$one_by_one" in "0 0"|"0 5"|"5 0") ;; *) exit 1 ;; esac
 
 # The Franka driver and policies against both doubles on loopback (sim/doubles/README.md).
 robot-test: $(VENV)/.develops strict
