@@ -23,8 +23,6 @@ from memrt.robot_io.link.wire import FromNode, Report, ToNode, encode
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.types import ActionChunk, RobotMode
 
-pytestmark = pytest.mark.real_time
-
 MESSAGES = how_many(20_000)
 LARGE = encode_chunk(CHUNK)[:2] + b"\x80\x00" + encode_chunk(CHUNK)[4:64] + bytes(128 * 64)
 ORIGINALS = [encode_chunk(CHUNK), encode_state(STATE), LARGE, *(encode(message) for message, _ in CONTROL.values())]
@@ -102,6 +100,7 @@ def dropped_chunks(robot) -> float:
     return sum(count for name, count in robot.statistics.items() if name.startswith("chunks dropped"))
 
 
+@pytest.mark.real_time
 @pytest.mark.timeout(3600)
 def test_a_node_in_a_storm_stands_still_and_stops_when_told(tmp_path):
     rig = Rig(tmp_path)

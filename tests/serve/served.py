@@ -72,7 +72,7 @@ class EchoingLowLevel:
         self.observations.append(observation)
         self.entered.set()
         if self.held:
-            assert self.proceed.wait(20)
+            assert self.proceed.wait(60)
         if self.fault and self.fault != "nan":
             raise RuntimeError(self.fault)
         actions = np.tile(observation.proprioception, (SETTINGS.horizon, 1))
@@ -114,14 +114,14 @@ def served(
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         with ExitStack() as stack:
             yield Served(ports[0], server, high, low, stack)
     finally:
         low.proceed.set()
         loop, stop = ends[0]
         loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -20,8 +20,6 @@ from memrt.runtime.loop.lockstep import run_lockstep
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.types import Observation
 
-pytestmark = pytest.mark.real_time
-
 
 @dataclass(frozen=True)
 class Reply:

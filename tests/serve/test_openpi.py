@@ -7,8 +7,6 @@ from websockets.exceptions import ConnectionClosed
 
 from memrt.robot_io.serve.arrays import pack, unpack
 
-pytestmark = pytest.mark.real_time
-
 EXECUTE, EVERY = POLICY.low_level.execute, POLICY.high_level.every_steps
 
 
@@ -17,11 +15,11 @@ class Client:
 
     def __init__(self, server):
         self.socket = server.connect()
-        self.metadata = unpack(self.socket.recv(5))
+        self.metadata = unpack(self.socket.recv(60))
 
     def ask(self, request):
         self.socket.send(pack(request))
-        reply = self.socket.recv(5)
+        reply = self.socket.recv(60)
         return reply if isinstance(reply, str) else unpack(reply)
 
 
@@ -161,7 +159,7 @@ def test_an_error_of_the_policy_is_told_and_ends_this_connection_only():
         server.low_level.fault = "out of memory"
         assert "internal error: expected an answer, found RuntimeError: out of memory" in client.ask(openpi_request())
         with pytest.raises(ConnectionClosed) as closed:
-            client.socket.recv(5)
+            client.socket.recv(60)
         assert closed.value.rcvd.code == 1011
         server.low_level.fault = ""
         assert other.ask(openpi_request())["actions"].shape == (POLICY.low_level.horizon, 8)

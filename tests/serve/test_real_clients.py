@@ -121,7 +121,7 @@ def servers(tmp_path_factory):
         yield addresses
         for protocol, process in started.items():
             process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=20)
+            _, told = process.communicate(timeout=60)
             assert process.returncode == 0, told
             assert "served:" in told, protocol
             assert "Traceback" not in told

@@ -148,7 +148,7 @@ def impostor(reply):
             yield server.socket.getsockname()[1], handler
         finally:
             server.shutdown()
-            thread.join(5)
+            thread.join(60)
 
 
 GOOD = {"actions": np.zeros((HORIZON, 8))}

@@ -14,8 +14,6 @@ from memrt.runtime.config import PolicyConfig
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.types import ActionSpace, Frame, Observation, Subgoal
 
-pytestmark = pytest.mark.real_time
-
 
 def policy_with(**actions: object) -> PolicyConfig:
     settings = msgspec.structs.replace(load_keys("openpi").actions, **actions)

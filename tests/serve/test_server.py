@@ -17,18 +17,18 @@ pytestmark = pytest.mark.real_time
 
 def ask(client, request=None):
     client.send(pack(request or openpi_request()))
-    reply = client.recv(5)
+    reply = client.recv(60)
     return reply if isinstance(reply, str) else unpack(reply)
 
 
 def still_serves(server):
     client = server.connect()
-    client.recv(5)
+    client.recv(60)
     return "actions" in ask(client)
 
 
 def eventually(happens):
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         try:
             assert happens()
@@ -40,7 +40,7 @@ def eventually(happens):
 
 
 def get(port, path):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path)
     response = connection.getresponse()
     return response.status, response.read()
@@ -74,7 +74,7 @@ def test_a_client_that_was_left_open_gives_way_to_a_new_one():
     with served("openpi", connections=2, yield_s=0.1) as server:
         for _ in range(5):
             client = server.connect()
-            client.recv(5)
+            client.recv(60)
             assert "actions" in ask(client)
             time.sleep(0.15)
         assert server.server.counts["gave way"] == 3
@@ -85,21 +85,21 @@ def test_a_client_that_was_left_open_gives_way_to_a_new_one():
 def test_what_cannot_be_read_is_refused_in_its_turn_and_the_connection_goes_on(junk):
     with served("openpi") as server:
         client = server.connect()
-        client.recv(5)
+        client.recv(60)
         client.send(junk)
-        assert "message: expected" in client.recv(5)
+        assert "message: expected" in client.recv(60)
         assert "actions" in ask(client)
 
 
 def test_a_client_that_only_sends_junk_is_disconnected():
     with served("openpi") as server:
         client = server.connect()
-        client.recv(5)
+        client.recv(60)
         for _ in range(REFUSED_IN_A_ROW):
             client.send(b"junk")
-            assert isinstance(client.recv(5), str)
+            assert isinstance(client.recv(60), str)
         with pytest.raises(ConnectionClosed) as closed:
-            client.recv(5)
+            client.recv(60)
         assert closed.value.rcvd.code == 1008
         assert still_serves(server)
 
@@ -107,10 +107,10 @@ def test_a_client_that_only_sends_junk_is_disconnected():
 def test_a_message_beyond_the_limit_ends_the_connection_unread():
     with served("openpi", message_bytes=100_000) as server:
         client = server.connect()
-        client.recv(5)
+        client.recv(60)
         client.send(pack(openpi_request(more=picture(size=200))))
         with pytest.raises(ConnectionClosed) as closed:
-            client.recv(5)
+            client.recv(60)
         assert closed.value.rcvd.code == 1009
         assert still_serves(server)
         assert server.server.counts["oversized"] == 1
@@ -119,32 +119,32 @@ def test_a_message_beyond_the_limit_ends_the_connection_unread():
 def test_a_silent_client_is_disconnected():
     with served("openpi", idle_s=0.2) as server:
         client = server.connect()
-        client.recv(5)
+        client.recv(60)
         with pytest.raises(ConnectionClosed) as closed:
-            client.recv(5)
+            client.recv(60)
         assert closed.value.rcvd.reason == "idle for too long"
 
 
 def test_a_request_that_does_not_get_its_turn_is_told_that_the_server_is_busy():
     with served("openpi", busy_s=0.2) as server:
         one, other = server.connect(), server.connect()
-        one.recv(5), other.recv(5)
+        one.recv(60), other.recv(60)
         server.low_level.held = True
         one.send(pack(openpi_request()))
-        assert server.low_level.entered.wait(5)
+        assert server.low_level.entered.wait(60)
         assert "found busy with 1 other clients" in ask(other)
         server.low_level.proceed.set()
-        assert "actions" in unpack(one.recv(5))
+        assert "actions" in unpack(one.recv(60))
         assert "actions" in ask(other)
 
 
 def test_a_client_that_leaves_during_its_inference_harms_nobody():
     with served("openpi") as server:
         client, other = server.connect(), server.connect()
-        client.recv(5), other.recv(5)
+        client.recv(60), other.recv(60)
         server.low_level.held = True
         client.send(pack(openpi_request()))
-        assert server.low_level.entered.wait(5)
+        assert server.low_level.entered.wait(60)
         client.close()
         server.low_level.proceed.set()
         assert "actions" in ask(other)
@@ -154,17 +154,17 @@ def test_a_client_that_leaves_during_its_inference_harms_nobody():
 def test_a_client_that_sends_ahead_is_answered_in_order_and_read_no_further_than_a_few_messages():
     with served("openpi") as server:
         client = server.connect()
-        client.recv(5)
+        client.recv(60)
         server.low_level.held = True
         count = 3 * WAITING
         sender = threading.Thread(
             target=lambda: [client.send(pack(openpi_request(f"task {index}"))) for index in range(count)]
         )
         sender.start()
-        assert server.low_level.entered.wait(5)
+        assert server.low_level.entered.wait(60)
         server.low_level.proceed.set()
-        subgoals = [unpack(client.recv(5))["subgoal"] for _ in range(count)]
-        sender.join(5)
+        subgoals = [unpack(client.recv(60))["subgoal"] for _ in range(count)]
+        sender.join(60)
         assert subgoals == [f"task {index}, part {index + 1}" for index in range(count)]
 
 
@@ -172,25 +172,25 @@ def test_a_client_that_does_not_read_its_replies_is_dropped():
     with served("openpi", send_s=0.3) as server:
         server.low_level.proceed.set()
         client = server.connect()
-        client.recv(5)
+        client.recv(60)
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         long_ago = time.monotonic()
 
         def shout():
             try:
-                while time.monotonic() - long_ago < 10:
+                while time.monotonic() - long_ago < 60:
                     client.send(pack(openpi_request()))
             except ConnectionClosed:
                 pass
 
         shouting = threading.Thread(target=shout)
         shouting.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not server.server.counts["clients that did not read"] and time.monotonic() < deadline:
             time.sleep(0.05)
         assert server.server.counts["clients that did not read"] == 1
         client.socket.close()
-        shouting.join(5)
+        shouting.join(60)
         assert still_serves(server)
 
 
