@@ -11,7 +11,7 @@ from multiprocessing import get_context
 RECEIVES_S = 60.0  # compiling the scene takes seconds on a busy computer
 COMMUNICATION_CONSTRAINTS_VIOLATION = 25  # libfranka: research_interface::robot::Error, 41 of them
 CATCH_UP_S = 0.02
-ANSWER_S = 1.0  # its time stands still until libfranka has answered: on a busy computer the arm moves in slow motion
+ANSWER_S = 0.02  # its time stands still until libfranka has answered: on a busy computer the arm moves in slow motion
 PRIORITY = 10
 
 
