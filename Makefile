@@ -48,7 +48,7 @@ run: $(VENV)/.runs
 # First what computes, side by side, with one thread each; then the tests of real time, one by one (tests/real_time).
 # pytest's 5: none of TESTS is of this kind.
 test: $(VENV)/.develops peers strict browser
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real_time" --numprocesses $(WORKERS) --dist loadfile $(TESTS); \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real_time" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS); \
 	side_by_side=$$?; echo "Tests of real time:"; $(BIN)/python -m pytest -m real_time $(TESTS); one_by_one=$$?; \
 	case "$$side_by_side $$one_by_one" in "0 0"|"0 5"|"5 0") ;; *) exit 1 ;; esac
 
