@@ -70,7 +70,7 @@ def exported_pi05() -> Exported:
     engines: dict[str, Any] = {name: open_engine(folder / f"{name}.onnx") for name in ("vision", "prefix")}
     for name in ("step", "step_rtc"):
         engines[name] = Listened(open_engine(folder / f"{name}.onnx"))
-    session = LowLevelSession(read_low_level_model(folder / "config.json"), *read_tables(folder), **engines)
+    session = LowLevelSession(read_low_level_model(folder / "config.json"), *read_tables(folder.joinpath), **engines)
     return Exported(model, folder, session, keep)
 
 

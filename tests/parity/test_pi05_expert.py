@@ -142,7 +142,7 @@ def test_a_beginning_that_does_not_fit_is_refused(session: LowLevelSession, shap
 
 
 def test_a_bundle_without_the_engine_refuses_a_beginning(session: LowLevelSession, folder: Path) -> None:
-    embedding, modulation = read_tables(folder)
+    embedding, modulation = read_tables(folder.joinpath)
     engines = {"vision": session._vision, "prefix": session._prefix, "step": session._step}
     plain = LowLevelSession(session.model, embedding, modulation[:STEPS], **engines)
     images, ids, noise = random_call(1, 5)
@@ -152,7 +152,7 @@ def test_a_bundle_without_the_engine_refuses_a_beginning(session: LowLevelSessio
 
 
 def test_the_engine_without_its_row_of_clean_actions_is_refused(session: LowLevelSession, folder: Path) -> None:
-    embedding, modulation = read_tables(folder)
+    embedding, modulation = read_tables(folder.joinpath)
     engines = {name: getattr(session, f"_{name}") for name in ("vision", "prefix", "step", "step_rtc")}
     with pytest.raises(MemrtError, match=r"modulation\.npy"):
         LowLevelSession(session.model, embedding, modulation[:STEPS], **engines)
