@@ -86,8 +86,6 @@ def serve(host, pipe, arguments) -> None:
         command.reply(protocol.AutomaticErrorRecoveryStatus.kSuccess)
 
     protocol.AutomaticErrorRecoveryCommand.handle = recover
-    with contextlib.suppress(PermissionError):  # else its milliseconds last as long as this computer is busy
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     with MujocoSimulator() as simulator:
         robot = simulator.add_robot(**arguments)
         simulation = SimulationServer(simulator, [host])
@@ -95,6 +93,9 @@ def serve(host, pipe, arguments) -> None:
         server.init()
         simulation.robot_servers.append(server)
         simulator.start()
+        # Compiling the scene took seconds of computing, and this goes before all others.
+        with contextlib.suppress(PermissionError):  # else its milliseconds last as long as this computer is busy
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
         pipe.send("ready")
         deadline = time.monotonic()
         while True:
