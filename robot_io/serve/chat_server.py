@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from memrt.robot_io.serve.chat_request import ChatQuestion, read_question
-from memrt.robot_io.serve.server import HEALTH_PATHS, Limits
+from memrt.robot_io.serve.server import HEALTH_PATHS, Limits, address_refused
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.cancellation import Cancelled
 from memrt.runtime.policy.vlm import Vlm
@@ -49,12 +49,7 @@ class ChatServer(socketserver.ThreadingTCPServer):
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
-            raise MemrtError(
-                f"address {host}:{port}",
-                expected="one that is free and this computer's own",
-                found=error.strerror or str(error),
-                fix="choose another --port (0: any free one), or another --host",
-            ) from error
+            raise address_refused(host, port, error) from error
 
     @property
     def port(self) -> int:

@@ -47,6 +47,16 @@ class Limits:
     send_s: float = 10.0  # a client that does not read its replies is dropped
 
 
+def address_refused(host: str, port: int, error: OSError) -> MemrtError:
+    """Why a server cannot listen there."""
+    return MemrtError(
+        f"address {host}:{port}",
+        expected="one that is free and this computer's own",
+        found=error.strerror or str(error),
+        fix="choose another --port (0: any free one), or another --host",
+    )
+
+
 @dataclass(slots=True)
 class PolicyServer:
     """Serves one protocol; `converse` begins the conversation of a new connection."""
@@ -80,12 +90,7 @@ class PolicyServer:
                 logger=quiet,
             )
         except OSError as error:
-            raise MemrtError(
-                f"address {host}:{port}",
-                expected="one that is free and this computer's own",
-                found=error.strerror or str(error),
-                fix="choose another --port (0: any free one), or another --host",
-            ) from error
+            raise address_refused(host, port, error) from error
         try:
             ready(_port(server))
             await stop.wait()
