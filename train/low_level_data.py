@@ -93,10 +93,12 @@ class LowLevelData:
             numbers = np.array([texts.setdefault(text, len(texts)) for text in words])
             for name, array in arrays.items():
                 columns[name].append(numbers[array[:count]] if name in TEXT_ARRAYS else array[:count])
+            columns.setdefault("watched", []).append(_watched(folder, count))
         joined = {name: np.concatenate(parts) for name, parts in columns.items()}
         self.texts = list(texts)
         self.state = joined["proprioception"].astype(np.float64)
         self.deltas = to_delta(joined["actions"].astype(np.float64), self.state, self.settings.delta_mask)
+        self.watched = joined["watched"]  # front pixel (row, column) of what a step waits for; NaN where there is none
         self.episode, self.task, self.goal = joined["episode"], joined["task"], joined["goal"]
         self.subgoal = {"simple": joined["subgoal_simple"], "grounded": joined["subgoal_grounded"], "goal": self.goal}
         self._starts = np.cumsum([0, *map(len, columns["episode"])])
@@ -174,6 +176,15 @@ class LowLevelData:
         state["q01"] = (low - STATE_MARGIN * (high - low)).tolist()
         state["q99"] = (high + STATE_MARGIN * (high - low)).tolist()
         return document
+
+
+def _watched(folder: Path, count: int) -> NDArray[np.float32]:
+    """The `watched` pixels of a dataset folder; recordings of before there were any have none."""
+    path = folder / "watched.npy"
+    if not path.is_file():
+        return np.full((count, 2), np.nan, dtype=np.float32)
+    pixels: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    return pixels[:count]
 
 
 class Batches:
