@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,25 +18,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from memrt.runtime.config import PolicyConfig
+from memrt.runtime.durable_file import sync_folder, write_durably
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import (
     MANIFEST,
-    SCHEMA_VERSION,
+    SIGNATURE,
     EngineRecord,
+    FileRecord,
     Manifest,
     Precision,
     TensorRecord,
+    file_record,
     find_files,
     listed_files,
     manifest_bytes,
-    read_manifest,
+    manifest_content,
+    parse_manifest,
     sha256_of,
 )
+from memrt.runtime.manifest_schemas import SCHEMA_VERSION
 
 __all__ = [
     "Bundle",
     "EngineRecord",
+    "FileRecord",
     "Manifest",
     "Precision",
     "TensorRecord",
@@ -51,11 +60,16 @@ _RENAME_EXCHANGE = 2  # linux/fs.h: swap two paths in one step
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A loaded bundle. Only files that the manifest names can be reached; `files` says where they lie."""
+    """A loaded bundle. Only files that the manifest names can be reached; `files` says where they lie.
+
+    `sha256` is the hash of the manifest as it was read, which vouches for every file: what names this bundle in caches,
+    proofs and signatures. Scripted policies, which have no files, have none.
+    """
 
     path: Path
     manifest: Manifest
     files: Mapping[str, Path]
+    sha256: str
 
     @property
     def policy(self) -> PolicyConfig:
@@ -108,8 +122,10 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
             found="a file" if root.exists() else "nothing there",
             fix="give the folder that `memrt export POLICY.yaml -o BUNDLE` wrote",
         )
-    manifest = read_manifest(root)
-    return Bundle(root, manifest, find_files(root, manifest.files, verify=verify))
+    content = manifest_content(root)
+    manifest = parse_manifest(content, root / MANIFEST)
+    files = find_files(root, manifest.files, verify=verify)
+    return Bundle(root, manifest, files, hashlib.sha256(content).hexdigest())
 
 
 def write_bundle(
@@ -121,23 +137,27 @@ def write_bundle(
     engines: Mapping[str, EngineRecord],
     sources: Mapping[str, Any] | None = None,
     target: str = "cpu",
+    version: int = 1,
 ) -> Bundle:
     """Add the manifest to `staging` and move the folder to `destination`, on the same file system, in one step.
 
-    An older bundle at `destination` is replaced; any other existing folder is refused. `staging` is gone afterwards.
+    `version` is the release, which signing may set anew. An older bundle at `destination` is replaced; any other
+    existing folder is refused. `staging` is gone afterwards.
     """
     _check_destination(staging, destination)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=policy.name,
+        version=version,
         policy=policy,
         precision=precision,
         target=target,
         engines=dict(engines),
-        files={relative: sha256_of(path) for relative, path in listed_files(staging).items()},
+        files={relative: file_record(path) for relative, path in listed_files(staging).items()},
         sources=dict(sources or {}),
     )
-    _write_durably(staging / MANIFEST, manifest_bytes(manifest))
+    content = manifest_bytes(manifest)
+    write_durably(staging / MANIFEST, content)
     load_bundle(staging, verify=False)  # what would be refused on the robot is refused here
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging.chmod(0o755)  # temporary folders are the owner's alone; a robot's service runs as another user
@@ -146,8 +166,27 @@ def write_bundle(
         shutil.rmtree(staging)
     else:
         staging.rename(destination)
-    _sync_folder(destination.parent)
-    return Bundle(destination, manifest, {relative: destination / relative for relative in manifest.files})
+    sync_folder(destination.parent)
+    files = {relative: destination / relative for relative in manifest.files}
+    return Bundle(destination, manifest, files, hashlib.sha256(content).hexdigest())
+
+
+def rewrite_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
+    """Give a bundle, loaded with `verify`, another manifest for the same files, in the present schema and in one step.
+
+    A signature, which would be of the old one, goes first. A manifest that says the same is left as it is.
+    """
+    files = {
+        relative: FileRecord(sha256=record.sha256, size=bundle.files[relative].stat().st_size)
+        for relative, record in bundle.manifest.files.items()
+    }
+    manifest = msgspec.structs.replace(manifest, files=files)
+    content = manifest_bytes(manifest)
+    if hashlib.sha256(content).hexdigest() == bundle.sha256:
+        return bundle
+    (bundle.path / SIGNATURE).unlink(missing_ok=True)
+    write_durably(bundle.path / MANIFEST, content, folder=bundle.path.absolute().parent)
+    return load_bundle(bundle.path, verify=False)
 
 
 def _check_destination(staging: Path, destination: Path) -> None:
@@ -160,22 +199,6 @@ def _check_destination(staging: Path, destination: Path) -> None:
             found="something else, which will not be overwritten",
             fix="choose another output, or remove it yourself",
         )
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _exchange(first: Path, second: Path) -> None:

@@ -17,10 +17,10 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from memrt.runtime.bundle import Bundle, sha256_of
+from memrt.runtime.durable_file import write_durably
 from memrt.runtime.engine.cuda import CudaDevice
 from memrt.runtime.engine.tensorrt_library import Backend, load_library
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.manifest import MANIFEST
 from memrt.runtime.strict_config import convert
 
 RECORD = "engines.json"
@@ -70,7 +70,7 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def bundle_hash(bundle: Bundle) -> str:
     """SHA-256 of the manifest."""
-    return sha256_of(bundle.path / MANIFEST)
+    return bundle.sha256
 
 
 def default_cache(bundle: Bundle) -> Path:
@@ -140,12 +140,8 @@ def write_record(path: Path, record: msgspec.Struct) -> None:
     """Write durably and in one step, sorted: equal records, equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = msgspec.to_builtins(record)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="ascii") as file:
-        file.write(json.dumps(content, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+    write_durably(path, text.encode("ascii"))
 
 
 def load_built(bundle: Bundle, device: DeviceInfo, cache: Path) -> BuildRecord | None:

@@ -109,7 +109,7 @@ def build_engines(
             file=out.name,
             sha256=report.sha256,
             size=report.engine_bytes,
-            recipe=bundle.manifest.files[recipe_file(name)],
+            recipe=bundle.manifest.files[recipe_file(name)].sha256,
             seconds=report.seconds,
             peak_bytes=report.peak_bytes,
         )

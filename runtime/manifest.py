@@ -6,21 +6,24 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from memrt.runtime.config import PolicyConfig, policy_to_dict
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.manifest_schemas import in_this_schema
 from memrt.runtime.strict_config import convert
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SIGNATURE = "signature.json"  # beside the manifest, where a bundle is signed (memrt.runtime.signing)
 NOT_YET_PROVEN = "not yet proven on device"  # until the device's own engines have reproduced the golden outputs
 # How the weights of all engines are stored, or `mixed` where they differ; the schemes are those of an export's plan.
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "fp8", "nvfp4", "mixed"]
+OUTSIDE_ITSELF = frozenset({MANIFEST, SIGNATURE})  # what a manifest cannot list
 _HASH_BLOCK = 1 << 20  # bytes read at once
 _MAX_MANIFEST_BYTES = 4 << 20
+MAX_VERSION = 2**53 - 1  # the largest integer that every JSON reader keeps
 SHARED = "shared"  # beside bundles: files that several of them hold, each stored once under its SHA-256
 
 
@@ -42,22 +45,35 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gate: dict[str, Any] = {}
 
 
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file: its SHA-256 in hex, and its size in bytes; None only where schema 1 wrote the manifest."""
+
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    size: Annotated[int, msgspec.Meta(ge=0)] | None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of `manifest.json`.
 
-    `target`: the kind of computer it was exported for. `sources`: hashes of the weights and versions of the tools that
-    made it.
+    `version`: the release of the bundle of this name, which a robot never goes back from by itself. `target`: the kind
+    of computer it was exported for. `sources`: hashes of the weights and versions of the tools that made it.
     """
 
     schema_version: int
     name: str
+    version: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSION)]
     policy: PolicyConfig
     precision: Precision
     target: str = "cpu"
     engines: dict[str, EngineRecord]
     proven_on_device: str = NOT_YET_PROVEN
-    files: dict[str, str]
+    files: dict[str, FileRecord]
     sources: dict[str, Any] = {}
+
+
+def file_record(path: Path) -> FileRecord:
+    """What a manifest says of the file at `path`."""
+    return FileRecord(sha256=sha256_of(path), size=path.stat().st_size)
 
 
 def sha256_of(path: Path) -> str:
@@ -76,7 +92,10 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def listed_files(root: Path) -> dict[str, Path]:
-    """Every file below `root` but the manifest, by its path in the bundle. Raises MemrtError for links and devices."""
+    """Every file below `root` but the manifest and its signature, by its path in the bundle.
+
+    Raises MemrtError for links and devices.
+    """
     found: dict[str, Path] = {}
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root).as_posix()
@@ -87,13 +106,13 @@ def listed_files(root: Path) -> dict[str, Path]:
                 found=f"`{relative}` is a link or device",
                 fix="replace it by a copy",
             )
-        if path.is_file() and relative != MANIFEST:
+        if path.is_file() and relative not in OUTSIDE_ITSELF:
             found[relative] = path
     return found
 
 
-def read_manifest(root: Path) -> Manifest:
-    """The manifest of the folder `root`. Raises MemrtError when it is missing, malformed or of another schema."""
+def manifest_content(root: Path) -> bytes:
+    """The bytes of the manifest of the folder `root`. Raises MemrtError when it is missing or too large."""
     path = root / MANIFEST
     if path.is_symlink() or not path.is_file():
         raise MemrtError(
@@ -102,25 +121,28 @@ def read_manifest(root: Path) -> Manifest:
             found="none",
             fix="export the policy again; an interrupted copy lacks its manifest",
         )
-    if path.stat().st_size > _MAX_MANIFEST_BYTES:
+    with path.open("rb") as file:
+        content = file.read(_MAX_MANIFEST_BYTES + 1)
+    if len(content) > _MAX_MANIFEST_BYTES:
         raise MemrtError(
             f"{path}",
             expected=f"at most {_MAX_MANIFEST_BYTES} bytes",
-            found=path.stat().st_size,
+            found="more",
             fix="export the policy again",
         )
+    return content
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """The manifest that `content`, read from `path`, holds; one of schema 1 as this schema (`in_this_schema`).
+
+    Raises MemrtError when it is malformed, of another schema, or names files outside its bundle.
+    """
     try:
-        values = msgspec.json.decode(path.read_bytes())
-    except msgspec.DecodeError as error:
+        values = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise MemrtError(f"{path}", expected="valid JSON", found=error, fix="export the policy again") from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise MemrtError(
-            f"{path}",
-            expected=f"schema_version {SCHEMA_VERSION}",
-            found=repr(version),
-            fix="export the policy with this version of memrt, or install the memrt that wrote the bundle",
-        )
+    values = in_this_schema(values, path)
     manifest: Manifest = convert(values, Manifest, str(path))
     for relative in (*manifest.files, *(engine.file for engine in manifest.engines.values())):
         _check_relative(relative, path)
@@ -139,7 +161,7 @@ def _check_relative(relative: str, source: Path) -> None:
     """A manifest must not reach outside its folder, nor name one file in two ways."""
     pure = PurePosixPath(relative)
     clean = relative == pure.as_posix() and "\\" not in relative and "\0" not in relative
-    if not clean or pure.is_absolute() or ".." in pure.parts or relative in {"", ".", MANIFEST}:
+    if not clean or pure.is_absolute() or ".." in pure.parts or relative in {"", ".", *OUTSIDE_ITSELF}:
         raise MemrtError(
             f"{source}",
             expected="plain paths below the bundle, such as `hl/vision.onnx`",
@@ -148,14 +170,14 @@ def _check_relative(relative: str, source: Path) -> None:
         )
 
 
-def find_files(root: Path, files: Mapping[str, str], *, verify: bool) -> dict[str, Path]:
+def find_files(root: Path, files: Mapping[str, FileRecord], *, verify: bool) -> dict[str, Path]:
     """Where each of the manifest's `files` lies: below `root`, or under its SHA-256 in the folder `shared` beside it.
 
-    Raises MemrtError for a missing or extra file and, with `verify`, for one whose SHA-256 is another.
+    Raises MemrtError for a missing or extra file, one of another size and, with `verify`, one whose SHA-256 is another.
     """
     present = listed_files(root)
     for relative in sorted(files.keys() - present.keys()):
-        shared = root.absolute().parent / SHARED / files[relative]
+        shared = root.absolute().parent / SHARED / files[relative].sha256
         if not shared.is_file() or shared.is_symlink():
             raise MemrtError(
                 f"bundle {root}",
@@ -171,12 +193,20 @@ def find_files(root: Path, files: Mapping[str, str], *, verify: bool) -> dict[st
             found=f"`{extra[0]}`",
             fix="remove it, or export the policy again",
         )
-    for relative, digest in sorted(files.items()) if verify else ():
-        if (actual := sha256_of(present[relative])) != digest:
-            raise MemrtError(
-                f"corrupt file `{relative}` in bundle {root}",
-                expected=f"SHA-256 {digest}",
-                found=actual,
-                fix="copy the bundle again, or export the policy again",
-            )
+    for relative, record in sorted(files.items()):
+        size = present[relative].stat().st_size
+        if record.size is not None and size != record.size:
+            raise _corrupt(root, relative, f"{record.size} bytes", f"{size} bytes")
+    for relative, record in sorted(files.items()) if verify else ():
+        if (actual := sha256_of(present[relative])) != record.sha256:
+            raise _corrupt(root, relative, f"SHA-256 {record.sha256}", actual)
     return present
+
+
+def _corrupt(root: Path, relative: str, expected: str, found: str) -> MemrtError:
+    return MemrtError(
+        f"corrupt file `{relative}` in bundle {root}",
+        expected=expected,
+        found=found,
+        fix="copy the bundle again, or export the policy again",
+    )

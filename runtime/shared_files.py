@@ -13,7 +13,7 @@ from pathlib import Path
 
 from memrt.runtime.bundle import Bundle, load_bundle
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.manifest import MANIFEST, SHARED
+from memrt.runtime.manifest import MANIFEST, OUTSIDE_ITSELF, SHARED
 
 SMALLEST = 1 << 14  # bytes of a file that is worth it: settings stay where a reader looks for them
 
@@ -30,11 +30,11 @@ def share_files(folder: Path) -> int:
         raise MemrtError(f"folder {folder}", expected="bundles in it", found="none", fix="name their common folder")
     for bundle in bundles:
         _refuse_split_engines(bundle)
-    holders = Counter(digest for bundle in bundles for digest in set(bundle.manifest.files.values()))
+    holders = Counter(digest for bundle in bundles for digest in _digests(bundle))
     shared, saved = folder / SHARED, 0
     for bundle in bundles:
-        for relative, digest in bundle.manifest.files.items():
-            here = bundle.path / relative
+        for relative, record in bundle.manifest.files.items():
+            here, digest = bundle.path / relative, record.sha256
             if holders[digest] < 2 or not here.is_file() or here.stat().st_size < SMALLEST:
                 continue
             if (shared / digest).exists():
@@ -45,9 +45,9 @@ def share_files(folder: Path) -> int:
                 here.rename(shared / digest)
             _remove_empty(here.parent, bundle.path)
     needed = {
-        digest
+        record.sha256
         for bundle in bundles
-        for file, digest in bundle.manifest.files.items()
+        for file, record in bundle.manifest.files.items()
         if not (bundle.path / file).exists()
     }
     for path in shared.glob("*"):
@@ -57,7 +57,7 @@ def share_files(folder: Path) -> int:
 
 
 def copy_bundle(bundle: Bundle, destination: Path) -> Bundle:
-    """A copy that holds all of its files itself, to be taken anywhere; the same manifest, hence the same hash.
+    """A copy that holds all of its files itself, to be taken anywhere; manifest, hash and signature are the same.
 
     Raises MemrtError when there is something at `destination` already.
     """
@@ -74,9 +74,15 @@ def copy_bundle(bundle: Bundle, destination: Path) -> Bundle:
         for relative, source in bundle.files.items():
             (whole / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, whole / relative)
-        shutil.copyfile(bundle.path / MANIFEST, whole / MANIFEST)
+        for name in OUTSIDE_ITSELF:
+            if (bundle.path / name).is_file():
+                shutil.copyfile(bundle.path / name, whole / name)
         whole.rename(destination)
     return load_bundle(destination)
+
+
+def _digests(bundle: Bundle) -> set[str]:
+    return {record.sha256 for record in bundle.manifest.files.values()}
 
 
 def _refuse_split_engines(bundle: Bundle) -> None:

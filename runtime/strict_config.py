@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Hashable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, TypeVar
@@ -82,11 +83,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def convert(data: Mapping[str, Any], struct: type[StructT], source: str) -> StructT:
     """`data` as a validated `struct`. Raises MemrtError naming `source` and the key path of the first problem."""
-    _refuse_unknown_keys(data, msgspec.inspect.type_info(struct), (), source)
+    _refuse_unknown_keys(data, _type_of(struct), (), source)
     try:
         return msgspec.convert(data, struct)
     except msgspec.ValidationError as error:
         raise _explain(error, data, source) from error
+
+
+@lru_cache(maxsize=64)
+def _type_of(struct: type[msgspec.Struct]) -> msgspec.inspect.Type:
+    """Looking through a policy's nested structs takes longer than checking its values."""
+    return msgspec.inspect.type_info(struct)
 
 
 def check_placeholders(field: str, template: str, wanted: set[str], allowed: set[str]) -> None:

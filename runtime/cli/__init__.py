@@ -15,6 +15,7 @@ from memrt.runtime.cli import (
     eval_command,
     export_command,
     fidelity_command,
+    keygen_command,
     link_keys_command,
     node_command,
     profile_command,
@@ -22,8 +23,10 @@ from memrt.runtime.cli import (
     report_command,
     run_command,
     serve_command,
+    sign_command,
     sim_command,
     train_command,
+    verify_command,
 )
 from memrt.runtime.errors import MemrtError
 
@@ -55,6 +58,9 @@ def build_app() -> typer.Typer:
         calib_command,
         build_command,
         bundle_command,
+        keygen_command,
+        sign_command,
+        verify_command,
         bench_command,
         profile_command,
         cameras_command,

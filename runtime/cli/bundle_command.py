@@ -1,4 +1,4 @@
-"""`memrt bundle`: copy a bundle whole, or let bundles in one folder share what they have in common."""
+"""`memrt bundle`: copy a bundle whole, let bundles share what they have in common, write an old manifest anew."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from memrt.runtime.bundle import load_bundle
+from memrt.runtime.bundle import load_bundle, rewrite_manifest
 from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.progress import tell
 from memrt.runtime.device_cache import bundle_hash
@@ -19,9 +19,10 @@ JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    bundles = typer.Typer(help="Copy bundles, or let them share files.", no_args_is_help=True)
+    bundles = typer.Typer(help="Copy bundles, let them share files, write old manifests anew.", no_args_is_help=True)
     bundles.command("copy")(copy)
     bundles.command("share")(share)
+    bundles.command("migrate")(migrate)
     app.add_typer(bundles, name="bundle")
 
 
@@ -66,3 +67,23 @@ def share(
         print(json.dumps({"folder": str(folder), "saved_bytes": saved}))
     else:
         tell(f"{folder}: {saved / 1e6:.1f} MB fewer")
+
+
+def migrate(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")], *, as_json: JSON = False) -> None:
+    """Write a bundle's manifest in the present schema, after checking every file; nothing else changes.
+
+    Every memrt reads the schemas before its own, so no bundle needs this to run; `memrt sign` does it by itself. The
+    bundle's hash becomes another: build and prove it again. A signature is of the old manifest, and is removed.
+
+    Example:
+
+        memrt bundle migrate my_old_bundle
+    """
+    before = load_bundle(bundle)
+    after = rewrite_manifest(before, before.manifest)
+    if as_json:
+        print(
+            json.dumps({"bundle": str(bundle), "bundle_sha256": after.sha256, "changed": after.sha256 != before.sha256})
+        )
+    else:
+        tell(f"{bundle}: {'rewritten' if after.sha256 != before.sha256 else 'is of the present schema already'}")

@@ -15,7 +15,8 @@ from memrt.runtime.bundle import Bundle
 from memrt.runtime.config import LowLevelConfig, MemoryConfig, PolicyConfig
 from memrt.runtime.high_level_config import HighLevelConfig
 from memrt.runtime.loop.protocols import LowLevel
-from memrt.runtime.manifest import SCHEMA_VERSION, Manifest
+from memrt.runtime.manifest import Manifest
+from memrt.runtime.manifest_schemas import SCHEMA_VERSION
 
 JOINT_POSITIONS = ActionsConfig()
 
@@ -65,8 +66,10 @@ def _bundle(
     )
     memory = MemoryConfig(kind="none", subgoal_style="simple")
     policy = PolicyConfig(name=name, memory=memory, high_level=HighLevelConfig(source="oracle"), low_level=low_level)
-    manifest = Manifest(schema_version=SCHEMA_VERSION, name=name, policy=policy, precision="fp32", engines={}, files={})
-    return Bundle(Path(name), manifest, files={})
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION, name=name, version=1, policy=policy, precision="fp32", engines={}, files={}
+    )
+    return Bundle(Path(name), manifest, files={}, sha256="")
 
 
 def _expert_saying(name: str, actions: ActionsConfig = JOINT_POSITIONS) -> ScriptedPolicy:

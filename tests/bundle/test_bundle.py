@@ -1,12 +1,24 @@
 import json
+import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from memrt.runtime.bundle import Bundle, EngineRecord, TensorRecord, load_bundle, require_halves, write_bundle
+from memrt.runtime.bundle import (
+    Bundle,
+    EngineRecord,
+    FileRecord,
+    TensorRecord,
+    load_bundle,
+    require_halves,
+    rewrite_manifest,
+    sha256_of,
+    write_bundle,
+)
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.manifest import MANIFEST, manifest_bytes
+from memrt.runtime.manifest import MANIFEST, SIGNATURE, manifest_bytes
 
 FILES = {"hl/vision.onnx": b"vision" * 1000, "hl/config.json": b"{}", "ll/step.onnx": b"step"}
 VISION = EngineRecord(
@@ -35,6 +47,10 @@ def write(staging: Path, destination: Path, files: dict[str, bytes] = FILES, **s
 @pytest.fixture
 def bundle(tmp_path) -> Bundle:
     return write(tmp_path / "staging", tmp_path / "bundle")
+
+
+def files_of(bundle: Bundle) -> dict[str, dict[str, object]]:
+    return json.loads((bundle.path / MANIFEST).read_text())["files"]
 
 
 def edit_manifest(bundle: Bundle, **changes: object) -> None:
@@ -138,10 +154,10 @@ def test_manifest_that_is_not_json(bundle):
         load_bundle(bundle.path)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", True, None])
+@pytest.mark.parametrize("version", [0, 3, "1", True, 2.0, None])
 def test_other_schema(bundle, version):
     edit_manifest(bundle, schema_version=version)
-    with pytest.raises(MemrtError, match="expected schema_version 1, found"):
+    with pytest.raises(MemrtError, match="expected schema_version 1 to 2, found"):
         load_bundle(bundle.path)
 
 
@@ -166,9 +182,7 @@ def test_unknown_policy_key(bundle):
 
 
 def test_engine_without_its_file(bundle):
-    files = dict(bundle.manifest.files)
-    del files["hl/vision.onnx"]
-    edit_manifest(bundle, files=files)
+    edit_manifest(bundle, files={name: said for name, said in files_of(bundle).items() if name != "hl/vision.onnx"})
     with pytest.raises(MemrtError, match=r"hl/vision\.onnx.*among `files`"):
         load_bundle(bundle.path)
 
@@ -185,6 +199,12 @@ def test_extra_file(bundle):
         load_bundle(bundle.path, verify=False)
 
 
+def test_a_file_of_another_size_is_refused_without_hashing(bundle):
+    (bundle.path / "ll/step.onnx").write_bytes(b"steps")
+    with pytest.raises(MemrtError, match=r"corrupt file `ll/step\.onnx`.*expected 4 bytes, found 5 bytes"):
+        load_bundle(bundle.path, verify=False)
+
+
 @pytest.mark.parametrize("relative", sorted(FILES))
 def test_one_changed_bit_in_any_file(bundle, relative):
     path = bundle.path / relative
@@ -196,10 +216,12 @@ def test_one_changed_bit_in_any_file(bundle, relative):
     load_bundle(bundle.path, verify=False)
 
 
-@pytest.mark.parametrize("outside", ["../secret", "/etc/passwd", "hl/../../secret", "hl//vision", "./a", "a\\b", ""])
+@pytest.mark.parametrize(
+    "outside", ["../secret", "/etc/passwd", "hl/../../secret", "hl//vision", "./a", "a\\b", "", MANIFEST, SIGNATURE]
+)
 def test_paths_outside_the_bundle_are_refused(bundle, tmp_path, outside):
     (tmp_path / "secret").write_text("secret")
-    edit_manifest(bundle, files=bundle.manifest.files | {outside: "0" * 64})
+    edit_manifest(bundle, files=files_of(bundle) | {outside: {"sha256": "0" * 64, "size": 1}})
     with pytest.raises(MemrtError, match="plain paths below the bundle"):
         load_bundle(bundle.path)
 
@@ -216,3 +238,48 @@ def test_only_named_files_can_be_reached(bundle):
     for relative in ("manifest.json", "hl/vision", "../bundle/hl/vision.onnx"):
         with pytest.raises(MemrtError, match="has no file"):
             bundle.file(relative)
+
+
+SCHEMA_1 = Path(__file__).parent / "schema_1"  # as the last memrt before schema 2 wrote it
+
+
+def test_a_bundle_of_schema_1_is_read_as_one_of_the_present(tmp_path):
+    loaded = load_bundle(SCHEMA_1)
+    manifest = loaded.manifest
+    assert (manifest.schema_version, manifest.version) == (2, 1)
+    assert manifest.files["ll/step.onnx"] == FileRecord(sha256=sha256_of(SCHEMA_1 / "ll/step.onnx"), size=None)
+    assert loaded.sha256 == sha256_of(SCHEMA_1 / MANIFEST)
+    assert manifest.engines["ll/step"].gate == {"cosine": 0.9999}
+    copied = Path(shutil.copytree(SCHEMA_1, tmp_path / "copy"))
+    (copied / "ll/step.onnx").write_bytes(b"step of schema 2\n")
+    with pytest.raises(MemrtError, match=r"corrupt file `ll/step\.onnx`"):
+        load_bundle(copied)
+
+
+def test_a_manifest_that_is_written_anew_says_the_same_and_the_sizes(tmp_path):
+    before = load_bundle(shutil.copytree(SCHEMA_1, tmp_path / "copy"))
+    after = rewrite_manifest(before, before.manifest)
+    assert {name: record.size for name, record in after.manifest.files.items()} == {
+        name: path.stat().st_size for name, path in before.files.items()
+    }
+    assert msgspec.structs.replace(after.manifest, files=before.manifest.files) == before.manifest
+    assert json.loads((after.path / MANIFEST).read_text())["schema_version"] == 2
+    assert (after.sha256, after) == (sha256_of(after.path / MANIFEST), load_bundle(after.path))
+    assert rewrite_manifest(after, after.manifest) is after
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+def test_an_unknown_size_is_of_schema_1_only(bundle):
+    files = files_of(bundle)
+    files["ll/step.onnx"]["size"] = None
+    edit_manifest(bundle, files=files)
+    with pytest.raises(MemrtError, match=r"expected the size of `ll/step\.onnx`"):
+        load_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("digest", ["0" * 63, "0" * 65, "g" * 64, "0" * 64 + "\n", "../../secret", 7, None])
+def test_a_hash_that_is_none_is_refused(bundle, digest):
+    """It names a file in the folder `shared`, too."""
+    edit_manifest(bundle, files=files_of(bundle) | {"ll/step.onnx": {"sha256": digest, "size": 4}})
+    with pytest.raises(MemrtError, match="sha256"):
+        load_bundle(bundle.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -251,7 +252,7 @@ def test_a_bundle_without_golden_samples_cannot_be_proven(tmp_path: Path) -> Non
     engine = msgspec.structs.replace(bundle.manifest.engines["ll/step"], gate={"cosine": 1.0})
     changed = msgspec.structs.replace(bundle.manifest, engines={"ll/step": engine})
     with pytest.raises(MemrtError, match="cannot be proven"):
-        prove(Bundle(bundle.path, changed, bundle.files), this_cpu())
+        prove(replace(bundle, manifest=changed), this_cpu())
 
 
 def test_a_cache_that_cannot_be_written_is_refused_before_the_work(bundle: Bundle, tmp_path: Path) -> None:
