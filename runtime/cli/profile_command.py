@@ -31,6 +31,13 @@ def profile_policy(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for engines and proofs.", show_default="BUNDLE.engines, beside it")
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Folder of trusted public keys, *.pub.", show_default="$MEMRT_KEYS, or /etc/memrt/keys"),
+    ] = None,
+    allow_unsigned: Annotated[
+        bool, typer.Option("--allow-unsigned", help="Let a physical robot run a bundle that no trusted key signed.")
+    ] = False,
     precision: Annotated[Precision, typer.Option(help="Which reference bundle, when --bundle is not given.")] = (
         Precision.INT8
     ),
@@ -82,6 +89,8 @@ def profile_policy(
             policy=policy,
             bundle=bundle,
             cache=cache,
+            keys=keys,
+            allow_unsigned=allow_unsigned,
             precision=precision.value,
             goal=goal,
             seed=seed,

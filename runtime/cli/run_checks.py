@@ -1,4 +1,6 @@
-"""What is refused before a robot is connected: a policy that does not fit it, engines that were never proven here."""
+"""What is refused before a robot is connected: a bundle that nobody vouches for, a policy that does not fit the robot,
+engines that were never proven here.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from memrt.runtime.device_engines import proven, require_proven
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.settings import LoopSettings, check_speed
 from memrt.runtime.manifest import NOT_YET_PROVEN
+from memrt.runtime.signing import load_trusted, require_signer, signer_of
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
     from memrt.robot_io.config import RobotConfig
@@ -106,6 +109,20 @@ def check_halves(bundle: Bundle, robot: RobotConfig) -> None:
         require_halves(bundle)
     elif bundle.policy.high_level.vlm_on_board:
         require_halves(bundle, "hl")
+
+
+def check_signature(
+    bundle: Bundle, robot: RobotConfig, *, moves: bool, keys: Path | None, allow_unsigned: bool
+) -> None:
+    """Only a simulated arm, whoever moves none, and who says so, may run what no trusted key vouches for.
+
+    Raises MemrtError for everybody else, and for everybody when the signature is false.
+    """
+    signer = signer_of(bundle, load_trusted(keys))
+    if not robot.simulated and moves and not allow_unsigned:
+        require_signer(bundle.path, signer)
+    elif signer.key is None:
+        note(f"{signer.says}: a physical robot asks for a signature, or for --allow-unsigned")
 
 
 def check_proof(bundle: Bundle, robot: RobotConfig, *, moves: bool, cache: Path | None) -> None:

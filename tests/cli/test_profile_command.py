@@ -64,8 +64,9 @@ def test_a_robot_that_is_no_simulation_needs_arm(monkeypatch, tmp_path):
         "memrt.robot_io.config.load_robot",
         lambda name: RobotConfig(name="lab", driver="lab", cameras=("front", "wrist")),
     )
+    assert "it is unsigned" in refusal("--robot", "lab", "-o", tmp_path)
     monkeypatch.setattr(profile_session, "check_proof", lambda *arguments, **named: None)
-    line = refusal("--robot", "lab", "-o", tmp_path)
+    line = refusal("--robot", "lab", "-o", tmp_path, "--allow-unsigned")
     assert "profiling moves robot `lab`" in line
     assert "--arm" in line
     assert not list(tmp_path.iterdir())

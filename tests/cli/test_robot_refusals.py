@@ -18,8 +18,9 @@ def refusal(*arguments: object, before: str = "") -> str:
     )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     *notes, line = done.stderr.splitlines()
-    if arguments[0] == "run":  # that engines are not proven here is said to everybody who runs a simulated robot
-        notes = notes[2:] if notes and notes[0].startswith("not yet proven") else notes
+    if arguments[0] == "run" and notes:  # what a physical robot would be refused for is said to the simulated one
+        assert (notes[0].partition(":")[0], notes[1].partition(":")[0]) == ("unsigned", "not yet proven on device")
+        notes = notes[3:]
     assert not notes, done.stderr
     assert line.startswith("memrt: ")
     assert ": expected " in line

@@ -22,6 +22,7 @@ from memrt.runtime.config import load_policy
 from memrt.runtime.device_cache import bundle_hash, device_folder, write_record
 from memrt.runtime.device_engines import PROOF, Proof, this_device
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.signing import generate_key, sign_bundle
 from memrt.runtime.thread_budget import ThreadBudget
 from memrt.runtime.types import ActionChunk
 
@@ -187,8 +188,32 @@ def physical(monkeypatch, tmp_path):
     return robot
 
 
+def test_a_physical_robot_runs_what_a_trusted_key_signed(bundle, nodding, physical, tmp_path):
+    """With the signature, what is missing is the proof."""
+    key, keys = generate_key(tmp_path / "keys" / "lab"), tmp_path / "keys"
+    assert "it is unsigned" in refusal("--bundle", bundle, "--robot", physical, "--keys", keys)
+    sign_bundle(bundle, key)
+    assert "not yet proven" in refusal("--bundle", bundle, "--robot", physical, "--keys", keys)
+    assert "not trusted here" in refusal("--bundle", bundle, "--robot", physical)
+    (bundle / "signature.json").write_text("{}")
+    for robot in (physical, "sim"):
+        assert "a signature as `memrt sign` writes it" in refusal(
+            "--bundle", bundle, "--robot", robot, "--keys", keys, "--allow-unsigned"
+        )
+
+
+def test_a_simulated_robot_says_in_one_line_that_a_bundle_is_unsigned(bundle, nodding, tmp_path):
+    run = ("--bundle", bundle, "--dry-run", "--lockstep", "--json", "--keys", tmp_path)
+    said = invoke(*run).stderr.splitlines()
+    assert [line for line in said if "signed" in line] == [
+        "unsigned: a physical robot asks for a signature, or for --allow-unsigned"
+    ]
+    sign_bundle(bundle, generate_key(tmp_path / "lab"))
+    assert "signed" not in invoke(*run).stderr
+
+
 def test_a_physical_robot_is_not_armed_without_a_proof(bundle, nodding, physical):
-    line = refusal("--bundle", bundle, "--robot", physical)
+    line = refusal("--bundle", bundle, "--robot", physical, "--allow-unsigned")
     assert f"{bundle} is not yet proven on device" in line
     assert f"memrt build {bundle}" in line
 
@@ -200,7 +225,9 @@ def test_a_physical_robots_time_does_not_wait(bundle, nodding, physical):
 def test_a_dry_run_on_a_physical_robot_says_what_is_missing(bundle, nodding, physical):
     result = invoke("--bundle", bundle, "--robot", physical, "--dry-run", "--json")
     assert result.exit_code == 0, result.exception
-    assert "not yet proven on device" in " ".join(result.stderr.split())
+    said = " ".join(result.stderr.split())
+    assert "not yet proven on device" in said
+    assert "unsigned: a physical robot asks for a signature" in said
 
 
 def test_a_proven_bundle_may_be_armed(bundle, nodding, physical, tmp_path):
@@ -210,10 +237,11 @@ def test_a_proven_bundle_may_be_armed(bundle, nodding, physical, tmp_path):
     engines = dict.fromkeys(loaded.manifest.engines, sha256_of(bundle / "step.onnx"))
     proof = Proof(bundle=bundle_hash(loaded), device=device, engines=engines, agreement={})
     write_record(device_folder(cache, loaded, device) / PROOF, proof)
-    result = invoke("--bundle", bundle, "--robot", physical, "--cache", cache, "--duration", 0.5, "--json")
+    run = ("--bundle", bundle, "--robot", physical, "--allow-unsigned", "--cache")
+    result = invoke(*run, cache, "--duration", 0.5, "--json")
     assert json.loads(result.stdout)["counts"]["chunks"] >= 1, result.exception
     assert "not yet proven" not in result.stderr
-    assert "not yet proven" in refusal("--bundle", bundle, "--robot", physical, "--cache", tmp_path / "other")
+    assert "not yet proven" in refusal(*run, tmp_path / "other")
 
 
 @pytest.mark.parametrize("option", ["--video", "--trace"])
