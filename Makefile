@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEBIAN := g++ python3-dev python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libusb-1.0-0
 # For the C++ tests.
-DEBIAN_TEST := cmake doctest-dev ninja-build
+DEBIAN_TEST := cmake doctest-dev ninja-build qemu-user
 BROWSER := chromium-headless-shell
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PINNED := $(BIN)/pip install --quiet --constraint constraints.txt

@@ -20,6 +20,7 @@ from memrt.calib.calibration_set import CalibrationSet, load_calibration_set, re
 from memrt.export.checkpoints.disk import check_disk
 from memrt.export.chosen_plan import chosen_plan
 from memrt.export.code_digest import code_digest
+from memrt.export.cpu_record import cpu_record, with_reduced_range
 from memrt.export.device_build import build_for_device
 from memrt.export.gates import golden_file, write_golden
 from memrt.export.halves import Halves, open_halves
@@ -56,6 +57,7 @@ class Request:
     that does not bring its own. `precision` stores all products of every engine in one scheme instead of the target's
     plan, `plan` is a file with another plan. `memory_gib` is the device's memory where the target has variants.
     `step_rtc` adds π0.5's step for chunks that begin with decided actions (weights trained with real-time chunking).
+    `reduced_range` keeps static int8 weights in 7 bits.
     """
 
     out: Path
@@ -75,6 +77,7 @@ class Request:
     memory_gib: float | None = None
     threads: int = 1
     step_rtc: bool = False
+    reduced_range: bool = False
 
 
 @dataclass(slots=True)
@@ -93,6 +96,8 @@ class _Export:
         request = self.request
         self.policy = exportable(load_policy(request.policy or REAL_SIZE))
         self.target = load_target(request.target)
+        if request.reduced_range:
+            self.target = with_reduced_range(self.target)
         self.halves = open_halves(request, self.policy)
         if request.policy is None and self.halves.low_level is not None:
             size = self.halves.low_level.config.vision.image_size
@@ -212,6 +217,7 @@ class _Export:
             engines=records,
             sources=sources,
             target=self.target.name,
+            cpu=cpu_record(self.target, [name for name, engine in made.items() if _has_int8(engine)]),
         )
 
     def _report(self, name: str, engine: Made, record: EngineRecord) -> EngineReport:
@@ -270,6 +276,10 @@ def export_checkpoints(request: Request, progress: Progress | None = None) -> Bu
     Raises MemrtError for missing or foreign inputs, a device that is too small, and for every gate that fails.
     """
     return _Export(request, progress or (lambda line: None)).run()
+
+
+def _has_int8(engine: Made) -> bool:
+    return any(product["scheme"] == "int8" for product in engine.audit["products"])
 
 
 def _disk_bytes(sizes: Sequence[EngineSize], tables: int) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 from memrt.calib.calibration_set import ROLES, CalibrationSet, load_calibration_set, reference_set
 from memrt.calib.observations import WORDINGS
+from memrt.export.cpu_record import cpu_record, with_reduced_range
 from memrt.export.engine_build import Part, build_engine, canonicalise_file
 from memrt.export.gates import ANSWERS, CHAIN, GRIPPER, answer_agreement, gate, gripper_agreement
 from memrt.export.report import ExportRecord, record_of_export, write_report
@@ -41,6 +42,7 @@ def export_policy(
     weights_root: str | Path | None = None,
     calibration: str | Path | None = None,
     target: str | Path = "cpu",
+    reduced_range: bool = False,
     behaviour: BehaviourGate | None = None,
     progress: Progress | None = None,
     threads: int = 1,
@@ -48,7 +50,8 @@ def export_policy(
     """Export `policy` (a YAML, or a packaged policy's name) to the bundle folder `out`.
 
     `weights_root` is where the policy's weights lie by name, by default the reference weights; `calibration` is the
-    folder of a recorded set, by default the reference set. `behaviour` compares the finished bundle with one exported
+    folder of a recorded set, by default the reference set. `reduced_range` keeps static int8 weights in 7 bits, for x86
+    CPUs without VNNI. `behaviour` compares the finished bundle with one exported
     in fp32 before it gets its name (`memrt.export.sim_gate`, `memrt.export.episodes_gate`). An older bundle at `out` is
     replaced. `progress` is told one line per stage. Raises `MemrtError` for missing inputs and for every gate that
     fails.
@@ -56,7 +59,7 @@ def export_policy(
     export = _Export(
         policy=exportable(load_policy(policy)),
         precision=precision,
-        target=load_target(target),
+        target=with_reduced_range(load_target(target)) if reduced_range else load_target(target),
         weights_root=Path(weights_root) if weights_root is not None else reference_weights(),
         recorded=load_calibration_set(calibration or reference_set()),
         behaviour=behaviour,
@@ -139,7 +142,13 @@ class _Export:
             engines=self._engines,
             sources=self._sources(),
             target=self._target.name,
+            cpu=cpu_record(self._target, self._static_int8()),
         )
+
+    def _static_int8(self) -> list[str]:
+        if self._precision != "int8":
+            return []
+        return sorted(set(self._engines) - set(self._target.int8_settings().blockwise))
 
     def _judge_behaviour(self, candidate: Path, reference: Path) -> Path:
         """Hold the bundle `candidate` to an fp32 one, exported to `reference` for it; returns `candidate`."""

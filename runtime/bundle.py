@@ -26,6 +26,7 @@ from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import (
     MANIFEST,
     SIGNATURE,
+    CpuRecord,
     EngineRecord,
     FileRecord,
     Manifest,
@@ -43,6 +44,7 @@ from memrt.runtime.manifest_schemas import SCHEMA_VERSION
 
 __all__ = [
     "Bundle",
+    "CpuRecord",
     "EngineRecord",
     "FileRecord",
     "Manifest",
@@ -137,6 +139,7 @@ def write_bundle(
     engines: Mapping[str, EngineRecord],
     sources: Mapping[str, Any] | None = None,
     target: str = "cpu",
+    cpu: CpuRecord | None = None,
     version: int = 1,
 ) -> Bundle:
     """Add the manifest to `staging` and move the folder to `destination`, on the same file system, in one step.
@@ -152,6 +155,7 @@ def write_bundle(
         policy=policy,
         precision=precision,
         target=target,
+        cpu=cpu,
         engines=dict(engines),
         files={relative: file_record(path) for relative, path in listed_files(staging).items()},
         sources=dict(sources or {}),

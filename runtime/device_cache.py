@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,6 +20,7 @@ from memrt.runtime.durable_file import write_durably
 from memrt.runtime.engine.cuda import CudaDevice
 from memrt.runtime.engine.tensorrt_library import Backend, load_library
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.processor import this_processor
 from memrt.runtime.strict_config import convert
 
 RECORD = "engines.json"
@@ -120,7 +120,7 @@ def this_cpu() -> DeviceInfo:
             found=str(error),
             fix="pip install 'memrt[cpu]'",
         ) from error
-    return DeviceInfo(backend="onnxruntime", version=onnxruntime.__version__, name=_processor())
+    return DeviceInfo(backend="onnxruntime", version=onnxruntime.__version__, name=this_processor().name)
 
 
 def read_record(path: Path, struct: type[RecordT]) -> RecordT | None:
@@ -181,12 +181,3 @@ def _same(folder: Path, what: str, expected: str, found: str) -> None:
 
 def _malformed(path: Path, found: object) -> MemrtError:
     return MemrtError(f"record {path}", expected="a JSON object", found=found, fix="run memrt build --rebuild")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()

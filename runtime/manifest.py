@@ -45,6 +45,18 @@ class EngineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gate: dict[str, Any] = {}
 
 
+class CpuRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The CPU that engines for ONNX Runtime passed their gates on, by the names of `memrt.runtime.processor`.
+
+    `full_range`: engines whose 8-bit codes fill 8 bits on both sides of a product, which fast kernels of x86 CPUs
+    without VNNI cannot add up.
+    """
+
+    architecture: str
+    instruction_sets: tuple[str, ...]
+    full_range: tuple[str, ...]
+
+
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file: its SHA-256 in hex, and its size in bytes; None only where schema 1 wrote the manifest."""
 
@@ -56,7 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The content of `manifest.json`.
 
     `version`: the release of the bundle of this name, which a robot never goes back from by itself. `target`: the kind
-    of computer it was exported for. `sources`: hashes of the weights and versions of the tools that made it.
+    of computer it was exported for. `cpu`: what its gates ran on, None for TensorRT and in schema 1. `sources`: hashes
+    of the weights and versions of the tools that made it.
     """
 
     schema_version: int
@@ -65,6 +78,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policy: PolicyConfig
     precision: Precision
     target: str = "cpu"
+    cpu: CpuRecord | None = None
     engines: dict[str, EngineRecord]
     proven_on_device: str = NOT_YET_PROVEN
     files: dict[str, FileRecord]

@@ -3,7 +3,7 @@
 | schema | what it added |
 |---|---|
 | 1 | a SHA-256 for every file |
-| 2 | `version`, and the size of every file |
+| 2 | `version`, the size of every file, `cpu` |
 """
 
 from __future__ import annotations

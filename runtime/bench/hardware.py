@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.processor import this_processor
 
 GIB = 1 << 30
 CONTROL_PRIORITY = 80  # as control_loop.cpp
@@ -23,14 +24,13 @@ PACKAGES = ("memrt", "torch", "transformers", "onnxruntime", "onnx", "numpy")
 
 def hardware() -> dict[str, Any]:
     """The computer, and how busy it was: processor, cores this process may use, instruction sets, memory, load."""
-    cpu = _cpu_fields()
-    flags = set(cpu.get("flags", cpu.get("Features", "")).split())
+    processor = this_processor()
     memory = memory_fields()
     return {
-        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
-        "architecture": platform.machine(),
+        "cpu": processor.name,
+        "architecture": processor.architecture,
         "cores": usable_cores(),
-        "instruction_sets": [name for name in _INSTRUCTION_SETS if name in flags],
+        "instruction_sets": [name for name in _INSTRUCTION_SETS if name in processor.flags],
         "memory_gib": round(memory["MemTotal"] / GIB, 1) if "MemTotal" in memory else None,
         "load_before": round(os.getloadavg()[0], 2),
     }
@@ -103,12 +103,3 @@ def _status_bytes(field: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
-
-
-def _cpu_fields() -> dict[str, str]:
-    """The first processor's entry of /proc/cpuinfo."""
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}

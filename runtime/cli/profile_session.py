@@ -16,7 +16,7 @@ from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.profile_report import print_report
 from memrt.runtime.cli.progress import tell
 from memrt.runtime.cli.robot_start import start_robot
-from memrt.runtime.cli.run_checks import check_policy, check_proof, check_robot, check_sees, check_signature
+from memrt.runtime.cli.run_checks import check_bundle, check_policy, check_robot, check_sees
 from memrt.runtime.cli.run_policies import open_policies
 from memrt.runtime.cli.run_report import about_run
 from memrt.runtime.clock import NS_PER_S
@@ -78,8 +78,14 @@ def profile(options: ProfileOptions) -> None:
     check_sees(bundle, "choose a policy with a VLM")
     if robot is not None:
         check_policy(bundle, robot, settings, lockstep=False)
-        check_signature(bundle, robot, moves=True, keys=options.keys, allow_unsigned=options.allow_unsigned)
-        check_proof(bundle, robot, moves=True, cache=options.cache)
+        check_bundle(
+            bundle,
+            robot,
+            moves=True,
+            cache=options.cache,
+            keys=options.keys,
+            allow_unsigned=options.allow_unsigned,
+        )
         _check_arm(robot, options.arm)
     _make_folder(options.output)
     state = {**hardware(), **hardware_state()}

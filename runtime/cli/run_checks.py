@@ -11,6 +11,7 @@ from memrt.runtime.actions_config import SPACE_NAMES
 from memrt.runtime.bundle import Bundle, require_halves
 from memrt.runtime.cli.extras import needs_extra
 from memrt.runtime.cli.run_display import note
+from memrt.runtime.cpu_fit import cpu_remark
 from memrt.runtime.device_engines import proven, require_proven
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.settings import LoopSettings, check_speed
@@ -111,18 +112,34 @@ def check_halves(bundle: Bundle, robot: RobotConfig) -> None:
         require_halves(bundle, "hl")
 
 
-def check_signature(
-    bundle: Bundle, robot: RobotConfig, *, moves: bool, keys: Path | None, allow_unsigned: bool
+def check_bundle(
+    bundle: Bundle, robot: RobotConfig, *, moves: bool, cache: Path | None, keys: Path | None, allow_unsigned: bool
 ) -> None:
-    """Only a simulated arm, whoever moves none, and who says so, may run what no trusted key vouches for.
+    """Whether this robot may run this bundle on this computer, and what is to be said of it where it may.
 
-    Raises MemrtError for everybody else, and for everybody when the signature is false.
+    Only a simulated arm, whoever moves none, and who says so, may run what no trusted key vouches for. Raises
+    MemrtError for everybody else, for everybody when the signature is false, and as `check_proof` does.
     """
-    signer = signer_of(bundle, load_trusted(keys))
     if not robot.simulated and moves and not allow_unsigned:
-        require_signer(bundle.path, signer)
-    elif signer.key is None:
+        require_signer(bundle.path, signer_of(bundle, load_trusted(keys)))
+    else:
+        say_unsigned(bundle, keys)
+    say_cpu(bundle)
+    check_proof(bundle, robot, moves=moves, cache=cache)
+
+
+def say_unsigned(bundle: Bundle, keys: Path | None = None) -> None:
+    """Say that no trusted key vouches for a bundle. Raises MemrtError for a false signature."""
+    signer = signer_of(bundle, load_trusted(keys))
+    if signer.key is None:
         note(f"{signer.says}: a physical robot asks for a signature, or for --allow-unsigned")
+
+
+def say_cpu(bundle: Bundle) -> None:
+    """Say where this processor computes the bundle's engines in another way than the one that exported them."""
+    remark = cpu_remark(bundle.manifest.cpu)
+    if remark is not None:
+        note(remark)
 
 
 def check_proof(bundle: Bundle, robot: RobotConfig, *, moves: bool, cache: Path | None) -> None:

@@ -15,14 +15,7 @@ from memrt.runtime.cli.keys import Keys
 from memrt.runtime.cli.operator_keys import OperatorKeys
 from memrt.runtime.cli.remote_policy import find_remote_bundle
 from memrt.runtime.cli.robot_start import start_robot
-from memrt.runtime.cli.run_checks import (
-    check_halves,
-    check_lockstep,
-    check_policy,
-    check_proof,
-    check_robot,
-    check_signature,
-)
+from memrt.runtime.cli.run_checks import check_bundle, check_halves, check_lockstep, check_policy, check_robot
 from memrt.runtime.cli.run_display import Display, note
 from memrt.runtime.cli.run_policies import find_scripted, open_policies, open_scripted
 from memrt.runtime.cli.run_recording import RunRecording, check_record
@@ -98,9 +91,14 @@ def run(options: RunOptions) -> int:
         check_lockstep(robot_config)
     check_policy(bundle, robot_config, settings, lockstep=options.lockstep or scripted is not None)
     if scripted is None:
-        moves = not options.dry_run
-        check_signature(bundle, robot_config, moves=moves, keys=options.keys, allow_unsigned=options.allow_unsigned)
-        check_proof(bundle, robot_config, moves=moves, cache=options.cache)
+        check_bundle(
+            bundle,
+            robot_config,
+            moves=not options.dry_run,
+            cache=options.cache,
+            keys=options.keys,
+            allow_unsigned=options.allow_unsigned,
+        )
     with ExitStack() as stack:
         session = _Session(options, bundle, settings, stack, began_ns, robot_config, scripted)
         if options.lockstep:

@@ -89,6 +89,7 @@ def serve(
     """
     from memrt.runtime.bundle import load_bundle, require_halves
     from memrt.runtime.cli.default_bundle import find_bundle
+    from memrt.runtime.cli.run_checks import say_cpu, say_unsigned
     from memrt.runtime.cli.run_display import note
     from memrt.runtime.cli.run_policies import open_policies
     from memrt.runtime.device_engines import proven
@@ -102,6 +103,8 @@ def serve(
         from memrt.robot_io.serve.serving import LOOPBACK, Serving
 
     loaded = load_bundle(find_bundle(bundle, policy, precision.value))
+    say_unsigned(loaded)
+    say_cpu(loaded)
     limits = Limits(message_bytes=max_message_mib * MIB, connections=max_connections, idle_s=idle_timeout)
     if host not in LOOPBACK:
         note(

@@ -7,6 +7,8 @@ Rules of this backend:
   SCHED_FIFO).
 - Results are deterministic for a given (file, threads, CPU): lock-step runs and golden files depend on it.
 - An engine is not re-entrant; one thread owns it.
+- On x86 CPUs without VNNI the fast kernels of U8 × S8 products saturate. There the slower U8 × U8 kernels are taken,
+  which give the same integers as VNNI does; weights in 7 bits keep the fast ones.
 - Graph inputs `keys.0`, `keys.1`, … are the rows of one array `keys`: a graph that cut them out itself would copy them.
 """
 
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from memrt.runtime.engine.stacked_inputs import StackedInputs
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.processor import Processor, this_processor
 from memrt.runtime.types import TensorSpec
 
 Array = NDArray[Any]
@@ -41,6 +44,8 @@ NUMPY_DTYPES: dict[str, str] = {
 # Fusing a quantised 2-D product with the Add behind it leaves a Gemm that no integer kernel serves: it then runs in
 # fp32, dequantising its weights on every call. In fp32 graphs the fusion is worth one pass over the result.
 DISABLED_OPTIMIZERS = ("MatMulAddFusion",)
+# Turns constant S8 weights beyond 7 bits into U8 (kOrtSessionOptionsAvx2PrecisionMode, Avx2WeightS8ToU8Transformer).
+EXACT_PRODUCTS = "session.x64quantprecision"
 
 
 class OnnxRuntimeEngine:
@@ -171,8 +176,11 @@ def _ort_value(name: str, array: Array) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_numpy(array, "cpu", 0)
 
 
-def session_options(threads: int) -> Any:
-    """The `onnxruntime.SessionOptions` of every engine; the export's audits look at graphs under the same options."""
+def session_options(threads: int, processor: Processor | None = None) -> Any:
+    """The `onnxruntime.SessionOptions` of every engine; the export's audits look at graphs under the same options.
+
+    `processor` is this computer's, or what to take it for.
+    """
     import onnxruntime  # type: ignore[import-untyped, unused-ignore]
 
     options = onnxruntime.SessionOptions()
@@ -184,6 +192,10 @@ def session_options(threads: int) -> Any:
     options.log_severity_level = 3  # errors only: they come back as exceptions
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if (
+        processor or this_processor()
+    ).saturates:  # ONNX Runtime would apply it to CPUs with VNNI too, and slow them down
+        options.add_session_config_entry(EXACT_PRODUCTS, "1")
     return options
 
 

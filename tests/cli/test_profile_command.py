@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from memrt.robot_io.config import RobotConfig
-from memrt.runtime.cli import profile_command, profile_session
+from memrt.runtime.cli import profile_command, profile_session, run_checks
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.profile.protocol import ProfileProtocol
 
@@ -65,7 +65,7 @@ def test_a_robot_that_is_no_simulation_needs_arm(monkeypatch, tmp_path):
         lambda name: RobotConfig(name="lab", driver="lab", cameras=("front", "wrist")),
     )
     assert "it is unsigned" in refusal("--robot", "lab", "-o", tmp_path)
-    monkeypatch.setattr(profile_session, "check_proof", lambda *arguments, **named: None)
+    monkeypatch.setattr(run_checks, "check_proof", lambda *arguments, **named: None)
     line = refusal("--robot", "lab", "-o", tmp_path, "--allow-unsigned")
     assert "profiling moves robot `lab`" in line
     assert "--arm" in line

@@ -1,0 +1,48 @@
+"""This computer's processor: its name, and the instructions that decide how it multiplies 8-bit integers.
+
+Fast kernels on x86 multiply unsigned activations by signed weights and add neighbouring products. VNNI adds in 32 bits;
+older instructions add each two products in 16 bits, which saturate when the codes are large: 2 x 255 x 127 > 32767.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+X86 = frozenset({"x86_64", "AMD64", "i686"})
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+# What kernels of 8-bit products are chosen by, by the kernel's names (x86, then ARM).
+INTEGER_SETS = ("avx2", "avx512bw", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """`architecture` as `uname -m` says; `flags`: instruction sets by the kernel's names, empty where it says none."""
+
+    name: str
+    architecture: str
+    flags: frozenset[str]
+
+    @property
+    def integer_sets(self) -> tuple[str, ...]:
+        """The instruction sets that kernels of 8-bit products are chosen by."""
+        return tuple(name for name in INTEGER_SETS if name in self.flags)
+
+    @property
+    def saturates(self) -> bool:
+        """Whether fast kernels of 8-bit products may saturate: x86 that is not known to have VNNI."""
+        return self.architecture in X86 and not self.flags & VNNI
+
+
+def this_processor(cpuinfo: Path = CPUINFO) -> Processor:
+    """The first processor of this computer; `cpuinfo` is Linux's description of it."""
+    try:
+        first = cpuinfo.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    except OSError:
+        first = ""
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    architecture = platform.machine()
+    name = fields.get("model name") or platform.processor() or architecture
+    return Processor(name, architecture, frozenset(fields.get("flags", fields.get("Features", "")).split()))
