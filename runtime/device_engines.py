@@ -180,7 +180,7 @@ def prove(
     files = engine_files(bundle, device, cache=cache)
     agreement: dict[str, dict[str, Any]] = {}
     for name, path in sorted(files.items()):
-        golden, limits = _golden(bundle, name)
+        golden, limits = golden_of(bundle, name)
         engine = open_engine(path, threads=threads, runtime_cache=kernel_cache(bundle, device, name, cache=cache))
         try:
             found = reproduce(name, engine, golden, limits)
@@ -222,7 +222,8 @@ def require_proven(bundle: Bundle, device: DeviceInfo | None = None, *, cache: P
     return proof
 
 
-def _golden(bundle: Bundle, name: str) -> tuple[Path, Mapping[str, float]]:
+def golden_of(bundle: Bundle, name: str) -> tuple[Path, Mapping[str, float]]:
+    """An engine's file of golden samples, and the thresholds it is held to. Raises `MemrtError` when it has none."""
     gate = bundle.manifest.engines[name].gate
     golden, limits = gate.get("golden"), gate.get("threshold")
     complete = isinstance(limits, dict) and {"cosine", "relative_l2"} <= limits.keys()

@@ -23,6 +23,7 @@ from memrt.runtime.cli import (
     report_command,
     run_command,
     serve_command,
+    service_command,
     sign_command,
     sim_command,
     train_command,
@@ -45,6 +46,7 @@ def build_app() -> typer.Typer:
     )
     for command in (
         run_command,
+        service_command,
         node_command,
         link_keys_command,
         replay_command,

@@ -47,20 +47,21 @@ def open_policies(
     stack: ExitStack,
     *,
     cache: Path | None = None,
+    engines: ReadyEngines | None = None,
     policy_server: PolicyServerConfig | None = None,
 ) -> tuple[HighLevel | None, LowLevel]:
     """Both policies, closed with `stack`. The high level is None for an oracle, which comes with the simulator.
 
     The threads of the high level's engines stand back behind the low level's. `cache` is the folder of engines built
-    here, by default beside the bundle. With a `policy_server` the low level is that server's, and the bundle needs
-    none. Raises MemrtError for files that do not belong together, where no engine's runtime is installed, and when
-    engines must be built first.
+    here, by default beside the bundle; `engines` are those that were found already. With a `policy_server` the low
+    level is that server's, and the bundle needs none. Raises MemrtError for files that do not belong together, where no
+    engine's runtime is installed, and when engines must be built first.
     """
     with needs_extra("cpu"):
         from memrt.runtime.policy.high_level import HighLevelPolicy
         from memrt.runtime.policy.low_level import LowLevelPolicy
 
-    engines = ReadyEngines.of(bundle, cache=cache)
+    engines = engines or ReadyEngines.of(bundle, cache=cache)
     high_level = None
     if bundle.policy.high_level.asks_vlm:
         high_level = in_background(lambda: HighLevelPolicy(bundle, threads.high_level, engines=engines))

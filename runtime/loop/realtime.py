@@ -22,6 +22,7 @@ from memrt.runtime.loop.high_level_worker import HighLevelWorker
 from memrt.runtime.loop.hold_reasons import reason_to_hold
 from memrt.runtime.loop.low_level_worker import LowLevelWorker
 from memrt.runtime.loop.observer import LoopObserver, NoObserver
+from memrt.runtime.loop.progress import CAMERAS, SUPERVISOR, Progress
 from memrt.runtime.loop.protocols import HighLevel, LowLevel, TaskRobot
 from memrt.runtime.loop.record import Judge, Measured, RunRecord, Status
 from memrt.runtime.loop.scheduler import pace
@@ -88,13 +89,18 @@ class RealtimeLoop:
         clock: Clock | None = None,
         trace: Trace | None = None,
         observer: LoopObserver | None = None,
+        progress: Progress | None = None,
         end_on_hold: bool = False,
     ) -> None:
-        """`end_on_hold` ends the run at the first hold: the choice when no operator is there to resume."""
+        """`end_on_hold` ends the run at the first hold: the choice when no operator is there to resume.
+
+        `progress` learns who gets on: the supervisor, both workers, and the cameras while the robot is followed.
+        """
         self._robot, self._settings = robot, settings
         self._clock = clock or MonotonicClock()
         self._trace = trace or Trace()
         self._observer = observer or NoObserver()
+        self._progress = progress or Progress()
         self._end_on_hold = end_on_hold
         self._has_high_level = high_level is not None
         memory = high_level.initial() if high_level else None
@@ -148,7 +154,7 @@ class RealtimeLoop:
             ("low level", self.low_level_worker, False),
             ("high level", self.high_level_worker, True),
         ):
-            thread = threading.Thread(target=self._work, args=(worker, behind), name=name, daemon=True)
+            thread = threading.Thread(target=self._work, args=(name, worker, behind), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -166,6 +172,11 @@ class RealtimeLoop:
             self._observer.state(mode, observation, now_ns)
             # Also during a hold: a picture that stays while the arm goes home is frozen.
             oldest = shared.cameras.oldest(observation, since_ns=self._started_ns)
+        self._progress.rests(SUPERVISOR, now_ns + TICK_NS)
+        if shared.following and oldest is not None:
+            self._progress.rests(CAMERAS, oldest.t_ns)
+        else:
+            self._progress.forget(CAMERAS)  # nobody follows them
         if shared.error is not None:
             self._end("fault", f"a policy failed: {shared.error}")
         elif mode is RobotMode.FAULT:
@@ -279,8 +290,12 @@ class RealtimeLoop:
                 self.record.reason = f"{self.record.reason}; the final stop was not acknowledged".lstrip("; ")
         self._shared.wake_workers()
         for thread in self._threads:
+            self._progress.busy(SUPERVISOR, self._clock.now_ns())
             thread.join(JOIN_S)
             self.record.counts["threads left behind"] += thread.is_alive()
+            if not thread.is_alive():
+                self._progress.forget(thread.name)
+        self._progress.forget(CAMERAS)
         self.record.robot = dict(self._robot.statistics)
 
     def _hold(self, reason: str) -> None:
@@ -304,16 +319,18 @@ class RealtimeLoop:
         self._trace.instant(name, "supervisor", now_ns, **arguments)
         self._observer.event(name, "supervisor", now_ns, **arguments)
 
-    def _work(self, worker: Worker, behind: bool) -> None:
+    def _work(self, name: str, worker: Worker, behind: bool) -> None:
         if behind:  # the low level's inference goes first when both want a core
             stand_back()
         shared = self._shared
         wake = shared.subscribe()
         while not shared.quit.is_set():
             wake.clear()  # before the step: what happens during it must not be slept through
+            self._progress.busy(name, self._clock.now_ns())
             try:
                 next_ns = worker.step()
             except Exception as error:
                 shared.fail(error)
                 return
+            self._progress.rests(name, next_ns)
             self._clock.wait_until(next_ns, wake)

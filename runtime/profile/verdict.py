@@ -67,7 +67,7 @@ def budget(settings: LoopSettings, found: Found) -> list[Line]:
     return [
         _period(settings, found.high_level_p99_ns),
         _time_to_live(settings, found.silence_ns),
-        _chunks(settings, found.chunk_p99_ns),
+        chunks_follow(settings, found.chunk_p99_ns),
         *every_tick,
         _gaps(found.late_chunks, found.starved_ns),
         _control(found.control),
@@ -104,7 +104,7 @@ def _time_to_live(settings: LoopSettings, silence_ns: int) -> Line:
     return Line("high level: time to live", asked, f"longest silence {_ms(silence_ns)}", fits, advice)
 
 
-def _chunks(settings: LoopSettings, p99_ns: float | None) -> Line:
+def chunks_follow(settings: LoopSettings, p99_ns: float | None) -> Line:
     """Chunks follow each other without a gap iff d <= s <= H - d, d the delay in actions (SPECS 3)."""
     dt_ns, execute, horizon = settings.paced_dt_ns, settings.execute, settings.horizon
     chunked = settings.calls == "chunked"

@@ -1,0 +1,1 @@
+"""The service: a robot's computer loads a policy by itself at boot, and waits, disarmed, for an operator's word."""

@@ -1,0 +1,157 @@
+"""The systemd units, written from code: what each line is for stands here, and the tests let systemd read them.
+
+Two units. The **node** owns the arm and outlives everything else: ending it brakes the arm first. The **runtime** loads
+the policy; it may hang, crash and be started again while the node holds the arm. **Rollback** runs when the runtime has
+failed for good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from memrt.runtime.service.config import SETTINGS
+
+NODE, RUNTIME = "memrt-node.service", "memrt.service"
+NODE_FOLDER = "memrt-node"  # below /run
+NODE_ENDPOINT = f"ipc:///run/{NODE_FOLDER}/robot"
+STATE = Path("/var/lib/memrt")
+RUNS = STATE / "runs"
+KEYS = Path("/etc/memrt/keys")
+# video: V4L2 cameras; plugdev: RealSense over USB; dialout: grippers on a serial port; render: GPUs, Jetson's too.
+DEVICE_GROUPS = ("video", "render", "plugdev", "dialout")
+
+REFUSED_STATUSES = "2 78"  # see `service_session`: no second attempt will find another bundle or other settings
+RESTARTS, RESTARTS_WITHIN_S = 3, 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Units:
+    """What differs from robot to robot. `memrt` is the command with its whole path, `node` what follows `memrt node`.
+
+    Without `node` the robot's node is another computer's, or a program of your own.
+    """
+
+    memrt: str = "/opt/memrt/current/bin/memrt"
+    user: str = "memrt"
+    settings: Path = SETTINGS
+    node: str | None = None
+
+    def texts(self) -> dict[str, str]:
+        """The units' texts by file name."""
+        texts = {RUNTIME: self._runtime()}
+        return texts if self.node is None else {NODE: self._node(), **texts}
+
+    def _node(self) -> str:
+        return f"""\
+# Written by `memrt service install`. Changes of your own: `systemctl edit memrt-node`.
+[Unit]
+Description=memrt: the robot's node, which owns the arm
+Wants=network-online.target
+After=network-online.target
+# A robot that is switched off is tried until it answers.
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart={self.memrt} node {self.node} --endpoint {NODE_ENDPOINT}
+{self._account(NODE_FOLDER)}
+Restart=always
+RestartSec=2
+# SIGTERM brakes the arm; it takes at most 2 s to come to rest, cameras and the robot's own interface some more.
+KillMode=mixed
+TimeoutStopSec=15
+# The control loop runs under SCHED_FIFO, libfranka's at the highest priority, and neither waits for a page of memory.
+LimitRTPRIO=99
+LimitNICE=-10
+LimitMEMLOCK=infinity
+# When memory runs out, whatever else there is goes before what brakes the arm.
+OOMScoreAdjust=-900
+{_HARDENING}
+[Install]
+WantedBy=multi-user.target
+"""
+
+    def _runtime(self) -> str:
+        node = "" if self.node is None else f"Wants={NODE}\nAfter={NODE}\n"
+        at = "" if self.node is None else f" --node {NODE_ENDPOINT}"
+        return f"""\
+# Written by `memrt service install`. Changes of your own: `systemctl edit memrt`.
+[Unit]
+Description=memrt: the policy's runtime, disarmed until `memrt service arm`
+Wants=network-online.target
+After=network-online.target
+{node}# The third failure within {RESTARTS_WITHIN_S // 60} minutes is one too many.
+StartLimitIntervalSec={RESTARTS_WITHIN_S}
+StartLimitBurst={RESTARTS}
+
+[Service]
+# Ready once every engine is loaded and has reproduced its golden outputs. Loading asks for more time, engine by engine.
+Type=notify
+NotifyAccess=main
+TimeoutStartSec=90
+ExecStart={self.memrt} service run --settings {self.settings}{at}
+{self._account("memrt")}
+# Fed only while the supervisor, both policies and the cameras get on.
+WatchdogSec=10
+TimeoutAbortSec=5
+# Every start is disarmed. A bundle that is refused will be refused again.
+Restart=on-failure
+RestartSec=1
+RestartPreventExitStatus={REFUSED_STATUSES}
+KillMode=mixed
+TimeoutStopSec=45
+LimitRTPRIO=99
+LimitNICE=-10
+LimitMEMLOCK=infinity
+LimitCORE=0
+# The recorder, a process of its own, has put itself first in line (1000); its end is not the service's.
+OOMScoreAdjust=-500
+OOMPolicy=continue
+{_HARDENING}
+[Install]
+WantedBy=multi-user.target
+"""
+
+    def _account(self, folder: str) -> str:
+        return f"""\
+User={self.user}
+Group={self.user}
+SupplementaryGroups={" ".join(DEVICE_GROUPS)}
+WorkingDirectory={STATE}
+RuntimeDirectory={folder}
+RuntimeDirectoryMode=0750
+Environment=PYTHONUNBUFFERED=1"""
+
+    def account(self) -> str:
+        """The user and the groups, for systemd-sysusers."""
+        groups = "".join(f"m {self.user} {group}\n" for group in DEVICE_GROUPS)
+        return f'u {self.user} - "memrt, the robot policy runtime" {STATE}\n{groups}'
+
+    def folders(self) -> str:
+        """The folders, for systemd-tmpfiles: the service cannot change what it runs, only what it makes."""
+        return f"""\
+d {STATE} 0755 root root -
+d {RUNS} 0750 {self.user} {self.user} -
+d {KEYS.parent} 0755 root root -
+d {KEYS} 0755 root root -
+"""
+
+
+def node_arguments(robot: str, host: str | None) -> str:
+    """What follows `memrt node` for a robot; systemd's quoting."""
+    parts = [robot] if host is None else [robot, "--host", host]
+    return " ".join('"' + part.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"' for part in parts)
+
+
+# Not MemoryDenyWriteExecute, PrivateDevices or RestrictRealtime: GPUs, cameras and control loops need what these take.
+_HARDENING = f"""\
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths={STATE}
+ProtectHome=read-only
+PrivateTmp=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+RestrictSUIDSGID=yes
+"""
