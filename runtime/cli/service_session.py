@@ -15,7 +15,7 @@ import msgspec
 from memrt.runtime.cli.progress import tell
 from memrt.runtime.cli.remote_policy import find_remote_bundle
 from memrt.runtime.cli.robot_start import start_robot
-from memrt.runtime.cli.run_checks import check_halves, check_policy, check_proof, check_robot
+from memrt.runtime.cli.run_checks import check_bundle, check_halves, check_policy, check_robot
 from memrt.runtime.cli.run_policies import chosen_threads, open_policies
 from memrt.runtime.cli.run_recording import RunRecording
 from memrt.runtime.clock import MonotonicClock
@@ -112,7 +112,8 @@ class RobotParts:
         check_halves(bundle, robot)
         settings = LoopSettings.from_policy(bundle.policy, seed=config.seed, speed=config.speed)
         check_policy(bundle, robot, settings, lockstep=False)
-        check_proof(bundle, robot, moves=True, cache=self._cache)
+        keys = None if config.keys is None else Path(config.keys)
+        check_bundle(bundle, robot, moves=True, cache=self._cache, keys=keys, allow_unsigned=config.allow_unsigned)
         engines = ProvenEngines.prepare(bundle, self._before_engine, cache=self._cache)
         high_level, low_level = open_policies(
             bundle, self._threads, self._stack, engines=engines, policy_server=robot.policy_server

@@ -18,16 +18,19 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What runs, on which robot. What is not named here is the policy's or the robot's own.
 
     `robot`: a packaged robot or a robot YAML, `host` its own address. `bundle`: the bundle's folder, by default what
-    was flashed last; `cache`: where its engines and proofs lie, by default beside it. `goal`: what to do when arming
-    says nothing else. `record`: a folder; every run is recorded there, until the disk is full. `hang_s`: a part of the
-    runtime that has not been heard of for longer is stuck. `health_calls`: low-level calls that the health check times
-    at most. `task` and `seed` are the simulator's.
+    was flashed last; `cache`: where its engines and proofs lie, by default beside it. `keys`: the folder of the public
+    keys that this robot trusts, by default `/etc/memrt/keys`; a physical robot runs a bundle that none of them signed
+    only with `allow_unsigned`. `goal`: what to do when arming says nothing else. `record`: a folder; every run is
+    recorded there, until the disk is full. `hang_s`: a part of the runtime that has not been heard of for longer is
+    stuck. `health_calls`: low-level calls that the health check times at most. `task` and `seed` are the simulator's.
     """
 
     robot: str
     host: str | None = None
     bundle: Annotated[str, msgspec.Meta(min_length=1)] = CURRENT
     cache: str | None = None
+    keys: str | None = None
+    allow_unsigned: bool = False
     goal: str | None = None
     remote: str | None = None
     speed: float = 1.0
