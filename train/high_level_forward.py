@@ -3,13 +3,15 @@
 transformers' forward loops over images in attention, runs the patch embedding as a 3-D convolution over two equal
 frames and builds masks per call. Here the vision tower runs over a batch of equal grids, the patch embedding is one
 matrix product over the sum of both frames' weights, the causal mask is implicit (padding stands on the right, where
-nothing real can see it), several texts may share one image, and the vocabulary is only scored where a target stands.
+nothing real can see it), several texts may share one image, and where no target stands neither the vocabulary is scored
+nor the last layer computed, beyond its keys and values.
 `tests/high_level/test_training_forward.py` holds it to transformers' forward.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +82,27 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Where targets stand: `row` and `column` int64 [asked] in texts x length; `place` [asked] counts them in a row."""
+
+    texts: int
+    row: Tensor
+    column: Tensor
+    place: Tensor
+
+    @staticmethod
+    def of(batch: TextBatch) -> _Asked:
+        wanted = batch.targets != IGNORE
+        row, column = wanted.nonzero().unbind(1)
+        return _Asked(len(wanted), row, column, wanted.cumsum(1)[row, column] - 1)
+
+    def padded(self, values: Tensor) -> Tensor:
+        """`values` [asked, ...] as [texts, most asked of one text, ...]; what is left over is 0."""
+        empty = values.new_zeros(self.texts, int(self.place.max()) + 1, *values.shape[1:])
+        return empty.index_put((self.row, self.place), values)
+
+
 def _attention_logits(query: Tensor, key: Tensor, where: Tensor) -> Tensor:
     """Logits [n, probed heads, length] of `query` [texts, heads, length, dim] at `where` over `key` of their texts."""
     heads, length, dim = query.shape[1:]
@@ -89,6 +112,16 @@ def _attention_logits(query: Tensor, key: Tensor, where: Tensor) -> Tensor:
     logits = (seen @ chosen[..., None])[..., 0] * dim**-0.5
     hidden = torch.arange(length, device=where.device) > position[:, None]
     return logits.masked_fill(hidden[:, None], float("-inf"))
+
+
+def _projected(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries and keys, and values, [texts, heads, length, dim], of one decoder layer."""
+    attention, shape = layer.self_attn, (*x.shape[:2], -1, layer.self_attn.head_dim)
+    normed = _rms_norm(x, layer.input_layernorm)
+    query = _rms_norm(attention.q_proj(normed).view(shape), attention.q_norm).transpose(1, 2)
+    key = _rms_norm(attention.k_proj(normed).view(shape), attention.k_norm).transpose(1, 2)
+    value = attention.v_proj(normed).view(shape).transpose(1, 2)
+    return _rotate(query, cos, sin), _rotate(key, cos, sin), value
 
 
 class TrainingForward:
@@ -139,7 +172,7 @@ class TrainingForward:
         return VisionFeatures(visual.merger(x).view(n, VISUAL_TOKENS, -1), tuple(features))
 
     def decode(self, batch: TextBatch, vision: VisionFeatures | None) -> Tensor:
-        """Hidden states [texts, length, width] after the last norm. `vision` holds one row per image of the batch."""
+        """Hidden states [asked tokens, width] after the last norm. `vision` holds one row per image of the batch."""
         return self.decode_probed(batch, vision, None)[0]
 
     def decode_probed(
@@ -164,28 +197,32 @@ class TrainingForward:
         half = cos.shape[-1] // 2
         cos, sin = cos[:, None, :, :half], sin[:, None, :, :half]
         probe = x.new_zeros(0, width), x.new_zeros(0, len(PROBED_HEADS), length)
-        for number, layer in enumerate(text.layers):
-            attention = layer.self_attn
-            normed = _rms_norm(x, layer.input_layernorm)
-            shape = (rows, length, -1, attention.head_dim)
-            query = _rms_norm(attention.q_proj(normed).view(shape), attention.q_norm).transpose(1, 2)
-            key = _rms_norm(attention.k_proj(normed).view(shape), attention.k_norm).transpose(1, 2)
-            value = attention.v_proj(normed).view(shape).transpose(1, 2)
-            query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+        for number, layer in enumerate(text.layers[:-1]):
+            query, key, value = _projected(layer, x, cos, sin)
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-            x = x + attention.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
-            normed = _rms_norm(x, layer.post_attention_layernorm)
-            x = x + layer.mlp(normed)
+            x = x + layer.self_attn.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))
+            x = x + layer.mlp(_rms_norm(x, layer.post_attention_layernorm))
             if number < len(deepstack):
                 feature = deepstack[number].reshape(-1, width)
                 x = x.view(-1, width).index_add(0, slots, feature).view(rows, length, width)
             if number == PROBED_LAYER and where is not None:
                 probe = x.view(-1, width)[where], _attention_logits(query, key, where)
-        return _rms_norm(x, text.norm), *probe
+        return _rms_norm(self._answers(text.layers[-1], x, cos, sin, _Asked.of(batch)), text.norm), *probe
+
+    @staticmethod
+    def _answers(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, asked: _Asked) -> Tensor:
+        """The last layer's output where it is asked for, [asked, width]."""
+        query, key, value = _projected(layer, x, cos, sin)
+        query = asked.padded(query.transpose(1, 2)[asked.row, asked.column]).transpose(1, 2)
+        seen = torch.arange(x.shape[1], device=x.device) <= asked.padded(asked.column)[..., None]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None], enable_gqa=True)
+        mixed = mixed.transpose(1, 2)[asked.row, asked.place].flatten(1)
+        x = x[asked.row, asked.column] + layer.self_attn.o_proj(mixed)
+        output: Tensor = x + layer.mlp(_rms_norm(x, layer.post_attention_layernorm))
+        return output
 
     def token_losses(self, batch: TextBatch, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of every asked token, and whether it is the most likely one; both [asked tokens]."""
-        asked = (batch.targets != IGNORE).flatten().nonzero()[:, 0]
-        logits = self.model.lm_head(hidden.flatten(0, 1)[asked])
-        wanted = batch.targets.flatten()[asked]
+        logits = self.model.lm_head(hidden)
+        wanted = batch.targets[batch.targets != IGNORE]
         return F.cross_entropy(logits, wanted, reduction="none"), logits.argmax(-1) == wanted

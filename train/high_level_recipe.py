@@ -47,7 +47,7 @@ STAGES = (
     Stage("language", 700, 32, 2e-3, 0.1),
     Stage("vision", 1600, 16, 1e-3, 0.4),
     Stage("grounding", 800, 16, 6e-4, 0.2),
-    Stage("decoder", 7000, 16, 6e-4, 0.6),
+    Stage("decoder", 5500, 16, 6e-4, 0.6),
 )
 
 

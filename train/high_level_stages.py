@@ -40,6 +40,7 @@ from memrt.train.high_level_turns import TurnWriter
 
 STAGES = ("language", "vision", "grounding", "decoder")
 POINTING_WEIGHT = 0.3  # of the dense loss beside the text loss
+MANY_IMAGES_WEIGHT = 0.5  # of a policy with many images per call, where the others' chats have 1
 SHARES = {"describe": 0.2, "chats": 0.64, "repeat": 0.04, "memory": 0.12}  # of the draws
 
 
@@ -71,10 +72,13 @@ class StageData:
         first = len(self.scenes.descriptions)
         writers = [TurnWriter.of_policy(name, self.calls) for name in self.policies]
         writers = [writer for writer in writers if many_images or writer.settings.kind != "keyframes"]
+        # Sixteen pictures cost five times what one does: as often as the others, they would be a third of all work.
+        weights = [MANY_IMAGES_WEIGHT if writer.settings.kind == "keyframes" else 1.0 for writer in writers]
         draw_call = call_draw(self.calls, self.calls.split()[0])
 
         def draw(rng: random.Random) -> Example:
-            return rng.choice(writers).draw(draw_call(rng), rng).shifted(first)
+            (writer,) = rng.choices(writers, weights)
+            return writer.draw(draw_call(rng), rng).shifted(first)
 
         return draw
 
