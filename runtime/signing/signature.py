@@ -70,7 +70,11 @@ def read_signature(root: Path) -> Signature | None:
     if path.is_symlink() or not path.is_file():
         raise _malformed(path, "a link or device")
     with path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
+        return parse_signature(file.read(_MAX_BYTES + 1), path)
+
+
+def parse_signature(content: bytes, path: Path) -> Signature:
+    """The signature that `content`, read from `path`, holds. Raises MemrtError when it is malformed."""
     try:
         signature = msgspec.json.decode(content, type=Signature)
         signature.raw()

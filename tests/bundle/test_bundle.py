@@ -4,6 +4,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memrt.runtime.bundle import (
     Bundle,
@@ -18,7 +20,7 @@ from memrt.runtime.bundle import (
 )
 from memrt.runtime.config import load_policy
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.manifest import MANIFEST, SIGNATURE, manifest_bytes
+from memrt.runtime.manifest import MANIFEST, SIGNATURE, manifest_bytes, parse_manifest
 
 FILES = {"hl/vision.onnx": b"vision" * 1000, "hl/config.json": b"{}", "ll/step.onnx": b"step"}
 VISION = EngineRecord(
@@ -283,3 +285,48 @@ def test_a_hash_that_is_none_is_refused(bundle, digest):
     edit_manifest(bundle, files=files_of(bundle) | {"ll/step.onnx": {"sha256": digest, "size": 4}})
     with pytest.raises(MemrtError, match="sha256"):
         load_bundle(bundle.path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def manifest_values(schema: int) -> dict[str, object]:
+    """What a manifest of either schema says."""
+    if schema == 1:
+        return json.loads((SCHEMA_1 / MANIFEST).read_bytes())
+    old = load_bundle(SCHEMA_1)
+    files = {name: FileRecord(sha256=sha256_of(path), size=path.stat().st_size) for name, path in old.files.items()}
+    return json.loads(manifest_bytes(msgspec.structs.replace(old.manifest, files=files)))
+
+
+@settings(max_examples=60)
+@given(schema=st.sampled_from([1, 2]), where=st.lists(st.integers(0, 9), min_size=1, max_size=5), value=JSON)
+def test_a_manifest_is_taken_or_refused_whatever_stands_in_it(schema, where, value):
+    """Anywhere in it, another value: never an error of another kind."""
+    values = manifest_values(schema)
+    place = values
+    *path, last = where
+    for step in path:
+        inner = place[sorted(place)[step % len(place)]]
+        if not isinstance(inner, dict) or not inner:
+            break
+        place = inner
+    place[sorted(place)[last % len(place)]] = value
+    try:
+        parsed = parse_manifest(json.dumps(values).encode(), Path(MANIFEST))
+    except MemrtError:
+        return
+    assert parsed.schema_version == 2
+    if schema == 2:
+        assert parse_manifest(manifest_bytes(parsed), Path(MANIFEST)) == parsed
+
+
+@settings(max_examples=50)
+@given(content=st.binary(max_size=200) | st.sampled_from([b"[" * 100_000, b'{"a":' * 50_000, b'"\\ud800"', b"\xff"]))
+def test_bytes_that_are_no_manifest_are_refused(content):
+    with pytest.raises(MemrtError):
+        parse_manifest(content, Path(MANIFEST))
