@@ -178,7 +178,8 @@ def write_bundle(
 def rewrite_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
     """Give a bundle, loaded with `verify`, another manifest for the same files, in the present schema and in one step.
 
-    A signature, which would be of the old one, goes first. A manifest that says the same is left as it is.
+    A signature, which would be of the old one, goes first. A manifest that says the same is left as it is. Raises
+    OSError where nothing can be written.
     """
     files = {
         relative: FileRecord(sha256=record.sha256, size=bundle.files[relative].stat().st_size)
@@ -189,7 +190,7 @@ def rewrite_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
     if hashlib.sha256(content).hexdigest() == bundle.sha256:
         return bundle
     (bundle.path / SIGNATURE).unlink(missing_ok=True)
-    write_durably(bundle.path / MANIFEST, content, folder=bundle.path.absolute().parent)
+    write_durably(bundle.path / MANIFEST, content, folder=bundle.path.resolve().parent)
     return load_bundle(bundle.path, verify=False)
 
 

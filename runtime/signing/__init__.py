@@ -1,6 +1,5 @@
 """Signed bundles: Ed25519 over the manifest, which vouches for the set of files, their sizes and their SHA-256."""
 
-from memrt.runtime.signing.downgrade import require_newer
 from memrt.runtime.signing.key_files import (
     KEYS_FOLDER,
     KEYS_VARIABLE,
@@ -24,7 +23,6 @@ __all__ = [
     "load_private_key",
     "load_public_key",
     "load_trusted",
-    "require_newer",
     "require_signer",
     "sign_bundle",
     "signer_of",

@@ -20,7 +20,8 @@ def sign_bundle(root: str | Path, key: PrivateKey, *, version: int | None = None
 
     `version` sets the release anew, by default it stays. A manifest of schema 1 becomes one of the present schema. Both
     change the manifest and so the bundle's hash: proofs and engines made before are of another bundle. Interrupted,
-    this leaves an unsigned bundle. Raises MemrtError for a bundle that is not whole, and for a version that is none.
+    this leaves an unsigned bundle. Raises MemrtError for a bundle that is not whole, for a version that is none, and
+    where nothing can be written.
     """
     if version is not None and not 1 <= version <= MAX_VERSION:
         raise MemrtError(
@@ -30,7 +31,15 @@ def sign_bundle(root: str | Path, key: PrivateKey, *, version: int | None = None
     manifest = bundle.manifest
     if version is not None:
         manifest = msgspec.structs.replace(manifest, version=version)
-    bundle = rewrite_manifest(bundle, manifest)
-    signature = make_signature(bundle.sha256, key)
-    write_durably(bundle.path / SIGNATURE, signature_bytes(signature), folder=bundle.path.absolute().parent)
+    try:
+        bundle = rewrite_manifest(bundle, manifest)
+        content = signature_bytes(make_signature(bundle.sha256, key))
+        write_durably(bundle.path / SIGNATURE, content, folder=bundle.path.resolve().parent)
+    except OSError as error:
+        raise MemrtError(
+            f"bundle {root}",
+            expected="a folder that can be written, and the one that it lies in",
+            found=error,
+            fix="copy it with `memrt bundle copy`, and sign the copy",
+        ) from error
     return VerifiedBundle(bundle, signer_of(bundle, [key.public]))
