@@ -7,7 +7,7 @@ older instructions add each two products in 16 bits, which saturate when the cod
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -39,10 +39,16 @@ class Processor:
 def this_processor(cpuinfo: Path = CPUINFO) -> Processor:
     """The first processor of this computer; `cpuinfo` is Linux's description of it."""
     try:
-        first = cpuinfo.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        first = ""
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-    architecture = platform.machine()
-    name = fields.get("model name") or platform.processor() or architecture
-    return Processor(name, architecture, frozenset(fields.get("flags", fields.get("Features", "")).split()))
+        text = ""
+    found = processor_of(text, platform.machine())
+    return found if found.name else replace(found, name=platform.processor() or found.architecture)
+
+
+def processor_of(cpuinfo: str, architecture: str) -> Processor:
+    """The first processor that a text of /proc/cpuinfo describes; its `name` is empty where it has none."""
+    lines = (line.partition(":") for line in cpuinfo.partition("\n\n")[0].splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in lines}
+    flags = frozenset(fields.get("flags", fields.get("Features", "")).split())
+    return Processor(fields.get("model name", ""), architecture, flags)

@@ -48,13 +48,17 @@ def open_realsense(name: str, config: CameraConfig) -> RealSenseSource:
 
 
 def list_realsense() -> list[dict[str, str]]:
-    """Name, serial number, firmware and USB type of every connected device. ImportError without pyrealsense2."""
+    """Name, serial number, firmware (and which one librealsense recommends) and USB type of every connected device.
+
+    ImportError without pyrealsense2.
+    """
     import pyrealsense2 as rs
 
     wanted = {
         "name": rs.camera_info.name,
         "serial": rs.camera_info.serial_number,
         "firmware": rs.camera_info.firmware_version,
+        "recommended_firmware": rs.camera_info.recommended_firmware_version,
         "usb": rs.camera_info.usb_type_descriptor,
     }
     return [

@@ -31,7 +31,7 @@ def bench_control(*, rate_hz: float, seconds: float, runs: int, progress: Progre
     late: dict[str, list[dict[str, float]]] = {OURS: [], PYTHON: []}
     realtime: dict[str, bool] = {}
     for run in range(runs):
-        for name, loop in ((OURS, _cpp_loop), (PYTHON, _python_loop)):
+        for name, loop in ((OURS, control_lateness), (PYTHON, _python_loop)):
             with _busy_interpreter():
                 found, realtime[name] = loop(rate_hz, seconds)
             late[name].append(found)
@@ -53,7 +53,8 @@ def bench_control(*, rate_hz: float, seconds: float, runs: int, progress: Progre
     }
 
 
-def _cpp_loop(rate_hz: float, seconds: float) -> tuple[dict[str, float], bool]:
+def control_lateness(rate_hz: float, seconds: float) -> tuple[dict[str, float], bool]:
+    """Median, p99 and largest lateness [ms] of the robots' control thread; whether it had real-time priority."""
     loop = ControlLoop(SeamLimits.fr3(), rate_hz)
     loop.start(HOME, 1.0)
     time.sleep(seconds)

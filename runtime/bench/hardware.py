@@ -52,13 +52,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def memory_fields() -> dict[str, int]:
-    """Linux's account of its memory in bytes, by its own names; empty elsewhere."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return {}
-    return {key: int(rest.split()[0]) * 1024 for key, _, rest in (line.partition(":") for line in lines)}
+def memory_fields(text: str | None = None) -> dict[str, int]:
+    """Linux's account of its memory in bytes, by its own names; empty elsewhere. `text`: another /proc/meminfo."""
+    lines = (_text("/proc/meminfo") if text is None else text).splitlines()
+    fields = ((key, rest.split()) for key, _, rest in (line.partition(":") for line in lines))
+    return {key: int(rest[0]) * 1024 for key, rest in fields if rest and rest[0].isdigit()}
 
 
 def available_bytes() -> int | None:
@@ -98,8 +96,12 @@ def take_realtime() -> bool:
 
 
 def _status_bytes(field: str) -> int:
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
+    lines = _text("/proc/self/status").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

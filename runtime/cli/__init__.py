@@ -12,6 +12,7 @@ from memrt.runtime.cli import (
     bundle_command,
     calib_command,
     cameras_command,
+    doctor_command,
     eval_command,
     export_command,
     fidelity_command,
@@ -66,6 +67,7 @@ def build_app() -> typer.Typer:
         bench_command,
         profile_command,
         cameras_command,
+        doctor_command,
     ):
         command.register(app)
     return app

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from memrt.runtime.doctor.processor import BUSY
 from memrt.runtime.profile.window import Window
 
-BUSY = 0.25  # load per core before the profile began
 TAIL_CALLS = 100  # below, p99 is one of the two largest
 
 
