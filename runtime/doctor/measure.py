@@ -25,10 +25,8 @@ WRITTEN, BLOCK = 64 << 20, 16 << 20  # bytes in all, and between two syncs
 WRITE_S = 5.0  # a slow disk is left alone after this long
 SPARE = 1 << 30  # bytes that a disk must have free to be written to
 ECHO_BYTES = 1200  # as in Franka's ping test
-PINGS = (
-    ("-c", "1000", "-i", "0.002", "-w", "5"),
-    ("-c", "20", "-i", "0.2"),
-)  # older pings let only root send that often
+# Older pings let only root send that often.
+PINGS = (("-c", "1000", "-i", "0.002", "-w", "5"), ("-c", "20", "-i", "0.2", "-w", "5"))
 PING_S = 15.0
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
