@@ -29,6 +29,7 @@ from memrt.robot_io.link.session import Watchdog
 from memrt.robot_io.parent import TOLD, forget_rings_of_the_dead, forget_sockets, refusal_to_line, when_ended
 from memrt.runtime.clock import NS_PER_MS
 from memrt.runtime.errors import MemrtError
+from memrt.runtime.memory_lock import lock_memory
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5550"
 NICE = -10  # where permitted: a robot's side of the link goes before the policies that share its computer
@@ -70,6 +71,7 @@ def serve_node(options: NodeOptions, ready: Tell, trouble: Tell) -> None:
     forget_rings_of_the_dead()
     outrank(NICE)
     outlive()
+    lock_memory()
     if options.parent:
         session_outranks(NICE)
     link = robot.link

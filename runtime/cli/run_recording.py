@@ -18,6 +18,7 @@ from memrt.runtime.device_engines import this_device
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.settings import LoopSettings
+from memrt.runtime.recording.mcap_process import McapProcess
 from memrt.runtime.recording.recorder import Frames, McapRecorder
 from memrt.runtime.trace import Trace
 
@@ -56,7 +57,7 @@ class RunRecording:
             },
             "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
         }
-        self.recorder = McapRecorder(path, about, frames=frames)
+        self.recorder = McapRecorder(path, about, frames=frames, open_file=McapProcess)
 
     def alarm(self, say: Callable[[str], None], trace: Trace | None, t_ns: int) -> None:
         """Say once, and put into the trace, that the recording has ended early. To be called every now and then."""

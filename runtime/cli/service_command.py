@@ -183,15 +183,15 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing what comes.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="Newest lines to print.")] = 100,
 ) -> None:
-    """What runtime and node have said, newest last (journalctl).
+    """What runtime, node and rollback have said, newest last (journalctl).
 
     Example:
 
         memrt service logs -f
     """
-    from memrt.runtime.service.units import NODE, RUNTIME
+    from memrt.runtime.service.units import NODE, ROLLBACK, RUNTIME
 
-    units = [f"--unit={name}" for name in (RUNTIME, NODE)]
+    units = [f"--unit={name}" for name in (RUNTIME, NODE, ROLLBACK)]
     command = ["journalctl", *units, f"--lines={lines}", "--output=short-iso", *(["--follow"] if follow else [])]
     try:
         os.execvp(command[0], command)

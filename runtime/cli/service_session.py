@@ -32,12 +32,13 @@ from memrt.runtime.service.health import ProvenEngines
 from memrt.runtime.service.notify import Notifier
 from memrt.runtime.service.parts import Loaded, Recording
 from memrt.runtime.service.server import PolicyFailedError, PolicyService
+from memrt.runtime.service.units import BUNDLE_STATUS, SETTINGS_STATUS
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
     from memrt.robot_io.config import RobotConfig
 
 # Exit statuses. The unit rolls back after the first REFUSED_BUNDLE, after three of any other but never for settings.
-BROKEN, REFUSED_BUNDLE, REFUSED_SETTINGS = 1, 2, 78  # 78: sysexits(3)'s EX_CONFIG
+BROKEN, REFUSED_BUNDLE, REFUSED_SETTINGS = 1, BUNDLE_STATUS, SETTINGS_STATUS  # 78 is sysexits(3)'s EX_CONFIG
 ENGINE_S = 300.0  # what opening one engine may take: TensorRT for RTX compiles kernels the first time
 
 Say = Callable[[str], None]

@@ -36,6 +36,7 @@ from memrt.runtime.recording.encoding import (
 )
 from memrt.runtime.recording.history import WatchedHistory
 from memrt.runtime.recording.mcap_file import McapFile
+from memrt.runtime.recording.mcap_process import McapProcess
 from memrt.runtime.recording.memory_watch import running_out
 from memrt.runtime.recording.messages import FRAMES, Log, RawImage, Seen
 from memrt.runtime.types import ActionChunk, BorrowedFrame, Frame, Observation, RobotMode
@@ -61,10 +62,18 @@ class McapRecorder:
     It owns nothing that it is given; arrays must not be written to after they were handed over.
     """
 
-    def __init__(self, path: Path, run: Mapping[str, object], *, frames: Frames = "all") -> None:
+    def __init__(
+        self,
+        path: Path,
+        run: Mapping[str, object],
+        *,
+        frames: Frames = "all",
+        open_file: Callable[[Path, str], McapFile | McapProcess] = McapFile,
+    ) -> None:
         """Begin `path` with the metadata `run`. `frames`: all that the loop saw, or those that a policy used.
 
-        Raises MemrtError for a file that is there already, and for a folder or a disk that does not take it.
+        `open_file`: `McapProcess` where a robot is driven beside it: that one can be ended alone. Raises MemrtError for
+        a file that is there already, and for a folder or a disk that does not take it.
         """
         self._path, self._all_frames = path, frames == "all"
         self._queue: BoundedQueue[Callable[[], None]] = BoundedQueue(QUEUE_ITEMS, QUEUE_BYTES)
@@ -79,7 +88,7 @@ class McapRecorder:
         self._end: Mapping[str, object] = {}
         self._quit = threading.Event()
         try:
-            self._file = McapFile(path, f"memrt {version('memrt')}")
+            self._file = open_file(path, f"memrt {version('memrt')}")
             clock = {"monotonic_ns": time.monotonic_ns(), "unix_ns": time.time_ns()}
             self._file.metadata(RUN, {**run, "frames": frames, "clock": clock})
             self._file.flush()

@@ -1,8 +1,8 @@
 """The systemd units, written from code: what each line is for stands here, and the tests let systemd read them.
 
-Two units. The **node** owns the arm and outlives everything else: ending it brakes the arm first. The **runtime** loads
-the policy; it may hang, crash and be started again while the node holds the arm. **Rollback** runs when the runtime has
-failed for good.
+Three units. The **node** owns the arm and outlives everything else: ending it brakes the arm first. The **runtime**
+loads the policy; it may hang, crash and be started again while the node holds the arm. **Rollback** runs when the
+runtime has failed for good.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from memrt.runtime.service.config import SETTINGS
 
-NODE, RUNTIME = "memrt-node.service", "memrt.service"
+NODE, RUNTIME, ROLLBACK = "memrt-node.service", "memrt.service", "memrt-rollback.service"
 NODE_FOLDER = "memrt-node"  # below /run
 NODE_ENDPOINT = f"ipc:///run/{NODE_FOLDER}/robot"
 STATE = Path("/var/lib/memrt")
@@ -21,7 +21,7 @@ KEYS = Path("/etc/memrt/keys")
 # video: V4L2 cameras; plugdev: RealSense over USB; dialout: grippers on a serial port; render: GPUs, Jetson's too.
 DEVICE_GROUPS = ("video", "render", "plugdev", "dialout")
 
-REFUSED_STATUSES = "2 78"  # see `service_session`: no second attempt will find another bundle or other settings
+BUNDLE_STATUS, SETTINGS_STATUS = 2, 78  # of what was refused, see `service_session`
 RESTARTS, RESTARTS_WITHIN_S = 3, 300
 
 
@@ -39,7 +39,7 @@ class Units:
 
     def texts(self) -> dict[str, str]:
         """The units' texts by file name."""
-        texts = {RUNTIME: self._runtime()}
+        texts = {RUNTIME: self._runtime(), ROLLBACK: self._rollback()}
         return texts if self.node is None else {NODE: self._node(), **texts}
 
     def _node(self) -> str:
@@ -81,15 +81,18 @@ WantedBy=multi-user.target
 Description=memrt: the policy's runtime, disarmed until `memrt service arm`
 Wants=network-online.target
 After=network-online.target
-{node}# The third failure within {RESTARTS_WITHIN_S // 60} minutes is one too many.
+{node}# The third failure within {RESTARTS_WITHIN_S // 60} minutes is one too many: then the bundle before comes back.
 StartLimitIntervalSec={RESTARTS_WITHIN_S}
 StartLimitBurst={RESTARTS}
+OnFailure={ROLLBACK}
 
 [Service]
 # Ready once every engine is loaded and has reproduced its golden outputs. Loading asks for more time, engine by engine.
 Type=notify
 NotifyAccess=main
 TimeoutStartSec=90
+# A flash that was cut short by a power failure is undone first; as root, since the service cannot change bundles.
+ExecStartPre=-+{self.memrt} target recover
 ExecStart={self.memrt} service run --settings {self.settings}{at}
 {self._account("memrt")}
 # Fed only while the supervisor, both policies and the cameras get on.
@@ -98,7 +101,7 @@ TimeoutAbortSec=5
 # Every start is disarmed. A bundle that is refused will be refused again.
 Restart=on-failure
 RestartSec=1
-RestartPreventExitStatus={REFUSED_STATUSES}
+RestartPreventExitStatus={BUNDLE_STATUS} {SETTINGS_STATUS}
 KillMode=mixed
 TimeoutStopSec=45
 LimitRTPRIO=99
@@ -111,6 +114,19 @@ OOMPolicy=continue
 {_HARDENING}
 [Install]
 WantedBy=multi-user.target
+"""
+
+    def _rollback(self) -> str:
+        return f"""\
+# Written by `memrt service install`. Started by {RUNTIME} when that has failed for good.
+[Unit]
+Description=memrt: back to the bundle before
+
+[Service]
+Type=oneshot
+# Settings that were refused ({SETTINGS_STATUS}) are no bundle's fault.
+ExecCondition=/bin/sh -c 'test "$$(systemctl show --property=ExecMainStatus --value {RUNTIME})" != {SETTINGS_STATUS}'
+ExecStart={self.memrt} target rollback --failed --reason "the service failed for good"
 """
 
     def _account(self, folder: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.service.config import ServiceConfig, read_settings
 from memrt.runtime.service.install import settings_text, write_files
-from memrt.runtime.service.units import NODE, RUNTIME, Units, node_arguments
+from memrt.runtime.service.units import NODE, ROLLBACK, RUNTIME, Units, node_arguments
 
 # systemd looks whether the command is there.
 UNITS = Units(memrt=sys.executable, node=node_arguments('/etc/memrt/my "arm" 100%.yaml', "172.16.0.2"))
@@ -48,13 +48,13 @@ def values(text: str, key: str) -> list[str]:
 
 def test_when_memory_runs_out_the_node_goes_last():
     texts = UNITS.texts()
-    scores = {name: int(values(text, "OOMScoreAdjust")[0]) for name, text in texts.items()}
+    scores = {name: int(values(texts[name], "OOMScoreAdjust")[0]) for name in (NODE, RUNTIME)}
     assert scores[NODE] < scores[RUNTIME] < 0
     assert values(texts[RUNTIME], "OOMPolicy") == ["continue"]  # else systemd ends what outlived its recorder
 
 
 def test_both_may_take_real_time_priority_and_lock_memory():
-    for text in UNITS.texts().values():
+    for text in (UNITS.texts()[NODE], UNITS.texts()[RUNTIME]):
         assert values(text, "LimitRTPRIO") == ["99"]
         assert values(text, "LimitMEMLOCK") == ["infinity"]
         assert values(text, "User") == ["memrt"]
@@ -64,6 +64,15 @@ def test_no_unit_says_the_word_that_arms():
     for text in UNITS.texts().values():
         assert all("arm " not in command for command in values(text, "ExecStart"))
         assert not values(text, "ExecStartPost")
+
+
+def test_a_failure_leads_back_but_for_settings_that_were_refused():
+    texts = UNITS.texts()
+    assert values(texts[RUNTIME], "OnFailure") == [ROLLBACK]
+    assert values(texts[RUNTIME], "RestartPreventExitStatus") == ["2 78"]
+    assert values(texts[ROLLBACK], "ExecCondition")[0].endswith("!= 78'")
+    assert "target rollback --failed" in values(texts[ROLLBACK], "ExecStart")[0]
+    assert not values(texts[ROLLBACK], "User")  # root: the service's account cannot change what it runs
 
 
 def test_a_robots_name_reaches_the_node_in_one_piece():
