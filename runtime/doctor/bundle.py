@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from memrt.runtime.bench.hardware import GIB, memory_fields
 from memrt.runtime.doctor.finding import Finding, error, fine, judged, unknown, warning
-from memrt.runtime.doctor.gpu import compute_capability
 from memrt.runtime.doctor.memory import MEMINFO
 from memrt.runtime.doctor.snapshot import BundleFacts, Snapshot
-from memrt.runtime.doctor.system import processor
+from memrt.runtime.doctor.system import jetson_release, processor
 
 FILES = (MEMINFO,)
 HEADROOM = 1.5  # memory over the weights' size: activations, K/V, ONNX Runtime's prepacked copies
@@ -34,7 +33,7 @@ def _physical(snapshot: Snapshot) -> bool:
 
 
 def _target(snapshot: Snapshot, bundle: BundleFacts) -> Finding:
-    about, sm = f"target `{bundle.target}`", compute_capability(snapshot)
+    about, sm = f"target `{bundle.target}`", snapshot.cuda.sm if snapshot.cuda is not None else None
     if bundle.backend == "onnxruntime":
         return fine(about, "runs on any CPU")
     wanted = f"GPUs of compute capability {', '.join(f'{n // 10}.{n % 10}' for n in bundle.sm)}"
@@ -57,10 +56,12 @@ def _instructions(snapshot: Snapshot, bundle: BundleFacts) -> Finding:
 
 def _fits(snapshot: Snapshot, bundle: BundleFacts) -> Finding:
     about, needed = "size", bundle.engine_bytes * HEADROOM
-    available = memory_fields(snapshot.text(MEMINFO)).get("MemAvailable")
+    available, where = memory_fields(snapshot.text(MEMINFO)).get("MemAvailable"), "available"
+    if bundle.backend != "onnxruntime" and snapshot.cuda is not None and not jetson_release(snapshot):
+        available, where = snapshot.cuda.memory, "on the GPU"  # a Jetson's GPU uses the computer's memory
     if available is None:
         return unknown(about, f"no {MEMINFO}")
-    found = f"engines of {bundle.engine_bytes / GIB:.2f} GiB, {available / GIB:.1f} GiB available"
+    found = f"engines of {bundle.engine_bytes / GIB:.2f} GiB, {available / GIB:.1f} GiB {where}"
     if needed <= available:
         return fine(about, found)
     cost = "memory runs out while the engines are opened: the run ends before it begins"

@@ -15,7 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from memrt.runtime.doctor.examine import COMMANDS, DEVICES, FILES, LINKS, PACKAGES
-from memrt.runtime.doctor.snapshot import Output, Snapshot
+from memrt.runtime.doctor.snapshot import Cuda, Output, Snapshot
+from memrt.runtime.engine.cuda import CudaDevice
+from memrt.runtime.errors import MemrtError
 
 MAX_FILE_BYTES = 16_384  # of one file; the first processor of /proc/cpuinfo takes 3 kB, the longest list of mounts 10
 MAX_FILES = 4096  # per pattern: cores × values
@@ -43,6 +45,7 @@ def collect(
         outputs={command[0]: _kept(command[0], said) for command in commands if (said := run_tool(command))},
         packages=installed,
         providers=_providers() if installed else None,
+        cuda=_cuda() if installed else None,
     )
 
 
@@ -107,3 +110,11 @@ def _providers() -> tuple[str, ...] | None:
         return tuple(onnxruntime.get_available_providers())
     except Exception:
         return None
+
+
+def _cuda() -> Cuda | None:
+    try:
+        gpu = CudaDevice().gpu
+    except MemrtError:
+        return None
+    return Cuda(name=gpu.name, sm=gpu.sm, memory=gpu.memory)

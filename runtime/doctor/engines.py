@@ -8,7 +8,6 @@ Sources: ONNX Runtime, "Install ONNX Runtime" (one of its packages per environme
 from __future__ import annotations
 
 from memrt.runtime.doctor.finding import Finding, error, fine, judged
-from memrt.runtime.doctor.gpu import compute_capability
 from memrt.runtime.doctor.snapshot import Snapshot
 from memrt.runtime.doctor.system import jetson_release
 from memrt.runtime.engine.tensorrt_builder import AHEAD_OF_TIME_SMS
@@ -44,9 +43,9 @@ def _onnxruntime(snapshot: Snapshot) -> Finding:
 
 def _tensorrt(snapshot: Snapshot) -> list[Finding]:
     """Only where a GPU could use one of the two."""
-    sm = compute_capability(snapshot)
-    if sm is None:
+    if snapshot.cuda is None:
         return []
+    sm = snapshot.cuda.sm
     backend = snapshot.bundle.backend if snapshot.bundle is not None else ""
     rtx = backend == "tensorrt_rtx" or (backend != "tensorrt" and sm in AHEAD_OF_TIME_SMS)
     about = "TensorRT for RTX" if rtx else "TensorRT"

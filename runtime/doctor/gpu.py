@@ -24,14 +24,12 @@ NVIDIA, DISPLAY = "0x10de", "0x03"
 HOT_C = 85  # GeForce cards cut their clocks from 83 °C on
 # The first driver for each major version of CUDA that memrt's extras can bring.
 LEAST_DRIVER = {"tensorrt-rtx-cu12": 525, "tensorrt-rtx-cu13": 580}
-# Jetson modules by the chip in the device tree.
-JETSON_SM = {"Orin": 87, "Thor": 110}
 
 
 def examine(snapshot: Snapshot) -> list[Finding]:
     """Findings about the GPU."""
     if jetson_release(snapshot):
-        return [_jetson_clocks(snapshot)]
+        return [_jetson_gpu(snapshot), _jetson_clocks(snapshot)]
     found = gpus(snapshot)
     return [finding for gpu in found for finding in _gpu(snapshot, gpu)] if found else [_none(snapshot)]
 
@@ -42,19 +40,10 @@ def gpus(snapshot: Snapshot) -> list[dict[str, str]]:
     return [dict(zip(FIELDS, row, strict=True)) for row in rows if len(row) == len(FIELDS)]
 
 
-def compute_capability(snapshot: Snapshot) -> int | None:
-    """The first GPU's, as one number (8.7 is 87); None without a GPU."""
-    model = snapshot.text("/proc/device-tree/model")
-    for chip, sm in JETSON_SM.items():
-        if jetson_release(snapshot) and chip in model:
-            return sm
-    for gpu in gpus(snapshot):
-        if re.fullmatch(r"\d+\.\d", gpu["compute_cap"]):
-            return int(gpu["compute_cap"].replace(".", ""))
-    return None
-
-
 def _none(snapshot: Snapshot) -> Finding:
+    if snapshot.cuda is not None:  # nvidia-smi is missing, or too old for the question
+        found = f"{snapshot.cuda.name}, compute capability {snapshot.cuda.sm / 10:g}; its settings are not to be seen"
+        return fine("GPU", found)
     bundle, remote = snapshot.bundle, "memrt run --remote http://GPU_COMPUTER:8000/v1 # the VLM answers there"
     if _nvidia_card(snapshot):
         needed = bundle is not None and bundle.backend.startswith("tensorrt")
@@ -130,6 +119,14 @@ def _version(snapshot: Snapshot, gpu: dict[str, str]) -> Finding:
     found = f"{gpu['driver_version']}; {package} needs {least} or newer"
     mend = (*_driver(snapshot), "sudo reboot")
     return judged(wrong, "driver", found, "engines of TensorRT for RTX do not load", *mend)
+
+
+def _jetson_gpu(snapshot: Snapshot) -> Finding:
+    if snapshot.cuda is not None:
+        return fine("GPU", f"{snapshot.cuda.name}, compute capability {snapshot.cuda.sm / 10:g}")
+    needed = snapshot.bundle is not None and snapshot.bundle.backend.startswith("tensorrt")
+    mend = "sudo apt-get install -y nvidia-l4t-cuda # in a container: start it with --runtime nvidia"
+    return judged(needed, "GPU", "the CUDA driver does not find it", "engines for the GPU cannot run", mend)
 
 
 def _jetson_clocks(snapshot: Snapshot) -> Finding:

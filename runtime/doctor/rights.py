@@ -1,7 +1,7 @@
-"""What this user may: real-time priority, locked memory.
+"""What this user may: real-time priority, locked memory. A service has rights of its own (runtime/service).
 
 Sources: sched(7), setrlimit(2), capabilities(7), limits.conf(5); Franka's "Allow a user to set real-time permissions
-for its processes" (rtprio 99, memlock 102400 KiB).
+for its processes" (rtprio 99, memlock); runtime/memory_lock.py, which locks only where the limit was lifted.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from memrt.runtime.doctor.snapshot import Snapshot, number
 
 LIMITS, STATUS = "/proc/self/limits", "/proc/self/status"
 FILES = (LIMITS, STATUS)
-CAP_IPC_LOCK, CAP_SYS_NICE = 14, 23  # linux/capability.h
-LEAST_LOCKED = 102400 * 1024  # bytes, Franka's figure
+CAP_SYS_NICE = 23  # linux/capability.h
 GRANT = (
     'sudo groupadd -f realtime && sudo usermod -aG realtime "$USER"',
     "printf '@realtime - rtprio 99\\n@realtime - memlock unlimited\\n' | "
@@ -49,10 +48,10 @@ def _locked(snapshot: Snapshot) -> Finding:
     about, limit = "locked memory", _soft_limit(snapshot, "Max locked memory")
     if limit is None:
         return unknown(about, f"no {LIMITS}")
-    if limit >= LEAST_LOCKED or _may(snapshot, CAP_IPC_LOCK):
-        return fine(about, "as much as is needed")
-    found = f"at most {limit / 1024:.0f} KiB (Franka asks for {LEAST_LOCKED // 1024})"
-    cost = "when memory runs short, pages of the robot's node may be fetched from disk again: milliseconds each"
+    if limit == float("inf"):
+        return fine(about, "not limited")
+    found = f"at most {limit / 1024:.0f} KiB, so the robot's node locks nothing"
+    cost = "when memory runs short, the kernel drops pages of it and reads them from disk again: milliseconds each"
     return warning(about, found, cost, *GRANT)
 
 

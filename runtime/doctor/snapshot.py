@@ -37,6 +37,14 @@ class Clock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     synchronised: bool | None = None
 
 
+class Cuda(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The first GPU as the CUDA driver knows it: compute capability (8.7 is 87), memory in bytes."""
+
+    name: str
+    sm: int
+    memory: int
+
+
 class Lateness(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How late the C++ control thread woke at 1 kHz over `seconds` [ms]; `realtime`: it had SCHED_FIFO."""
 
@@ -131,6 +139,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     packages: dict[str, str] = {}
     providers: tuple[str, ...] | None = None
     realsense: tuple[dict[str, str], ...] | None = None
+    cuda: Cuda | None = None
     clock: Clock | None = None
     lateness: Lateness | None = None
     disk: Disk | None = None

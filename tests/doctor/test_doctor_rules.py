@@ -6,7 +6,7 @@ import pytest
 from memrt.runtime.doctor.clock import SOURCE
 from memrt.runtime.doctor.examine import examine
 from memrt.runtime.doctor.memory import HUGE
-from memrt.runtime.doctor.snapshot import BundleFacts, CameraFacts, Network, Output, RobotFacts
+from memrt.runtime.doctor.snapshot import BundleFacts, CameraFacts, Cuda, Network, Output, RobotFacts
 
 CPU = "/sys/devices/system/cpu"
 VERSION = "Linux version 6.12.1 (x) (gcc) #1 SMP PREEMPT_DYNAMIC 2025\n"
@@ -78,6 +78,8 @@ PARTS = [
     ("bundle", "target `rtx`", "unknown", {"bundle": RTX}),
     ("gpu", "GPU", "error", {"bundle": RTX}),
     ("gpu", "GPU", "warning", {"bundle": None}),
+    ("gpu", "GPU", "fine", {"bundle": None, "cuda": Cuda(name="GPU", sm=89, memory=1 << 34)}),
+    ("bundle", "target `rtx`", "fine", {"bundle": RTX, "cuda": Cuda(name="GPU", sm=89, memory=1 << 34)}),
     ("gpu", "GPU", "fine", {"bundle": INT8}),
     ("bundle", "signature", "error", {"bundle": msgspec.structs.replace(INT8, signed=False, signature="unsigned")}),
     ("bundle", "signature", "fine", {"bundle": msgspec.structs.replace(INT8, signed=False), "robot": SIM}),
