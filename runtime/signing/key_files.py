@@ -119,28 +119,35 @@ def load_trusted(folder: Path | None = None) -> tuple[PublicKey, ...]:
     """All keys `*.pub` in `folder`, by default in $MEMRT_KEYS or /etc/memrt/keys: who may say what this robot runs.
 
     The default folder may be missing; then nobody is trusted. Raises MemrtError for a folder that was named and is not
-    there, a file that is no public key, and a folder or file that everybody may write.
+    there, one that cannot be read, a file that is no public key, and a folder or file that everybody may write.
     """
     named = folder or (Path(found) if (found := os.environ.get(KEYS_VARIABLE)) else None)
     folder = (named or KEYS_FOLDER).expanduser()
-    if not folder.is_dir():
-        if named is None:
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        if named is None and isinstance(error, FileNotFoundError):
             return ()
         raise MemrtError(
-            f"trusted keys {folder}", expected="a folder with *.pub files", found="no folder", fix="correct the path"
-        )
-    paths = sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))
+            f"trusted keys {folder}",
+            expected="a folder with *.pub files, which this user can read",
+            found=error.strerror,
+            fix="correct the path, or let this user read it",
+        ) from error
+    paths = [folder / name for name in sorted(names) if name.endswith(PUBLIC_SUFFIX)]
     if len(paths) > _MAX_KEYS:
         raise MemrtError(f"trusted keys {folder}", expected=f"at most {_MAX_KEYS}", found=len(paths), fix="remove some")
+    keys = tuple(load_public_key(path) for path in paths)
     for path in (folder, *paths):
-        if path.stat().st_mode & stat.S_IWOTH:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & stat.S_IWOTH:
             raise MemrtError(
                 f"trusted keys {folder}",
                 expected="a folder and files that not everybody can write",
-                found=f"{path} with mode {stat.S_IMODE(path.stat().st_mode):04o}",
+                found=f"{path} with mode {mode:04o}",
                 fix=f"chmod o-w {path}, after a look at what is in it",
             )
-    return tuple(load_public_key(path) for path in paths)
+    return keys
 
 
 def _read(path: Path, what: str) -> bytes:

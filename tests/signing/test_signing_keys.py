@@ -97,6 +97,8 @@ def test_a_robot_trusts_all_keys_of_its_folder(tmp_path, monkeypatch):
     keys = {name: generate_key(tmp_path / "made" / name).public for name in ("lab", "home")}
     robot = tmp_path / "robot"
     robot.mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert load_trusted(robot) == ()
     for name in keys:
         (tmp_path / "made" / f"{name}.pub").rename(robot / f"{name}.pub")
@@ -105,8 +107,11 @@ def test_a_robot_trusts_all_keys_of_its_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MEMRT_KEYS", str(robot))
     assert len(load_trusted()) == 2
     monkeypatch.setenv("MEMRT_KEYS", str(tmp_path / "nowhere"))
-    with pytest.raises(MemrtError, match="found no folder"):
+    with pytest.raises(MemrtError, match="found No such file or directory"):
         load_trusted()
+    for broken in ("file", "loop"):
+        with pytest.raises(MemrtError, match=r"a folder with \*\.pub files, which this user can read"):
+            load_trusted(tmp_path / broken)
     (tmp_path / "made" / "lab").rename(robot / "oops.pub")
     with pytest.raises(MemrtError, match="a private key, which belongs on no robot"):
         load_trusted(robot)
