@@ -11,6 +11,9 @@ BIN    := $(VENV)/bin
 DEBIAN := g++ python3-dev python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libusb-1.0-0
 # For the C++ tests.
 DEBIAN_TEST := cmake doctest-dev ninja-build qemu-user
+# For `make offline-test`: what makes the fresh Debian, and what it has besides Python.
+DEBIAN_ROOT := mmdebstrap
+OFFLINE_ROOT := python3 python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2
 BROWSER := chromium-headless-shell
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PINNED := $(BIN)/pip install --quiet --constraint constraints.txt
@@ -22,6 +25,10 @@ ARGS   ?= --task PickXtimes --policy am_grounded --seed 1000000
 TESTS  ?= tests
 # At most four: each worker holds torch, and a model or two.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+# Of `make offline-test`: more arguments of `memrt run`.
+DEMO    ?=
+# Of `make third-party`: wheel sets.
+SETS    ?= $(wildcard build/wheelhouse-*)
 # Of 50 Hz chunks against the strict double.
 SECONDS ?= 20
 # Processes of `make memory-suite`, and a folder of fp32 bundles to compare with, if there is one.
@@ -40,7 +47,7 @@ missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	fi
 endef
 
-.PHONY: run test robot-test memory-suite peers strict browser check format clean
+.PHONY: run test robot-test memory-suite wheel wheels wheelhouse third-party offline-test docs peers strict browser check format clean
 
 run: $(VENV)/.runs
 	$(BIN)/memrt run --robot sim $(ARGS)
@@ -62,6 +69,33 @@ memory-suite: $(VENV)/.runs
 	$(if $(FP32),$(BIN)/memrt eval --suite memory --results $(MEMORY) --jobs $(JOBS) --precision fp32 --bundles $(FP32) $(TWO))
 	$(BIN)/memrt eval --suite memory --results $(MEMORY) --real-time --episodes 30 $(TWO)
 	$(BIN)/memrt eval --suite memory --results $(MEMORY) --stored --markdown $(MEMORY).md --plot $(MEMORY).svg
+
+# memrt's own wheel for this Python; auditwheel refuses what would not run on other computers.
+wheel: $(VENV)/.releases
+	rm -rf build/wheel && $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/memrt-*.whl
+
+# For Python 3.10, 3.11 and 3.12 on this architecture, each tried; needs docker or podman.
+wheels: $(VENV)/.releases
+	$(BIN)/cibuildwheel --platform linux --output-dir dist
+
+# A wheel set for computers like this one; `memrt wheelhouse` makes those for others (runtime/wheelhouse/README.md).
+wheelhouse: wheel
+	rm -rf build/wheelhouse-cpu
+	$(BIN)/memrt wheelhouse build/wheelhouse-cpu --wheel "$$(ls -t dist/memrt-*-cp$$($(BIN)/python -c 'import sys; print("%d%d" % sys.version_info[:2])')-*.whl | head -1)"
+
+third-party: $(VENV)/.releases
+	$(BIN)/python -m memrt.runtime.wheelhouse.licences $(SETS) > build/THIRD_PARTY.md && mv build/THIRD_PARTY.md THIRD_PARTY.md
+
+# Installs the wheel set in a fresh Debian without a network, and runs the demo there. The Debian has Python 3.11.
+offline-test: wheelhouse
+	@$(call install,$(DEBIAN_ROOT))
+	$(SUDO) tests/deploy/root.sh build/offline/root $(OFFLINE_ROOT)
+	$(SUDO) tests/deploy/offline.sh build/offline/root build/wheelhouse-cpu $(DEMO)
+
+# The site in build/site; a broken link fails.
+docs: $(VENV)/.releases
+	$(BIN)/mkdocs build --quiet --config-file configs/docs/mkdocs.yml
 
 peers: $(VENV)/peers/.installed
 
@@ -89,11 +123,16 @@ $(VENV)/.runs: $(VENV)/.created $(CORE)
 	$(PINNED) --editable '.[cpu,sim]'
 	touch $@
 
+# What makes wheels, wheel sets and the site.
+$(VENV)/.releases: $(VENV)/.runs
+	$(PINNED) --editable '.[cpu,sim,release,docs]'
+	touch $@
+
 # torch first and alone: any later request for it is then already satisfied by this build.
 $(VENV)/.develops: $(VENV)/.created $(CORE)
 	@$(call install,$(DEBIAN_TEST))
 	$(PINNED) torch
-	$(PINNED) --editable '.[cpu,sim,serve,train,lerobot,export,rtx,realsense,v4l2,robotiq,franka,dev]'
+	$(PINNED) --editable '.[cpu,sim,serve,train,lerobot,export,rtx,realsense,v4l2,robotiq,franka,docs,dev]'
 	touch $@ $(VENV)/.runs
 
 # The real clients that `memrt serve` is tested with: what they require does not go together with what we do.

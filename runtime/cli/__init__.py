@@ -29,6 +29,7 @@ from memrt.runtime.cli import (
     sim_command,
     train_command,
     verify_command,
+    wheelhouse_command,
 )
 from memrt.runtime.errors import MemrtError
 
@@ -64,6 +65,7 @@ def build_app() -> typer.Typer:
         keygen_command,
         sign_command,
         verify_command,
+        wheelhouse_command,
         bench_command,
         profile_command,
         cameras_command,

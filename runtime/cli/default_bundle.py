@@ -35,6 +35,14 @@ def find_bundle(bundle: Path | None, policy: str | None, precision: str) -> Path
     if folder.is_dir():
         _check_policy(folder, name, "export the policy again: this folder holds another's bundle")
         return folder
+    if not (folder.parents[1] / "weights").is_dir():
+        raise MemrtError(
+            f"no {precision} bundle for policy `{name}`",
+            expected=f"a bundle in {folder}, or the reference weights to export it from",
+            found=f"an installation from a wheel, which comes with the int8 bundle of `{DEFAULT_POLICY}` alone",
+            fix=f"in a copy of the repository run `memrt export {policy or name} --precision {precision} -o BUNDLE`, "
+            "then name BUNDLE with --bundle",
+        )
     untrained = [part for part in _weights(settings) if not (folder.parents[1] / "weights" / part).is_dir()]
     if untrained:
         raise MemrtError(

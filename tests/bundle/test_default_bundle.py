@@ -44,6 +44,14 @@ def test_a_trained_policy_without_a_bundle_is_to_be_exported(reference, policy):
         find_bundle(None, policy, "int8")
 
 
+def test_a_wheel_says_that_it_holds_one_bundle_and_no_weights(reference):
+    (reference / "weights").rename(reference / "elsewhere")
+    with pytest.raises(
+        MemrtError, match=r"no int8 bundle for policy `memoryless`.*from a wheel.*copy of the repository"
+    ):
+        find_bundle(None, "memoryless", "int8")
+
+
 def test_another_policys_bundle_is_never_taken(reference):
     bundle(reference, "am_simple", "am_grounded-int8")
     with pytest.raises(MemrtError, match=r"expected policy `am_grounded`.*found policy `am_simple`"):
