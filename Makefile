@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEBIAN := g++ python3-dev python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libusb-1.0-0
 # For the C++ tests.
-DEBIAN_TEST := cmake doctest-dev ninja-build qemu-user
+DEBIAN_TEST := cmake doctest-dev ninja-build openssh-server qemu-user
 # For `make offline-test`: what makes the fresh Debian, and what it has besides Python.
 DEBIAN_ROOT := mmdebstrap
 OFFLINE_ROOT := python3 python3-venv libegl1 libegl-mesa0 libgl1-mesa-dri libgles2
@@ -47,7 +47,7 @@ missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	fi
 endef
 
-.PHONY: run test robot-test memory-suite wheel wheels wheelhouse third-party offline-test docs peers strict browser check format clean
+.PHONY: run test robot-test memory-suite wheel wheels wheelhouse third-party offline-test flash-test docs peers strict browser check format clean
 
 run: $(VENV)/.runs
 	$(BIN)/memrt run --robot sim $(ARGS)
@@ -92,6 +92,12 @@ offline-test: wheelhouse
 	@$(call install,$(DEBIAN_ROOT))
 	$(SUDO) tests/deploy/root.sh build/offline/root $(OFFLINE_ROOT)
 	$(SUDO) tests/deploy/offline.sh build/offline/root build/wheelhouse-cpu $(DEMO)
+
+# A robot's computer in a container: flashed, hung, rolled back, cut off (runtime/deploy/README.md). Needs root.
+flash-test: wheelhouse
+	@$(call install,$(DEBIAN_ROOT) systemd-container openssh-client)
+	mkdir -p build/flash-test
+	$(SUDO) $(BIN)/python tests/deploy/nspawn/flash_test.py --wheels build/wheelhouse-cpu --root build/flash-test/root $(if $(JSON),--json)
 
 # The site in build/site; a broken link fails.
 docs: $(VENV)/.releases
