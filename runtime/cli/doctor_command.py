@@ -98,13 +98,7 @@ def _look(robot: str | None, host: str | None, bundle: BundleFacts | None, folde
 
     if not folder.is_dir():
         raise MemrtError(f"--folder {folder}", expected="a folder", found="none", fix="make it, or name another")
-    seen = msgspec.structs.replace(
-        collect(),
-        bundle=bundle,
-        clock=measure_clock(),
-        disk=measure_disk(folder, write=measure),
-        realsense=_realsense(),
-    )
+    seen = msgspec.structs.replace(collect(), bundle=bundle, clock=measure_clock(), realsense=_realsense())
     if robot is not None:
         from memrt.robot_io.config import load_robot
 
@@ -116,7 +110,8 @@ def _look(robot: str | None, host: str | None, bundle: BundleFacts | None, folde
         seen = msgspec.structs.replace(seen, lateness=measure_lateness())
         if host is not None:
             seen = msgspec.structs.replace(seen, network=measure_network(host))
-    return seen
+    # Last: the disk goes on writing for a while after it.
+    return msgspec.structs.replace(seen, disk=measure_disk(folder, write=measure))
 
 
 def _realsense() -> tuple[dict[str, str], ...] | None:

@@ -19,7 +19,7 @@ from memrt.runtime.doctor.snapshot import Cuda, Output, Snapshot
 from memrt.runtime.engine.cuda import CudaDevice
 from memrt.runtime.errors import MemrtError
 
-MAX_FILE_BYTES = 16_384  # of one file; the first processor of /proc/cpuinfo takes 3 kB, the longest list of mounts 10
+MAX_FILE_BYTES = 16_384  # of one file; the first processor of /proc/cpuinfo takes 3 kB
 MAX_FILES = 4096  # per pattern: cores × values
 MAX_OUTPUT = 200_000  # characters; `ldconfig -p` of a desktop prints 100,000
 TOOL_SECONDS = 5.0  # nvidia-smi may wake a sleeping GPU first

@@ -58,5 +58,5 @@ def _available(snapshot: Snapshot) -> Finding:
     found = f"{memory['MemAvailable'] / GIB:.1f} of {memory.get('MemTotal', 0) / GIB:.1f} GiB"
     if memory["MemAvailable"] >= LEAST_AVAILABLE:
         return fine("available memory", found)
-    cost = "when it runs out the kernel ends processes; if it is the run, the arm brakes and holds"
+    cost = "when it runs out the kernel ends processes: the recorder first, then the runtime, and the arm brakes"
     return warning("available memory", found, cost, "ps -eo rss,comm --sort=-rss | head")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from memrt.runtime.bundle import Bundle, load_bundle
+from memrt.runtime.bundle_needs import needed_backend, served_gpus
 from memrt.runtime.device_engines import proven
 from memrt.runtime.doctor.snapshot import BundleFacts, CameraFacts, RobotFacts
-from memrt.runtime.engine.tensorrt_library import SUFFIXES
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.packaged import packaged_file, packaged_names
-from memrt.runtime.recipe import read_recipes
 from memrt.runtime.signing import load_trusted, signer_of
-from memrt.runtime.strict_config import read_yaml
 
 if TYPE_CHECKING:  # the robots are imported when a command needs them, never by importing the runtime
     from memrt.robot_io.config import RobotConfig
@@ -58,36 +55,20 @@ def bundle_facts(path: Path, cache: Path | None, keys: Path | None) -> BundleFac
     except MemrtError as problem:
         return BundleFacts(path=str(path), refused=str(problem))
     manifest = bundle.manifest
-    backend = _backend(bundle)
     proof, unproven = _proof(bundle, cache)
     return BundleFacts(
         path=str(path),
         target=manifest.target,
-        backend=backend,
+        backend=needed_backend(manifest),
         precision=manifest.precision,
         full_range=manifest.cpu.full_range if manifest.cpu is not None else (),
-        sm=_target_sm(manifest.target),
+        sm=served_gpus(manifest),
         engine_bytes=sum(file.stat().st_size for name, file in bundle.files.items() if not name.startswith("golden/")),
         proven=proof,
         unproven=unproven,
         signature=signer.says,
         signed=signer.key is not None,
     )
-
-
-def _backend(bundle: Bundle) -> str:
-    if read_recipes(bundle):
-        return "tensorrt"
-    kinds = sorted({Path(engine.file).suffix for engine in bundle.manifest.engines.values()} & SUFFIXES.keys())
-    return SUFFIXES[kinds[0]] if kinds else "onnxruntime"
-
-
-def _target_sm(target: str) -> tuple[int, ...]:
-    """Compute capabilities of a packaged target; empty for CPUs, and for targets that memrt does not bring along."""
-    if target not in packaged_names("targets"):
-        return ()
-    values: dict[str, Any] = read_yaml(packaged_file("targets", target, what="target", file="a target YAML"))
-    return tuple(values.get("sm", ()))
 
 
 def _proof(bundle: Bundle, cache: Path | None) -> tuple[bool | None, str]:
