@@ -6,7 +6,8 @@ import pytest
 from memrt.runtime.config import load_policy
 from memrt.runtime.deploy.target.preflight import Facts, check, needed_backend
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.manifest import SCHEMA_VERSION, EngineRecord, FileRecord, Manifest
+from memrt.runtime.manifest import EngineRecord, FileRecord, Manifest
+from memrt.runtime.manifest_schemas import SCHEMA_VERSION
 
 ORIN = Facts(
     architecture="aarch64",
