@@ -23,6 +23,7 @@ from memrt.sim.frames import open_frames
 
 HELD_OUT_EVERY = 20  # every 20th episode is never trained on
 STATE_MARGIN = 0.04  # of the range, at either end: for postures that are recorded later
+WATCHED_WEIGHT = 3.0
 COORDINATE_LIMIT = 255  # grounded subgoals name pixels of a 256 x 256 image
 
 STYLES = ("simple", "grounded", "goal")  # `goal`: the goal in the subgoal's place, as a policy without high level asks
@@ -145,7 +146,8 @@ class LowLevelData:
         """With which probability to draw each of `indices`.
 
         A task has a share by the square root of its number of samples, and within it so has each kind of step (the
-        subgoal's first word): the press comes once per episode, the picks up to five times.
+        subgoal's first word): the press comes once per episode, the picks up to five times. A step that waits for
+        something that moves (`watched`) comes WATCHED_WEIGHT times as often: one moment decides it.
         """
         words = np.array([text.split(maxsplit=1)[0] for text in self.texts])
         _, kind = np.unique(words, return_inverse=True)
@@ -158,6 +160,7 @@ class LowLevelData:
             share = sizes**0.5 / (sizes**0.5).sum() * np.count_nonzero(inside) ** 0.5
             for group, size, whole in zip(groups, sizes, share, strict=True):
                 chances[of_kind == group] = whole / size
+        chances[np.isfinite(self.watched[indices]).all(axis=1)] *= WATCHED_WEIGHT
         return chances / chances.sum()
 
     def norm_stats(self) -> dict[str, Any]:
