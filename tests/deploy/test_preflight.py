@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
+from memrt.runtime.bundle_needs import needed_backend
 from memrt.runtime.config import load_policy
-from memrt.runtime.deploy.target.preflight import Facts, check, needed_backend
+from memrt.runtime.deploy.target.preflight import Facts, check
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import EngineRecord, FileRecord, Manifest
 from memrt.runtime.manifest_schemas import SCHEMA_VERSION

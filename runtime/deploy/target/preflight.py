@@ -7,19 +7,16 @@ import platform
 import shutil
 import time
 from importlib.metadata import version
-from typing import Any
 
 import msgspec
 
 from memrt.runtime.bench.hardware import versions
+from memrt.runtime.bundle_needs import needed_backend, served_gpus
 from memrt.runtime.deploy.target.layout import Layout
 from memrt.runtime.engine.cuda import CudaDevice
-from memrt.runtime.engine.tensorrt_library import NAMES, SUFFIXES, Backend
+from memrt.runtime.engine.tensorrt_library import NAMES
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import Manifest
-from memrt.runtime.packaged import packaged_file, packaged_names
-from memrt.runtime.recipe import FOLDER
-from memrt.runtime.strict_config import read_yaml
 
 ROOM = 2  # times the bundle: it, and the engines that are built from it
 CLOCK_S = 300.0  # the two clocks may differ by: dates in ledger, recordings and logs are compared across computers
@@ -106,24 +103,8 @@ def check(facts: Facts, manifest: Manifest, size: int, *, staged: int = 0) -> No
         )
 
 
-def needed_backend(manifest: Manifest) -> str:
-    """The library that runs the bundle's engines: onnxruntime, tensorrt or tensorrt_rtx."""
-    if any(file.startswith(f"{FOLDER}/") for file in manifest.files):
-        return "tensorrt"
-    found: dict[str, Backend] = {
-        suffix: backend
-        for suffix, backend in SUFFIXES.items()
-        if any(engine.file.endswith(suffix) for engine in manifest.engines.values())
-    }
-    return next(iter(found.values()), "onnxruntime")
-
-
 def _check_gpu(facts: Facts, manifest: Manifest) -> None:
-    served: list[int] = []
-    if manifest.target in packaged_names("targets"):
-        path = packaged_file("targets", manifest.target, what="target", file="a target YAML")
-        target: dict[str, Any] = read_yaml(path)
-        served = target.get("sm", [])
+    served = served_gpus(manifest)
     if facts.sm is None or (served and facts.sm not in served):
         raise MemrtError(
             f"bundle `{manifest.name}`, exported for {manifest.target}",
