@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from memrt.runtime.errors import MemrtError
 
 _DIGITS = 12  # of the SHA-256, in a folder's name; the ledger holds all 64
-_FOLDER = re.compile(r"^[a-z0-9][a-z0-9_.-]*-[0-9]+-[0-9a-f]{12}$")
+_FOLDER = re.compile(r"[a-z0-9][a-z0-9_.-]*-[0-9]+-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class BundleId:
 
 def check_folder(name: str) -> str:
     """`name`, when it is one that `BundleId.folder` makes; raises MemrtError otherwise."""
-    if not _FOLDER.match(name):
+    if not _FOLDER.fullmatch(name):
         raise MemrtError(
             "installed bundle",
             expected="a name such as `am_grounded-3-0123456789ab`",

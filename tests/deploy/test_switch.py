@@ -50,7 +50,7 @@ def dies_after(disk: LosingDisk, calls: int, work: Callable[[], object]) -> bool
     return False
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(st.data())
 def test_whenever_it_dies_the_old_or_the_new_bundle_is_current(data):
     disk = LosingDisk()
@@ -118,7 +118,7 @@ def test_power_fails_in_the_recovery_from_a_killed_flash_or_recovery():
     assert second > 3
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(st.data())
 def test_a_rollback_that_dies_leaves_either_good_bundle(data):
     disk = LosingDisk()

@@ -40,9 +40,10 @@ from memrt.runtime.deploy.target.attended import Attended
 from memrt.runtime.deploy.target.layout import Layout
 from memrt.runtime.deploy.target.ledger import Entry, check_version
 from memrt.runtime.deploy.target.lock import hold
+from memrt.runtime.deploy.target.prune import prune_bundles, prune_runtimes, prune_staging
 from memrt.runtime.deploy.target.service import Service
 from memrt.runtime.deploy.target.settings import read_deploy_settings
-from memrt.runtime.deploy.target.staging import Staging, prune, prune_staging
+from memrt.runtime.deploy.target.staging import Staging
 from memrt.runtime.deploy.target.switch import Switch
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.signing import load_trusted
@@ -182,7 +183,9 @@ class Session:
         ledger = self._switch.ledger()
         folder = entry.id.folder
         self.channel.send(Kept(ledger.previous(folder)))
-        prune(self.layout, {*ledger.history, folder})
+        prune_bundles(self.layout, {*ledger.history, folder})
+        needed = {ledger.entries[good].runtime for good in ledger.history}
+        prune_runtimes(self.layout, {*needed, self._switch.runtime()})
 
     def _confirm(self, healthy: Healthy) -> None:
         self.channel.send(healthy)

@@ -16,13 +16,12 @@ from pathlib import Path
 from memrt.runtime.deploy.identity import BundleId
 from memrt.runtime.deploy.messages import Offer
 from memrt.runtime.deploy.target.layout import Layout
+from memrt.runtime.deploy.target.prune import remove_folder
 from memrt.runtime.durable_file import sync_folder
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import MANIFEST, SIGNATURE, Manifest, parse_manifest
 from memrt.runtime.signing import PublicKey, VerifiedBundle, verify_bundle
 from memrt.runtime.signing.verify import find_signer, require_signer
-
-_GONE = ".removed-"  # folders on their way out
 
 
 class Staging:
@@ -139,33 +138,6 @@ def room() -> Iterator[None]:
             found="it is full" if full else error,
             fix="remove recordings, or what else fills it" if full else "look at `dmesg` there",
         ) from error
-
-
-def remove_folder(layout: Layout, folder: Path) -> None:
-    """Remove a folder of bundles or staging: first its name, so that half a bundle is never taken for one."""
-    gone = layout.staging / f"{_GONE}{folder.name}"
-    shutil.rmtree(gone, ignore_errors=True)
-    folder.rename(gone)
-    sync_folder(folder.parent)
-    shutil.rmtree(gone, ignore_errors=True)
-
-
-def prune(layout: Layout, wanted: set[str]) -> None:
-    """Remove installed bundles that are not `wanted`, with the engines that were built from them."""
-    for folder in layout.installed():
-        if folder in wanted:
-            continue
-        engines = layout.bundles / f"{folder}.engines"
-        remove_folder(layout, layout.bundles / folder)
-        if engines.is_dir():
-            remove_folder(layout, engines)
-
-
-def prune_staging(layout: Layout, digest: str) -> None:
-    """Remove every transfer but that of `digest`: one that is not complete is all the disk has to hold."""
-    for transfer in layout.staging.iterdir():
-        if transfer.name != digest:
-            shutil.rmtree(transfer, ignore_errors=True)
 
 
 def _check_sizes(manifest: Manifest, sizes: dict[str, int]) -> None:
