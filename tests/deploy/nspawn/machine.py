@@ -16,7 +16,8 @@ ROOT_SCRIPT = Path(__file__).parents[1] / "root.sh"
 # What a robot's computer has besides Debian itself: its service manager, ssh, Python, and the simulator's rendering.
 PACKAGES = ["systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "python3-venv"]
 PACKAGES += ["libegl1", "libegl-mesa0", "libgl1-mesa-dri", "libgles2", "libusb-1.0-0"]
-LEFT_BEHIND = ("var/lib/memrt", "opt/memrt", "etc/memrt", "etc/systemd/system/memrt.service.d", "run/memrt")
+LEFT_BEHIND = ("var/lib/memrt", "opt/memrt", "etc/memrt", "etc/systemd/system/memrt.service.d")
+LEFT_BEHIND += ("etc/systemd/system/memrt-node.service.d",)
 BOOT_S = 120.0
 NSPAWN = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", "--console=pipe")
 NSPAWN += ("--resolv-conf=off", "--link-journal=no", "--settings=no")
