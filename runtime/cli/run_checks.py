@@ -120,12 +120,17 @@ def check_bundle(
     Only a simulated arm, whoever moves none, and who says so, may run what no trusted key vouches for. Raises
     MemrtError for everybody else, for everybody when the signature is false, and as `check_proof` does.
     """
+    check_signer(bundle, robot, moves=moves, keys=keys, allow_unsigned=allow_unsigned)
+    check_proof(bundle, robot, moves=moves, cache=cache)
+
+
+def check_signer(bundle: Bundle, robot: RobotConfig, *, moves: bool, keys: Path | None, allow_unsigned: bool) -> None:
+    """The part of `check_bundle` that is the bundle's own; what remains is this computer's."""
     if not robot.simulated and moves and not allow_unsigned:
         require_signer(bundle.path, signer_of(bundle, load_trusted(keys)))
     else:
         say_unsigned(bundle, keys)
     say_cpu(bundle)
-    check_proof(bundle, robot, moves=moves, cache=cache)
 
 
 def say_unsigned(bundle: Bundle, keys: Path | None = None) -> None:

@@ -91,7 +91,8 @@ def run(
 ) -> None:
     """Be the service, in the foreground: what the unit and the container call. Ends with SIGTERM, the arm at rest.
 
-    Exit status: 0 after SIGTERM, 1 when a policy failed, 2 when the bundle was refused, 78 when the settings were.
+    Exit status: 0 after SIGTERM, 1 when a policy failed, 2 when the bundle was refused, 75 when this computer is not
+    ready for it (no GPU, a new driver: `memrt build`), 78 when the settings were refused.
 
     Example:
 

@@ -15,7 +15,7 @@ import msgspec
 from memrt.runtime.cli.progress import tell
 from memrt.runtime.cli.remote_policy import find_remote_bundle
 from memrt.runtime.cli.robot_start import start_robot
-from memrt.runtime.cli.run_checks import check_bundle, check_halves, check_policy, check_robot
+from memrt.runtime.cli.run_checks import check_halves, check_policy, check_proof, check_robot, check_signer
 from memrt.runtime.cli.run_policies import chosen_threads, open_policies
 from memrt.runtime.cli.run_recording import RunRecording
 from memrt.runtime.clock import MonotonicClock
@@ -30,15 +30,14 @@ from memrt.runtime.service.config import ServiceConfig, read_settings
 from memrt.runtime.service.control import ControlServer
 from memrt.runtime.service.health import ProvenEngines
 from memrt.runtime.service.notify import Notifier
-from memrt.runtime.service.parts import Loaded, Recording
+from memrt.runtime.service.parts import Loaded, NotReadyError, Recording
 from memrt.runtime.service.server import PolicyFailedError, PolicyService
-from memrt.runtime.service.units import BUNDLE_STATUS, SETTINGS_STATUS
+from memrt.runtime.service.units import BUNDLE_STATUS, COMPUTER_STATUS, SETTINGS_STATUS
 
 if TYPE_CHECKING:  # the robots are imported when a run needs them, never by importing the runtime
     from memrt.robot_io.config import RobotConfig
 
-# Exit statuses. The unit rolls back after the first REFUSED_BUNDLE, after three of any other but never for settings.
-BROKEN, REFUSED_BUNDLE, REFUSED_SETTINGS = 1, BUNDLE_STATUS, SETTINGS_STATUS  # 78 is sysexits(3)'s EX_CONFIG
+BROKEN = 1  # exit status; the others are the units'
 ENGINE_S = 300.0  # what opening one engine may take: TensorRT for RTX compiles kernels the first time
 
 Say = Callable[[str], None]
@@ -57,14 +56,16 @@ def serve(settings: Path, control: Path, node: str | None) -> int:
             )
             stack.enter_context(ControlServer(control, service.answer, service.status))
         except MemrtError as error:
-            return _refuse(notifier, error, REFUSED_SETTINGS)
+            return _refuse(notifier, error, SETTINGS_STATUS)
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signal_number, lambda number, frame: _end(service, parts))
         lock_memory()
         try:
             service.run()
         except MemrtError as error:
-            return _refuse(notifier, error, REFUSED_BUNDLE)
+            return _refuse(notifier, error, BUNDLE_STATUS)
+        except NotReadyError as error:
+            return _refuse(notifier, error, COMPUTER_STATUS)
         except PolicyFailedError as error:
             tell(f"a policy failed: {error}")
             return BROKEN
@@ -77,7 +78,7 @@ def _end(service: PolicyService, parts: RobotParts) -> None:
         raise SystemExit(0)
 
 
-def _refuse(notifier: Notifier, error: MemrtError, status: int) -> int:
+def _refuse(notifier: Notifier, error: Exception, status: int) -> int:
     notifier.status(f"refused: {error}")
     tell(f"memrt: {error}")
     return status
@@ -114,8 +115,12 @@ class RobotParts:
         settings = LoopSettings.from_policy(bundle.policy, seed=config.seed, speed=config.speed)
         check_policy(bundle, robot, settings, lockstep=False)
         keys = None if config.keys is None else Path(config.keys)
-        check_bundle(bundle, robot, moves=True, cache=self._cache, keys=keys, allow_unsigned=config.allow_unsigned)
-        engines = ProvenEngines.prepare(bundle, self._before_engine, cache=self._cache)
+        check_signer(bundle, robot, moves=True, keys=keys, allow_unsigned=config.allow_unsigned)
+        try:
+            check_proof(bundle, robot, moves=True, cache=self._cache)
+            engines = ProvenEngines.prepare(bundle, self._before_engine, cache=self._cache)
+        except MemrtError as error:
+            raise NotReadyError(str(error)) from error
         high_level, low_level = open_policies(
             bundle, self._threads, self._stack, engines=engines, policy_server=robot.policy_server
         )

@@ -8,6 +8,7 @@ died: what had come until then is written.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -133,7 +134,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # a service's end is the runtime's to tell
         signal.signal(number, signal.SIG_IGN)
     Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO), encoding="ascii")
-    os.nice(NICE)
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    with contextlib.suppress(OSError):  # autogroups would weigh this session as much as the policies' (sched(7))
+        Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
 

@@ -28,6 +28,10 @@ class Loaded:
     proofs: tuple[Check, ...]
 
 
+class NotReadyError(Exception):
+    """This computer cannot run the bundle now, whatever the bundle: no GPU, a new driver, engines not built for it."""
+
+
 class Recording(Protocol):
     """What is recorded of one run."""
 
@@ -59,7 +63,7 @@ class Parts(Protocol):
         ...
 
     def load(self) -> Loaded:
-        """Open the policies and prove them. Raises MemrtError for a bundle that must not run here."""
+        """Open the policies and prove them. Raises MemrtError for a bundle that must not run, NotReadyError."""
         ...
 
     def connect(self) -> AbstractContextManager[TaskRobot]:

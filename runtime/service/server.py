@@ -78,7 +78,7 @@ class PolicyService:
         self._began_s = time.monotonic()
 
     def run(self) -> None:
-        """Load, then serve until `quit`. Raises what loading raises, and PolicyFailedError."""
+        """Load, then serve until `quit`. Raises what `Parts.load` raises, and PolicyFailedError."""
         self._tell("loading")
         loaded = self._parts.load()
         self._notifier.ready()

@@ -21,7 +21,8 @@ KEYS = Path("/etc/memrt/keys")
 # video: V4L2 cameras; plugdev: RealSense over USB; dialout: grippers on a serial port; render: GPUs, Jetson's too.
 DEVICE_GROUPS = ("video", "render", "plugdev", "dialout")
 
-BUNDLE_STATUS, SETTINGS_STATUS = 2, 78  # of what was refused, see `service_session`
+# Exit statuses of `memrt service run`, after sysexits(3): EX_TEMPFAIL, EX_CONFIG; 2 is any command's refusal.
+BUNDLE_STATUS, COMPUTER_STATUS, SETTINGS_STATUS = 2, 75, 78
 RESTARTS, RESTARTS_WITHIN_S = 3, 300
 
 
@@ -117,6 +118,7 @@ WantedBy=multi-user.target
 """
 
     def _rollback(self) -> str:
+        status = f"systemctl show --property=ExecMainStatus --value {RUNTIME}"
         return f"""\
 # Written by `memrt service install`. Started by {RUNTIME} when that has failed for good.
 [Unit]
@@ -124,8 +126,8 @@ Description=memrt: back to the bundle before
 
 [Service]
 Type=oneshot
-# Settings that were refused ({SETTINGS_STATUS}) are no bundle's fault.
-ExecCondition=/bin/sh -c 'test "$$(systemctl show --property=ExecMainStatus --value {RUNTIME})" != {SETTINGS_STATUS}'
+# No bundle's fault: a computer that is not ready (no GPU, a new driver), and settings.
+ExecCondition=/bin/sh -c 'case $$({status}) in {COMPUTER_STATUS}|{SETTINGS_STATUS}) exit 1;; esac'
 ExecStart={self.memrt} target rollback --failed --reason "the service failed for good"
 """
 
