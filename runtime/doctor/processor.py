@@ -2,7 +2,8 @@
 
 Sources: the kernel's Documentation/admin-guide/pm/cpufreq.rst and cpuidle.rst, scheduler/sched-bwc.rst; Franka's
 "Disabling CPU frequency scaling"; NVIDIA's Jetson Linux Developer Guide (nvpmodel, jetson_clocks); ONNX Runtime,
-"Quantize ONNX models" (VNNI), and runtime/processor.py, runtime/cpu_fit.py on what its lack costs.
+"Quantize ONNX models" (VNNI), and runtime/processor.py, runtime/cpu_fit.py on what its lack costs; sched(7), "The
+autogroup feature".
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from memrt.runtime.processor import X86
 
 CPU, POWER = "/sys/devices/system/cpu", "/sys/class/power_supply"
 QUOTA, QUOTA_V1 = "/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"
+AUTOGROUP = "/proc/sys/kernel/sched_autogroup_enabled"
 FILES = (
-    *("/proc/cpuinfo", "/proc/loadavg", "/proc/self/status", QUOTA, QUOTA_V1, f"{CPU}/isolated"),
+    *("/proc/cpuinfo", "/proc/loadavg", AUTOGROUP, "/proc/self/status", QUOTA, QUOTA_V1, f"{CPU}/isolated"),
     *(f"{CPU}/cpu*/cpufreq/{name}" for name in ("scaling_governor", "scaling_cur_freq", "cpuinfo_max_freq")),
     *(f"{CPU}/cpu0/cpuidle/state*/{name}" for name in ("name", "latency", "disable")),
     f"{CPU}/cpu*/thermal_throttle/core_throttle_count",
@@ -112,7 +114,11 @@ def _load(snapshot: Snapshot) -> Finding:
     if load <= BUSY * count:
         return fine("load", found)
     cost = "other programs take the policies' time: chunks come late, and what is measured here is worse than need be"
-    return warning("load", found, cost, "ps -eo pid,ni,pcpu,comm --sort=-pcpu | head")
+    mend = ["ps -eo pid,ni,pcpu,comm --sort=-pcpu | head"]
+    if number(snapshot.text(AUTOGROUP)) == 1:
+        cost += "; their niceness does not help: it counts within one terminal's programs only"
+        mend += at_boot("autogroup", AUTOGROUP, "0")
+    return warning("load", found, cost, *mend)
 
 
 def _governor(snapshot: Snapshot) -> Finding:

@@ -67,6 +67,17 @@ def test_a_file(machines, domain, about, status, files):
     assert finding(changed(machines["control_pc"], files), domain, about).status == status
 
 
+def test_niceness_that_does_not_help_has_its_remedy(machines):
+    busy = {"/proc/loadavg": "90 1 1 1/1 1\n", "/proc/sys/kernel/sched_autogroup_enabled": "1\n"}
+    (plain, grouped) = (
+        finding(changed(machines["control_pc"], files), "processor", "load")
+        for files in ({**busy, "/proc/sys/kernel/sched_autogroup_enabled": "0\n"}, busy)
+    )
+    assert "niceness" not in plain.cost
+    assert "niceness" in grouped.cost
+    assert any("sched_autogroup_enabled" in command for command in grouped.mend)
+
+
 PARTS = [
     ("kernel", "real-time kernel", "warning", {"robot": IGNORES}),  # works, with robot stops
     ("bundle", "proof", "error", {"bundle": msgspec.structs.replace(INT8, proven=False)}),
