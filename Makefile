@@ -85,6 +85,7 @@ wheelhouse: wheel
 	$(BIN)/memrt wheelhouse build/wheelhouse-cpu --wheel "$$(ls -t dist/memrt-*-cp$$($(BIN)/python -c 'import sys; print("%d%d" % sys.version_info[:2])')-*.whl | head -1)"
 
 third-party: $(VENV)/.releases
+	@[ -n "$(SETS)" ] || { echo "expected wheel sets, found none. Fix: make third-party SETS='SET...'" >&2; exit 2; }
 	$(BIN)/python -m memrt.runtime.wheelhouse.licences $(SETS) > build/THIRD_PARTY.md && mv build/THIRD_PARTY.md THIRD_PARTY.md
 
 # Installs the wheel set in a fresh Debian without a network, and runs the demo there. The Debian has Python 3.11.

@@ -11,12 +11,15 @@ shift 2
 
 if [ "${INSIDE:-}" != yes ]; then
   [ "$(id -u)" = 0 ] || { echo "offline.sh: expected root, found user $(id -un). Fix: run it by sudo" >&2; exit 2; }
-  # --kill-child: nothing outlives the test.
-  exec env INSIDE=yes unshare --mount --net --pid --ipc --uts --fork --kill-child "$0" "$root" "$set_dir" "$@"
+  scratch=$(mktemp -d)
+  trap 'rmdir "$scratch"' EXIT
+  # --kill-child: nothing outlives the test; all that it mounts is gone with it.
+  INSIDE=yes SCRATCH=$scratch unshare --mount --net --pid --ipc --uts --fork --kill-child "$0" "$root" "$set_dir" "$@"
+  exit
 fi
 
 ip link set lo up
-scratch=$(mktemp -d)
+scratch=$SCRATCH
 mount -t tmpfs tmpfs "$scratch"
 mkdir -p "$scratch/upper" "$scratch/work" "$scratch/root"
 mount -t overlay overlay -o "lowerdir=$root,upperdir=$scratch/upper,workdir=$scratch/work" "$scratch/root"
