@@ -134,6 +134,7 @@ def _report(host: str, version: int, outcome: Outcome) -> dict[str, Any]:
         "signer": outcome.signer,
         "bytes": outcome.bytes,
         "sent_bytes": outcome.sent,
+        "ledger_ms": outcome.ledger_ms,
         "switch_ms": outcome.switch_ms,
         "seconds": outcome.seconds,
         "health": outcome.health,

@@ -94,11 +94,12 @@ class Activate(Message, frozen=True):
 
 
 class Healthy(Message, frozen=True):
-    """`switch_ms`: from the decision to switch to both links on the disk. `health`: the service's report."""
+    """`health`: the service's report. `ledger_ms`: for the trial to be on the disk; `switch_ms`: then for the links."""
 
     health: dict[str, Any]
     switch_ms: float
     start_s: float
+    ledger_ms: float = 0.0
 
 
 class Keep(Message, frozen=True):

@@ -67,6 +67,7 @@ class Outcome:
     previous: str | None = None
     bytes: int = 0
     sent: int = 0
+    ledger_ms: float = 0.0
     switch_ms: float = 0.0
     health: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -129,6 +130,7 @@ class _Conversation:
             kept.previous,
             total,
             sent,
+            healthy.ledger_ms,
             healthy.switch_ms,
             healthy.health,
             self._seconds,

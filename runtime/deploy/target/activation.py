@@ -43,12 +43,21 @@ class Activation:
         with dead_man(self._recover):
             try:
                 began_ns = time.monotonic_ns()
-                self.switch.begin(entry, runtime)
+                trial = self.switch.announce(entry, runtime)
+                ledger_ms, began_ns = seconds_since(began_ns) * 1e3, time.monotonic_ns()
+                self.switch.move(trial)
                 switch_ms = seconds_since(began_ns) * 1e3
-                self.tell(f"switched in {switch_ms:.1f} ms")
+                self.tell(f"switched in {switch_ms:.1f} ms, after {ledger_ms:.1f} ms for the ledger")
                 began_ns = time.monotonic_ns()
                 health = self._start(entry)
-                confirm(Healthy(health, round(switch_ms, 2), round(seconds_since(began_ns), 2)))
+                confirm(
+                    Healthy(
+                        health,
+                        switch_ms=round(switch_ms, 2),
+                        start_s=round(seconds_since(began_ns), 2),
+                        ledger_ms=round(ledger_ms, 2),
+                    )
+                )
                 self.switch.keep()
             except BaseException as error:
                 with _uninterrupted():

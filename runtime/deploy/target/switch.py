@@ -43,9 +43,16 @@ class Switch:
         return self._linked(self.layout.runtime)
 
     def begin(self, entry: Entry, runtime: str | None = None) -> Trial:
-        """Steps 1 and 2: the bundle `entry`, which lies in its folder, is current and on trial.
+        """Steps 1 and 2, `announce` and `move`: the bundle `entry` is current and on trial."""
+        trial = self.announce(entry, runtime)
+        self.move(trial)
+        return trial
 
-        `runtime` is the folder of another memrt to run it with. A trial before it must have been recovered.
+    def announce(self, entry: Entry, runtime: str | None = None) -> Trial:
+        """Step 1: the ledger says what is about to happen to the bundle `entry`, which lies in its folder.
+
+        `runtime` is the folder of another memrt to run it with. Raises MemrtError for a downgrade, and when a trial
+        before it was not recovered.
         """
         ledger = self.ledger()
         if ledger.trial is not None:
@@ -56,8 +63,11 @@ class Switch:
         self._write(after)
         trial = after.trial
         assert trial is not None
-        self._point(trial.bundle, trial.runtime)
         return trial
+
+    def move(self, trial: Trial) -> None:
+        """Step 2: the links."""
+        self._point(trial.bundle, trial.runtime)
 
     def keep(self) -> None:
         """Step 4 of a healthy bundle: from here on it stays."""
