@@ -94,6 +94,8 @@ def test_an_oracle_policy_exports_its_low_level_only(low_level_only: Bundle, wor
     bundle = load_bundle(low_level_only.path)
     assert sorted(bundle.manifest.engines) == ["ll/prefix", "ll/step", "ll/vision"]
     assert not (bundle.path / "hl").exists()
+    assert bundle.manifest.cpu is not None
+    assert bundle.manifest.cpu.full_range == ("ll/prefix", "ll/step", "ll/vision")  # static int8, all 8 bits
     recorded = load_calibration_set(workshop.calibration)
     sample = recorded.low_level("gate")[0]
     policy = LowLevelPolicy(bundle)
@@ -128,6 +130,8 @@ def test_exporting_again_gives_the_same_bytes(low_level_only: Bundle, workshop: 
 def test_a_remembering_policy_exports_both_halves(remembering: Bundle) -> None:
     bundle = load_bundle(remembering.path)
     assert sorted(bundle.manifest.engines) == ["hl/decoder", "hl/vision", "ll/prefix", "ll/step", "ll/vision"]
+    assert bundle.manifest.cpu is not None
+    assert bundle.manifest.cpu.full_range == ()
     assert bundle.manifest.sources["gates"]["hl/answers"]["identical_tokens"] == 1.0
     policy = HighLevelPolicy(bundle)
     image = np.zeros((HIGH_LEVEL_SIZE, HIGH_LEVEL_SIZE, 3), np.uint8)
