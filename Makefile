@@ -98,7 +98,7 @@ offline-test: wheelhouse
 flash-test: wheelhouse
 	@$(call install,$(DEBIAN_ROOT) systemd-container openssh-client)
 	mkdir -p build/flash-test
-	$(SUDO) $(BIN)/python tests/deploy/nspawn/flash_test.py --wheels build/wheelhouse-cpu --root build/flash-test/root $(if $(JSON),--json)
+	$(SUDO) $(BIN)/python tests/deploy/nspawn/flash_into_container.py --wheels build/wheelhouse-cpu --root build/flash-test/root $(if $(JSON),--json)
 
 # The site in build/site; a broken link fails.
 docs: $(VENV)/.releases

@@ -143,17 +143,19 @@ def _join_low_level(low: Path, folders: Sequence[Path], seeds: Sequence[int]) ->
 def _watched(folder: Path) -> NDArray[np.float32]:
     """Front pixel (row, column) of what each sample's step watches, float32 [samples, 2]; NaN for steps without such.
 
-    Both levels are sampled at the same moments, and the high level's samples say where everything is.
+    The simulator samples both levels at the same moments, and the high level's samples say where everything is.
+    Episodes from elsewhere need not, and have none.
     """
     spoken = json.loads((folder / "low_texts.json").read_text(encoding="utf-8"))
+    seen = (folder / "high_samples.jsonl").read_text(encoding="utf-8").splitlines()
     pixels = np.full((len(spoken), 2), np.nan, dtype=np.float32)
-    for row, (said, line) in enumerate(
-        zip(spoken, (folder / "high_samples.jsonl").open(encoding="utf-8"), strict=True)
-    ):
+    if len(seen) != len(spoken):
+        return pixels
+    for row, (said, line) in enumerate(zip(spoken, seen, strict=True)):
         step = _WATCHES.search(said["subgoal_simple"])
-        seen = step and re.search(_SEEN.format(thing=step["thing"]), json.loads(line).get("scene", ""))
-        if seen:
-            pixels[row] = [float(seen[1]), float(seen[2])]
+        place = step and re.search(_SEEN.format(thing=step["thing"]), json.loads(line).get("scene", ""))
+        if place:
+            pixels[row] = [float(place[1]), float(place[2])]
     return pixels
 
 

@@ -1,6 +1,6 @@
 """`make flash-test`: a whole robot's computer in a container, flashed, hung, rolled back and cut off, all by itself.
 
-    flash_test.py --wheels SET [--root FOLDER] [--megabytes 500] [--json]
+    flash_into_container.py --wheels SET [--root FOLDER] [--megabytes 500] [--json]
 
 What is asked of it: a bundle of 500 MB is flashed in less than 60 s, the switch takes less than 50 ms, a bundle whose
 runtime hangs is replaced by the one before without anybody's help, and so is one that a power failure caught on trial.
