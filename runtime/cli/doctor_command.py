@@ -12,6 +12,7 @@ from rich.console import Console
 
 from memrt.runtime.bench.hardware import hardware, versions
 from memrt.runtime.cli.progress import tell
+from memrt.runtime.cli.trust_options import TrustedKeys
 from memrt.runtime.doctor.snapshot import BundleFacts, Snapshot, load, save
 from memrt.runtime.errors import MemrtError
 
@@ -32,9 +33,7 @@ def doctor(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for engines and proofs.", show_default="BUNDLE.engines, beside it")
     ] = None,
-    keys: Annotated[
-        Path | None, typer.Option(help="Folder of trusted *.pub.", show_default="MEMRT_KEYS, else /etc/memrt/keys")
-    ] = None,
+    keys: TrustedKeys = None,
     folder: Annotated[Path, typer.Option(help="Where recordings go: its disk is looked at.")] = Path("."),
     measure: Annotated[
         bool,

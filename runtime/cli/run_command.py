@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from memrt.runtime.cli.eval_command import EVALUATION_SEEDS_START, Precision
+from memrt.runtime.cli.trust_options import AllowUnsigned, TrustedKeys
 
 
 class RecordedFrames(str, Enum):
@@ -41,13 +42,8 @@ def run_policy(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for engines and proofs.", show_default="BUNDLE.engines, beside it")
     ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(help="Folder of trusted public keys, *.pub.", show_default="$MEMRT_KEYS, or /etc/memrt/keys"),
-    ] = None,
-    allow_unsigned: Annotated[
-        bool, typer.Option("--allow-unsigned", help="Let a physical robot run a bundle that no trusted key signed.")
-    ] = False,
+    keys: TrustedKeys = None,
+    allow_unsigned: AllowUnsigned = False,
     precision: Annotated[Precision, typer.Option(help="Which reference bundle, when --bundle is not given.")] = (
         Precision.INT8
     ),

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from memrt.runtime.cli.trust_options import TrustedKeys
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
@@ -17,10 +19,7 @@ def register(app: typer.Typer) -> None:
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", metavar="BUNDLE")],
     *,
-    keys: Annotated[
-        Path | None,
-        typer.Option(help="Folder of trusted public keys, *.pub.", show_default="$MEMRT_KEYS, or /etc/memrt/keys"),
-    ] = None,
+    keys: TrustedKeys = None,
     allow_unsigned: Annotated[
         bool, typer.Option("--allow-unsigned", help="Check the files even if no trusted key vouches for them.")
     ] = False,
