@@ -56,17 +56,11 @@ class Channel:
     def receive(self) -> Message | bytes:
         """The next message that is no sign of life, or piece of a file. Raises CutConnectionError, or MemrtError."""
         while True:
-            size, kind = _HEADER.unpack(self._take(_HEADER.size))
-            if kind not in (_MESSAGE, _DATA) or size > (_MESSAGE_BYTES if kind == _MESSAGE else PIECE_BYTES):
-                raise _nonsense(f"a frame of kind {kind} with {size} bytes")
+            size, kind = _parse_header(self._take(_HEADER.size))
             payload = bytes(self._take(size))
             if kind == _DATA:
                 return payload
-            try:
-                message = MESSAGES.decode(payload)
-            except msgspec.MsgspecError as error:
-                raise _nonsense(error) from error
-            if not isinstance(message, Alive):
+            if not isinstance(message := _parse_message(payload), Alive):
                 return message
 
     def lives(self) -> None:
@@ -76,14 +70,13 @@ class Channel:
         if self._silence_s is not None and seconds_since(self._heard_ns) > self._silence_s:
             raise self._silent()
         while len(self._buffer) >= _HEADER.size:
-            size, kind = _HEADER.unpack(self._buffer[: _HEADER.size])
+            size, kind = _parse_header(self._buffer[: _HEADER.size])
             whole = _HEADER.size + size
-            if kind != _MESSAGE or size > _MESSAGE_BYTES:
+            if kind == _DATA:
                 raise _nonsense("a piece of a file, out of turn")
             if len(self._buffer) < whole:
                 return
-            payload = bytes(self._buffer[_HEADER.size : whole])
-            if not isinstance(MESSAGES.decode(payload), Alive):
+            if not isinstance(_parse_message(bytes(self._buffer[_HEADER.size : whole])), Alive):
                 raise _nonsense("a message, out of turn")
             del self._buffer[:whole]
 
@@ -147,6 +140,21 @@ class Heartbeat:
 def seconds_since(began_ns: int) -> float:
     """Seconds since a moment of the monotonic clock."""
     return (time.monotonic_ns() - began_ns) / 1e9
+
+
+def _parse_header(header: bytearray) -> tuple[int, int]:
+    """Size and kind of the payload to come. Raises MemrtError for a frame that nobody sends."""
+    size, kind = _HEADER.unpack(header)
+    if kind not in (_MESSAGE, _DATA) or size > (_MESSAGE_BYTES if kind == _MESSAGE else PIECE_BYTES):
+        raise _nonsense(f"a frame of kind {kind} with {size} bytes")
+    return size, kind
+
+
+def _parse_message(payload: bytes) -> Message:
+    try:
+        return MESSAGES.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise _nonsense(error) from error
 
 
 def _nonsense(found: object) -> MemrtError:

@@ -49,6 +49,13 @@ def test_only_signs_of_life_are_welcome_while_something_runs(ends):
         channel.lives()
 
 
+def test_nonsense_is_refused_while_something_runs_too(ends):
+    channel, write = ends
+    os.write(write, struct.pack(">IB", 1, 0) + b"\xc1")
+    with pytest.raises(MemrtError, match="frames of memrt's flash protocol"):
+        channel.lives()
+
+
 @pytest.mark.parametrize(
     "header", [struct.pack(">IB", PIECE_BYTES + 1, 1), struct.pack(">IB", 1 << 31, 0), struct.pack(">IB", 0, 2)]
 )
