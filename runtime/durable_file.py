@@ -27,9 +27,18 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o644, folder: Path
     sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Make a file's content survive a power loss. Raises OSError."""
+    _sync(path, os.O_RDONLY)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder survive a power loss. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 
@@ -19,11 +18,6 @@ class BundleId:
     name: str
     version: int
     digest: str
-
-    @classmethod
-    def of(cls, name: str, version: int, manifest: bytes) -> BundleId:
-        """The bundle that these bytes are the manifest of."""
-        return cls(name, version, hashlib.sha256(manifest).hexdigest())
 
     @property
     def folder(self) -> str:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from memrt.runtime.durable_file import sync_folder
+from memrt.runtime.durable_file import sync_file, sync_folder
 
 
 class Files(Protocol):
@@ -66,11 +66,7 @@ class Disk:
 
     def sync(self, path: Path) -> None:
         """As `Files.sync`."""
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(path)
 
     def link(self, path: Path, target: str) -> None:
         """As `Files.link`."""

@@ -7,6 +7,7 @@ a file is says where to go on; whether its bytes are right is decided once, at t
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from memrt.runtime.deploy.identity import BundleId
 from memrt.runtime.deploy.messages import Offer
 from memrt.runtime.deploy.target.layout import Layout
 from memrt.runtime.deploy.target.prune import remove_folder
-from memrt.runtime.durable_file import sync_folder
+from memrt.runtime.durable_file import sync_file, sync_folder
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import MANIFEST, SIGNATURE, Manifest, parse_manifest
 from memrt.runtime.signing import PublicKey, VerifiedBundle, verify_bundle
@@ -29,23 +30,24 @@ class Staging:
 
     def __init__(self, layout: Layout, offer: Offer, trusted: Sequence[PublicKey]) -> None:
         self._layout, self._offer, self._trusted = layout, offer, trusted
-        self.manifest: Manifest = parse_manifest(offer.manifest, Path(MANIFEST))
-        self.id = BundleId.of(self.manifest.name, self.manifest.version, offer.manifest)
-        _check_sizes(self.manifest, offer.sizes)
-        self.folder = layout.staging / self.id.digest
-        self.final = layout.bundle(self.id.folder)
+        digest = hashlib.sha256(offer.manifest).hexdigest()
+        self.folder = layout.staging / digest
         with room():
             self.folder.mkdir(exist_ok=True)
             (self.folder / MANIFEST).write_bytes(offer.manifest)
             if offer.signature is not None:
                 (self.folder / SIGNATURE).write_bytes(offer.signature)
         try:
-            signer = find_signer(self.folder, self.id.digest, trusted)
+            signer = find_signer(self.folder, digest, trusted)
             if not offer.allow_unsigned:
                 require_signer(self.folder, signer)
+            self.manifest: Manifest = parse_manifest(offer.manifest, Path(MANIFEST))  # vouched for: may be parsed
+            _check_sizes(self.manifest, offer.sizes)
         except MemrtError:
             self.discard()
             raise
+        self.id = BundleId(self.manifest.name, self.manifest.version, digest)
+        self.final = layout.bundle(self.id.folder)
 
     @property
     def size(self) -> int:
@@ -167,9 +169,5 @@ def _sync_tree(root: Path) -> None:
         for name in files:
             path = Path(folder) / name
             path.chmod(0o644)
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(path)
         sync_folder(Path(folder))
