@@ -58,27 +58,16 @@ class Service:
 
     def installed(self, attended: Attended) -> bool:
         """Whether there is a service to restart."""
-        command = self.settings.restart
-        if command[:2] != ("systemctl", "restart"):
-            return True
-        return (
-            shutil.which("systemctl") is not None
-            and not attended.run(("systemctl", "cat", *command[2:]), self.settings.start_s, lambda line: None).status
-        )
+        return not self._by_systemd or (shutil.which("systemctl") is not None and self._systemctl("cat", attended))
 
     def has_failed(self, attended: Attended) -> bool:
         """Whether systemd has given it up; True where it is not systemd's."""
-        command = self.settings.restart
-        if command[:2] != ("systemctl", "restart"):
-            return True
-        return not attended.run(("systemctl", "is-failed", *command[2:]), self.settings.start_s, lambda _: None).status
+        return not self._by_systemd or self._systemctl("is-failed", attended)
 
     def restart(self, attended: Attended, tell: Tell) -> None:
         """Start it anew, disarmed. Raises MemrtError when it does not come up."""
-        if self.settings.restart[:1] == ("systemctl",):  # a unit that failed often would not be started again
-            attended.run(
-                ("systemctl", "reset-failed", *self.settings.restart[2:]), self.settings.start_s, lambda _: None
-            )
+        if self._by_systemd:  # a unit that failed often would not be started again
+            self._systemctl("reset-failed", attended)
         ran = attended.run(self.settings.restart, self.settings.start_s, tell)
         if ran.status != 0:
             raise MemrtError(
@@ -90,8 +79,17 @@ class Service:
 
     def stop(self, attended: Attended) -> None:
         """Let nothing run, where there is no bundle to go back to; a service that is not systemd's stays."""
-        if self.settings.restart[:2] == ("systemctl", "restart"):
-            attended.run(("systemctl", "stop", *self.settings.restart[2:]), self.settings.start_s, lambda _: None)
+        if self._by_systemd:
+            self._systemctl("stop", attended)
+
+    @property
+    def _by_systemd(self) -> bool:
+        return self.settings.restart[:2] == ("systemctl", "restart")
+
+    def _systemctl(self, verb: str, attended: Attended) -> bool:
+        """Whether `systemctl VERB UNIT...` says yes of what the restart command names."""
+        command = ("systemctl", verb, *self.settings.restart[2:])
+        return attended.run(command, self.settings.start_s, lambda _: None).status == 0
 
     def await_health(self, bundle: Path, attended: Attended) -> dict[str, Any]:
         """Its health report on `bundle`, once every question is answered with yes. Raises MemrtError otherwise."""
