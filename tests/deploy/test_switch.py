@@ -22,8 +22,12 @@ def entry(version: int, name: str = "am", fill: str = "") -> Entry:
     return Entry(name=name, version=version, digest=digest, installed=f"2026-01-{version:02}")
 
 
+def begin(switch: Switch, bundle: Entry, runtime: str | None = None) -> None:
+    switch.move(switch.announce(bundle, runtime))
+
+
 def flash(switch: Switch, version: int, runtime: str | None = None) -> str:
-    switch.begin(entry(version), runtime)
+    begin(switch, entry(version), runtime)
     switch.keep()
     return entry(version).id.folder
 
@@ -65,7 +69,7 @@ def test_whenever_it_dies_the_old_or_the_new_bundle_is_current(data):
 
     def one_flash() -> None:
         nonlocal deciding
-        switch.begin(entry(2), new[1])
+        begin(switch, entry(2), new[1])
         assert state(switch) == new
         if data.draw(st.booleans(), "healthy"):
             deciding = True
@@ -99,7 +103,7 @@ def test_power_fails_in_the_recovery_from_a_killed_flash_or_recovery():
         disk = LosingDisk()
         switch = Switch(LAYOUT, disk)
         old = flash(switch, 1)
-        killed = dies_after(disk, first, lambda: (switch.begin(entry(2)), switch.recover()))
+        killed = dies_after(disk, first, lambda: (begin(switch, entry(2)), switch.recover()))
         failed = dies_after(disk, second, switch.recover)
         disk.power_failure(lambda last: last, lambda size: 0)
         switch.recover()
@@ -204,7 +208,7 @@ def test_rollback_to_a_named_bundle_brings_its_runtime(switch, tmp_path):
 def test_a_failed_trial_is_bad_and_a_cut_one_new(switch):
     flash(switch, 1)
     for bad, verdict in ((True, "bad"), (False, "new")):
-        switch.begin(entry(2))
+        begin(switch, entry(2))
         switch.undo("no picture", bad=bad)
         assert switch.ledger().entries[entry(2).id.folder].verdict == verdict
     assert switch.undo("again", bad=True) is None
@@ -212,7 +216,7 @@ def test_a_failed_trial_is_bad_and_a_cut_one_new(switch):
 
 def test_a_good_bundle_stays_good_when_another_runtime_fails_it(switch):
     first = flash(switch, 1)
-    switch.begin(entry(1), "2.0")
+    begin(switch, entry(1), "2.0")
     assert state(switch) == (first, "2.0")
     switch.undo("does not start", bad=True)
     assert state(switch) == (first, "1.0")
@@ -226,17 +230,17 @@ def test_a_good_bundle_stays_good_when_another_runtime_fails_it(switch):
 def test_downgrades_are_refused(switch, bundle, found):
     current = flash(switch, 2)
     with pytest.raises(MemrtError, match=f"a version above 2.*found {found}"):
-        switch.begin(bundle)
+        begin(switch, bundle)
     assert switch.current() == current
-    switch.begin(entry(1, name="other"))  # another policy has versions of its own
+    begin(switch, entry(1, name="other"))  # another policy has versions of its own
 
 
 def test_a_version_that_failed_may_be_replaced_by_its_repair(switch):
     flash(switch, 1)
-    switch.begin(entry(2))
+    begin(switch, entry(2))
     switch.undo("no picture", bad=True)
     repaired = entry(2, fill="f")
-    switch.begin(repaired)
+    begin(switch, repaired)
     switch.keep()
     assert switch.current() == repaired.id.folder
 

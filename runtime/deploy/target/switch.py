@@ -42,12 +42,6 @@ class Switch:
         """The folder of the memrt that runs; None when it was installed by other means."""
         return self._linked(self.layout.runtime)
 
-    def begin(self, entry: Entry, runtime: str | None = None) -> Trial:
-        """Steps 1 and 2, `announce` and `move`: the bundle `entry` is current and on trial."""
-        trial = self.announce(entry, runtime)
-        self.move(trial)
-        return trial
-
     def announce(self, entry: Entry, runtime: str | None = None) -> Trial:
         """Step 1: the ledger says what is about to happen to the bundle `entry`, which lies in its folder.
 
