@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from memrt.runtime.deploy.target.layout import Layout
 from memrt.runtime.loop.settings import check_speed
 from memrt.runtime.strict_config import Count, Natural, Positive, convert, read_yaml
 
-SETTINGS = Path("/etc/memrt/service.yaml")
-CURRENT = "/var/lib/memrt/current"
+SETTINGS = Layout().settings / "service.yaml"
+CURRENT = str(Layout().current)
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

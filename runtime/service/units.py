@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from memrt.runtime.deploy.target.layout import Layout
 from memrt.runtime.service.config import SETTINGS
+from memrt.runtime.signing.key_files import KEYS_FOLDER
 
 NODE, RUNTIME, ROLLBACK = "memrt-node.service", "memrt.service", "memrt-rollback.service"
 NODE_FOLDER = "memrt-node"  # below /run
 NODE_ENDPOINT = f"ipc:///run/{NODE_FOLDER}/robot"
-STATE = Path("/var/lib/memrt")
+STATE = Layout().root
 RUNS = STATE / "runs"
-KEYS = Path("/etc/memrt/keys")
 # video: V4L2 cameras; plugdev: RealSense over USB; dialout: grippers on a serial port; render: GPUs, Jetson's too.
 DEVICE_GROUPS = ("video", "render", "plugdev", "dialout")
 
@@ -151,8 +152,8 @@ Environment=PYTHONUNBUFFERED=1"""
         return f"""\
 d {STATE} 0755 root root -
 d {RUNS} 0750 {self.user} {self.user} -
-d {KEYS.parent} 0755 root root -
-d {KEYS} 0755 root root -
+d {KEYS_FOLDER.parent} 0755 root root -
+d {KEYS_FOLDER} 0755 root root -
 """
 
 
