@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
+
 from memrt.runtime.bench.control import control_lateness
 from memrt.runtime.clock import NS_PER_S
 from memrt.runtime.doctor.collect import run_tool
@@ -83,15 +85,8 @@ def measure_disk(folder: Path, *, write: bool) -> Disk:
                 slowest = max(slowest, time.monotonic() - before)
             speed = written / 1e6 / (time.monotonic() - began)
     except OSError:  # full, over quota, or failing: `writable` said too much
-        return Disk(folder=disk.folder, file_system=disk.file_system, writable=False, free_bytes=usage.free)
-    return Disk(
-        folder=disk.folder,
-        file_system=disk.file_system,
-        writable=True,
-        free_bytes=usage.free,
-        write_mb_s=round(speed, 1),
-        slowest_sync_s=round(slowest, 3),
-    )
+        return msgspec.structs.replace(disk, writable=False)
+    return msgspec.structs.replace(disk, write_mb_s=round(speed, 1), slowest_sync_s=round(slowest, 3))
 
 
 def _file_system(folder: Path) -> str:
@@ -122,14 +117,8 @@ def measure_network(host: str) -> Network:
     route = run_tool(("ip", "-o", "route", "get", host))
     text = route.text if route is not None and route.status == 0 else ""
     interface, gateway = re.search(r" dev (\S+)", text), re.search(r" via (\S+)", text)
-    return Network(
-        host=host,
-        sent=network.sent,
-        received=network.received,
-        median_ms=network.median_ms,
-        p99_ms=network.p99_ms,
-        max_ms=network.max_ms,
-        error=network.error,
+    return msgspec.structs.replace(
+        network,
         interface=interface.group(1) if interface else "",
         gateway=gateway.group(1) if gateway else "",
     )
