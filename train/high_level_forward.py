@@ -184,6 +184,8 @@ class TrainingForward:
         softmax, with what a position cannot see at -inf.
         """
         text = self.model.model.language_model
+        if where is not None and len(text.layers) - 1 <= PROBED_LAYER:
+            raise ValueError(f"layer {PROBED_LAYER} is the last of {len(text.layers)}: only answers are computed there")
         x = text.embed_tokens(batch.ids)
         rows, length, width = x.shape
         deepstack: tuple[Tensor, ...] = ()
