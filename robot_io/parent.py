@@ -68,7 +68,7 @@ def forget_rings_of_the_dead(folder: Path = RINGS) -> None:
 
 def refusal_to_line(error: MemrtError) -> str:
     """A refusal on its way to the parent."""
-    return msgspec.json.encode([error.what, str(error.expected), str(error.found), error.fix]).decode()
+    return msgspec.json.encode(list(error.parts.values())).decode()
 
 
 def refusal_from_line(line: str) -> MemrtError | None:

@@ -14,10 +14,15 @@ class MemrtError(Exception):
         line = f"{what}: expected {expected}, found {found}. Fix: {fix}"
         super().__init__(" ".join(line.split()))
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """Its four parts as text: `MemrtError(**error.parts)` is the same refusal, after any journey."""
+        return {"what": self.what, "expected": str(self.expected), "found": str(self.found), "fix": self.fix}
+
     def __reduce__(self) -> tuple[object, ...]:
         """Rebuild it by keyword, so that a refusal in a worker process reaches the user as the refusal it is."""
-        return _rebuild, (self.what, str(self.expected), str(self.found), self.fix)
+        return _rebuild, (self.parts,)
 
 
-def _rebuild(what: str, expected: str, found: str, fix: str) -> MemrtError:
-    return MemrtError(what, expected=expected, found=found, fix=fix)
+def _rebuild(parts: dict[str, str]) -> MemrtError:
+    return MemrtError(**parts)

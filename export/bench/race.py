@@ -138,8 +138,7 @@ def _listen(stream: Any, progress: Progress) -> dict[str, Any] | None:
         if "progress" in event:
             progress(event["progress"])
         elif "error" in event:
-            fields = event["error"]
-            raise MemrtError(fields["what"], expected=fields["expected"], found=fields["found"], fix=fields["fix"])
+            raise MemrtError(**event["error"])
         else:
             answer: dict[str, Any] = event["answer"]
             return answer
@@ -164,8 +163,7 @@ def main() -> None:
     try:
         found = race.together(request["names"], lambda line: tell({"progress": line}))
     except MemrtError as error:
-        fields = {"what": error.what, "expected": error.expected, "found": error.found, "fix": error.fix}
-        tell({"error": {key: str(value) for key, value in fields.items()}})
+        tell({"error": error.parts})
         return
     for name, measured in found.items():
         arrays: dict[str, Any] = dict(measured.outputs)

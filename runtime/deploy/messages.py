@@ -133,11 +133,11 @@ class Refused(Message, frozen=True):
     @classmethod
     def of(cls, error: MemrtError) -> Refused:
         """The error's four parts."""
-        return cls(error.what, str(error.expected), str(error.found), error.fix)
+        return cls(**error.parts)
 
     def error(self) -> MemrtError:
         """The error again."""
-        return MemrtError(self.what, expected=self.expected, found=self.found, fix=self.fix)
+        return MemrtError(**msgspec.structs.asdict(self))
 
 
 AnyMessage = (

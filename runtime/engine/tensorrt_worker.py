@@ -232,8 +232,7 @@ def main() -> None:
         request = msgspec.json.decode(sys.stdin.buffer.read(), type=BuildRequest)
         report = build(request, load_library(request.backend))
     except MemrtError as error:
-        fields = {"what": error.what, "expected": error.expected, "found": error.found, "fix": error.fix}
-        _emit({"error": {name: str(value) for name, value in fields.items()}})
+        _emit({"error": error.parts})
     else:
         _emit({"report": msgspec.to_builtins(report)})
 

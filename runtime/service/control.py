@@ -46,11 +46,11 @@ class Refusal(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, error: MemrtError) -> Refusal:
         """The error's four parts."""
-        return cls(error.what, str(error.expected), str(error.found), error.fix)
+        return cls(**error.parts)
 
     def error(self) -> MemrtError:
         """The error again."""
-        return MemrtError(self.what, expected=self.expected, found=self.found, fix=self.fix)
+        return MemrtError(**msgspec.structs.asdict(self))
 
 
 class Reply(msgspec.Struct, frozen=True):
