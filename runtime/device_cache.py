@@ -68,11 +68,6 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     engines: dict[str, BuiltEngine]
 
 
-def bundle_hash(bundle: Bundle) -> str:
-    """SHA-256 of the manifest."""
-    return bundle.sha256
-
-
 def default_cache(bundle: Bundle) -> Path:
     """The cache folder beside a bundle."""
     path = bundle.path.resolve()
@@ -99,7 +94,7 @@ def writable(cache: Path) -> Path:
 def device_folder(cache: Path, bundle: Bundle, device: DeviceInfo) -> Path:
     """What belongs to this bundle, device and library version."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{device.name}-{device.backend}-{device.version}".lower()).strip("-")
-    return cache / f"{bundle_hash(bundle)[:_KEY_DIGITS]}-{name}"
+    return cache / f"{bundle.sha256[:_KEY_DIGITS]}-{name}"
 
 
 def this_gpu(backend: Backend) -> DeviceInfo:
@@ -153,7 +148,7 @@ def load_built(bundle: Bundle, device: DeviceInfo, cache: Path) -> BuildRecord |
     record = read_record(folder / RECORD, BuildRecord)
     if record is None:
         return None
-    _same(folder, "bundle", bundle_hash(bundle), record.bundle)
+    _same(folder, "bundle", bundle.sha256, record.bundle)
     built_for = msgspec.structs.replace(record.device, driver=device.driver)  # a new driver needs a proof, not a build
     _same(folder, "device", device.describe(), built_for.describe())
     for name, engine in sorted(record.engines.items()):
@@ -165,7 +160,7 @@ def load_built(bundle: Bundle, device: DeviceInfo, cache: Path) -> BuildRecord |
 def built_elsewhere(bundle: Bundle, cache: Path) -> list[BuildRecord]:
     """Records in the cache of this bundle, whatever they were built for."""
     records = (read_record(path, BuildRecord) for path in sorted(cache.glob(f"*/{RECORD}")))
-    wanted = bundle_hash(bundle)
+    wanted = bundle.sha256
     return [record for record in records if record is not None and record.bundle == wanted]
 
 

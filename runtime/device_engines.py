@@ -21,7 +21,6 @@ from memrt.runtime.device_cache import (
     BuiltEngine,
     DeviceInfo,
     built_elsewhere,
-    bundle_hash,
     default_cache,
     device_folder,
     load_built,
@@ -114,7 +113,7 @@ def build_engines(
             peak_bytes=report.peak_bytes,
         )
         say(f"{name}: {report.engine_bytes / 1e6:.1f} MB in {report.seconds:.0f} s")
-    built = BuildRecord(bundle=bundle_hash(bundle), device=device, engines=engines)
+    built = BuildRecord(bundle=bundle.sha256, device=device, engines=engines)
     write_record(folder / RECORD, built)
     return built
 
@@ -189,7 +188,7 @@ def prove(
         agreement[name] = {**found.to_dict(), "threshold": dict(limits)}
         if progress is not None:
             progress(f"{name}: cosine {found.cosine:.6f}, relative L2 {found.relative_l2:.1e} over {found.samples}")
-    proof = Proof(bundle=bundle_hash(bundle), device=device, engines=_hashes(bundle, files), agreement=agreement)
+    proof = Proof(bundle=bundle.sha256, device=device, engines=_hashes(bundle, files), agreement=agreement)
     write_record(device_folder(cache, bundle, device) / PROOF, proof)
     return proof
 
@@ -202,7 +201,7 @@ def proven(bundle: Bundle, device: DeviceInfo | None = None, *, cache: Path | No
     device = device or this_device(bundle)
     cache = cache or default_cache(bundle)
     proof = read_record(device_folder(cache, bundle, device) / PROOF, Proof)
-    if proof is None or proof.bundle != bundle_hash(bundle) or proof.device != device:
+    if proof is None or proof.bundle != bundle.sha256 or proof.device != device:
         return None
     files = engine_files(bundle, device, cache=cache)
     return proof if proof.engines == _hashes(bundle, files) else None

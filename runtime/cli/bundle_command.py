@@ -11,7 +11,6 @@ import typer
 from memrt.runtime.bundle import load_bundle, rewrite_manifest
 from memrt.runtime.cli.default_bundle import find_bundle
 from memrt.runtime.cli.progress import tell
-from memrt.runtime.device_cache import bundle_hash
 from memrt.runtime.shared_files import copy_bundle, share_files
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -45,7 +44,7 @@ def copy(
     copied = copy_bundle(load_bundle(folder), out)
     size = sum(path.stat().st_size for path in copied.files.values())
     if as_json:
-        report = {"bundle": str(out), "bundle_sha256": bundle_hash(copied), "files": len(copied.files), "bytes": size}
+        report = {"bundle": str(out), "bundle_sha256": copied.sha256, "files": len(copied.files), "bytes": size}
         print(json.dumps(report))
     else:
         tell(f"{out}: {len(copied.files)} files, {size / 1e6:.1f} MB, all of them checked")

@@ -68,13 +68,12 @@ def replay_recording(
 def _replay(recording: Recording, folder: Path | None, cache: Path | None, until: int | None) -> tuple[Bundle, Verdict]:
     from memrt.runtime.bundle import load_bundle, require_halves
     from memrt.runtime.cli.run_policies import open_policies, open_recorded
-    from memrt.runtime.device_cache import bundle_hash
     from memrt.runtime.recording.replay import replay
 
     run = recording.run
     bundle = load_bundle(folder or Path(run["bundle"]))
     require_halves(bundle)
-    if folder is None and (found := bundle_hash(bundle)) != run["bundle_sha256"]:
+    if folder is None and (found := bundle.sha256) != run["bundle_sha256"]:
         raise MemrtError(
             f"bundle {bundle.path}",
             expected=f"the one that was recorded (manifest SHA-256 {run['bundle_sha256']})",

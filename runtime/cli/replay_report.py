@@ -12,7 +12,6 @@ from rich.table import Table
 
 from memrt.runtime.bundle import Bundle
 from memrt.runtime.clock import NS_PER_S
-from memrt.runtime.device_cache import bundle_hash
 from memrt.runtime.device_engines import this_device
 from memrt.runtime.recording.reader import Recording, Summary
 from memrt.runtime.recording.replay import Difference, Verdict
@@ -23,7 +22,7 @@ _SHOWN = 400  # characters of a value that differs
 def report_verdict(recording: Recording, bundle: Bundle, verdict: Verdict, as_json: bool) -> None:
     """Print what was computed again, and the first difference."""
     run, device = recording.run, this_device(bundle).describe()
-    same_bundle = bundle_hash(bundle) == run["bundle_sha256"]
+    same_bundle = bundle.sha256 == run["bundle_sha256"]
     if as_json:
         values = {
             "recording": str(recording.path),

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from memrt.runtime.bundle import Bundle
-from memrt.runtime.device_cache import bundle_hash
 from memrt.runtime.device_engines import this_device
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.record import RunRecord
@@ -48,7 +47,7 @@ class RunRecording:
             "memory": msgspec.to_builtins(bundle.policy.memory),
             "precision": bundle.manifest.precision,
             "bundle": str(bundle.path.resolve()),
-            "bundle_sha256": bundle_hash(bundle),
+            "bundle_sha256": bundle.sha256,
             "settings": asdict(settings),
             "device": device.describe(),
             "versions": {

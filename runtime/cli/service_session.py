@@ -19,7 +19,6 @@ from memrt.runtime.cli.run_checks import check_halves, check_policy, check_proof
 from memrt.runtime.cli.run_policies import chosen_threads, open_policies
 from memrt.runtime.cli.run_recording import RunRecording
 from memrt.runtime.clock import MonotonicClock
-from memrt.runtime.device_cache import bundle_hash
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.loop.observer import LoopObserver
 from memrt.runtime.loop.protocols import TaskRobot
@@ -149,7 +148,7 @@ class RobotParts:
             low_level=low_level,
             settings=settings,
             goal=config.goal or "",
-            bundle=bundle_hash(bundle),
+            bundle=bundle.sha256,
             policy=bundle.policy.name,
             device=engines.device.describe(),
             proofs=tuple(engines.found),

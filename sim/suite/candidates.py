@@ -10,7 +10,6 @@ import msgspec
 
 from memrt.runtime.bundle import Bundle, load_bundle, require_halves
 from memrt.runtime.config import PolicyConfig, load_policy
-from memrt.runtime.device_cache import bundle_hash
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import MANIFEST
 from memrt.runtime.ready_engines import ReadyEngines
@@ -54,7 +53,7 @@ class Candidate:
         if self.folder is None:
             return EpisodePlayer.of_script(SCRIPTED[self.policy])
         bundle = load_bundle(self.folder)
-        if (found := bundle_hash(bundle)) != self.bundle_sha256:
+        if (found := bundle.sha256) != self.bundle_sha256:
             raise MemrtError(
                 f"bundle {self.folder}",
                 expected=f"the one that the evaluation began with, {self.bundle_sha256}",
@@ -82,9 +81,9 @@ def find_candidate(policy: str, precision: str, mode: Mode, bundles: Path) -> Ca
         return "the oracle knows the simulator's state, which only lock-step can ask"
     if bundle is not None:
         require_halves(bundle)
-        return Candidate(policy, precision, folder, bundle_hash(bundle))
+        return Candidate(policy, precision, folder, bundle.sha256)
     if not config.high_level.asks_vlm and mode == "lockstep" and (lender := _lender(config, precision, bundles)):
-        return Candidate(policy, precision, lender.path, bundle_hash(lender), config)
+        return Candidate(policy, precision, lender.path, lender.sha256, config)
     return f"no bundle: {folder} is not there"
 
 

@@ -12,7 +12,6 @@ from memrt.runtime import shared_files
 from memrt.runtime.bundle import Bundle, EngineRecord, load_bundle, write_bundle
 from memrt.runtime.cli import bundle_command
 from memrt.runtime.config import load_policy
-from memrt.runtime.device_cache import bundle_hash
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import MANIFEST, SHARED
 
@@ -42,10 +41,10 @@ def contents(bundle: Bundle) -> dict[str, bytes]:
 
 
 def test_what_bundles_have_in_common_is_stored_once(pair, tmp_path):
-    before = [(contents(bundle), bundle_hash(bundle)) for bundle in pair]
+    before = [(contents(bundle), bundle.sha256) for bundle in pair]
     assert shared_files.share_files(tmp_path) == len(BIG)
     opened = [load_bundle(bundle.path) for bundle in pair]
-    assert [(contents(bundle), bundle_hash(bundle)) for bundle in opened] == before
+    assert [(contents(bundle), bundle.sha256) for bundle in opened] == before
     digest = opened[0].manifest.files["ll/step.onnx"].sha256
     assert [path.name for path in (tmp_path / SHARED).iterdir()] == [digest]
     assert opened[0].file("ll/step.onnx") == opened[1].file("ll/step.onnx")
@@ -109,7 +108,7 @@ def test_the_commands(pair, tmp_path):
     assert run("share", str(tmp_path))["saved_bytes"] == len(BIG)
     whole = tmp_path / "stick" / "whole"
     said = run("copy", str(pair[1].path), "-o", str(whole))
-    assert said["bundle_sha256"] == bundle_hash(pair[1])
+    assert said["bundle_sha256"] == pair[1].sha256
     shutil.rmtree(tmp_path / SHARED)
     copied = load_bundle(shutil.copytree(whole, tmp_path / "plain copy"))
     assert (copied.file("ll/step.onnx").read_bytes(), said["files"]) == (BIG, len(copied.manifest.files))

@@ -19,7 +19,7 @@ from memrt.runtime.bundle import EngineRecord, load_bundle, sha256_of, write_bun
 from memrt.runtime.cli import default_bundle, run_command, run_session
 from memrt.runtime.cli.run_checks import check_space
 from memrt.runtime.config import load_policy
-from memrt.runtime.device_cache import bundle_hash, device_folder, write_record
+from memrt.runtime.device_cache import device_folder, write_record
 from memrt.runtime.device_engines import PROOF, Proof, this_device
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.signing import generate_key, sign_bundle
@@ -235,7 +235,7 @@ def test_a_proven_bundle_may_be_armed(bundle, nodding, physical, tmp_path):
     loaded, cache = load_bundle(bundle), tmp_path / "cache"
     device = this_device(loaded)
     engines = dict.fromkeys(loaded.manifest.engines, sha256_of(bundle / "step.onnx"))
-    proof = Proof(bundle=bundle_hash(loaded), device=device, engines=engines, agreement={})
+    proof = Proof(bundle=loaded.sha256, device=device, engines=engines, agreement={})
     write_record(device_folder(cache, loaded, device) / PROOF, proof)
     run = ("--bundle", bundle, "--robot", physical, "--allow-unsigned", "--cache")
     result = invoke(*run, cache, "--duration", 0.5, "--json")
