@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -122,7 +123,8 @@ class FlashTest:
             if self.machine.status(MEMRT)["current"] == good:
                 return True
             pid = self.machine.run("systemctl show --property=MainPID --value memrt").stdout.strip()
-            self.machine.run(f"kill -STOP {pid}", check=False)
+            if pid != "0":  # between two starts there is none, and 0 would stop whoever asks
+                self.machine.run(f"kill -STOP {pid}", check=False)
             return False
 
         taken_s = until("the rollback", ROLLBACK_S, hang_it_again)
@@ -166,6 +168,7 @@ def main() -> int:
     if os.geteuid() != 0 or not shutil.which("systemd-nspawn") or not shutil.which("mmdebstrap"):
         say("expected root, systemd-nspawn and mmdebstrap. Fix: apt-get install systemd-container mmdebstrap; use sudo")
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the container goes, too
     machine = Machine(options.root.resolve(), options.port)
     with tempfile.TemporaryDirectory(dir=options.root.parent) as folder:
         test = FlashTest(machine, options.wheels, Path(folder), options.megabytes)
@@ -174,7 +177,7 @@ def main() -> int:
         finally:
             machine.off()
     large = test.report["large"]
-    total_s, switch_ms = large["seconds"]["total"], large["switch_ms"]
+    total_s, switch_ms = large["seconds"]["total"], large["ledger_ms"] + large["switch_ms"]
     met = {"total": total_s < ASKED_TOTAL_S, "switch": switch_ms < ASKED_SWITCH_MS}
     report = {
         **test.report,
@@ -188,7 +191,7 @@ def main() -> int:
         print(json.dumps(report))
     else:
         print(f"{large['bytes'] / 1e6:.0f} MB in {total_s:.1f} s (asked: {ASKED_TOTAL_S:.0f} s): {large['seconds']}")
-        print(f"switched in {switch_ms:.1f} ms (asked: {ASKED_SWITCH_MS:.0f} ms)")
+        print(f"switched in {switch_ms:.1f} ms, the ledger included (asked: {ASKED_SWITCH_MS:.0f} ms)")
         print(f"hang: {test.report['hang']}; power failure: {test.report['power_failure']}")
     return 0 if all(met.values()) else 1
 

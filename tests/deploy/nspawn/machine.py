@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ PACKAGES += ["libegl1", "libegl-mesa0", "libgl1-mesa-dri", "libgles2", "libusb-1
 LEFT_BEHIND = ("var/lib/memrt", "opt/memrt", "etc/memrt", "etc/systemd/system/memrt.service.d")
 LEFT_BEHIND += ("etc/systemd/system/memrt-node.service.d",)
 BOOT_S = 120.0
+COMMAND_S = 120.0  # for the longest, installing the service
 NSPAWN = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot", "--console=pipe")
 NSPAWN += ("--resolv-conf=off", "--link-journal=no", "--settings=no")
 
@@ -61,6 +63,9 @@ class Machine:
 
     def boot(self) -> float:
         """Start it; seconds until it answers over ssh."""
+        with socket.socket() as ours:  # or another computer would answer in its place
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            ours.bind(("127.0.0.1", self.port))
         began_s = time.monotonic()
         self._process = subprocess.Popen(
             [*NSPAWN, f"--directory={self.root}"],
@@ -98,7 +103,7 @@ class Machine:
     def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A shell command there."""
         line = [*shlex.split(self.client), "root@127.0.0.1", command]
-        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=COMMAND_S)
         if check and done.returncode:
             raise RuntimeError(f"`{command}` there: {done.stderr.strip() or done.stdout.strip()}")
         return done
