@@ -23,6 +23,7 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class FieldError(ValueError):

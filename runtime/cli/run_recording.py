@@ -36,8 +36,20 @@ def check_record(path: Path | None) -> None:
 class RunRecording:
     """A recorder, and what the run has to say about itself."""
 
-    def __init__(self, path: Path, frames: Frames, bundle: Bundle, settings: LoopSettings, run: Mapping[str, Any]):
-        """Begin; `run` says what the caller knows: mode, goal, robot, task, threads. Raises what a recorder raises."""
+    def __init__(
+        self,
+        path: Path,
+        frames: Frames,
+        bundle: Bundle,
+        settings: LoopSettings,
+        run: Mapping[str, Any],
+        *,
+        keep_free: int = 0,
+    ) -> None:
+        """Begin; `run` says what the caller knows: mode, goal, robot, task, threads.
+
+        `keep_free` is the recorder's. Raises what a recorder raises.
+        """
         self._alarmed = False
         device = this_device(bundle)
         about = {
@@ -56,7 +68,7 @@ class RunRecording:
             },
             "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
         }
-        self.recorder = McapRecorder(path, about, frames=frames, open_file=McapProcess)
+        self.recorder = McapRecorder(path, about, frames=frames, open_file=McapProcess, keep_free=keep_free)
 
     def alarm(self, say: Callable[[str], None], trace: Trace | None, t_ns: int) -> None:
         """Say once, and put into the trace, that the recording has ended early. To be called every now and then."""

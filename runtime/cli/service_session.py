@@ -25,6 +25,7 @@ from memrt.runtime.loop.protocols import TaskRobot
 from memrt.runtime.loop.record import RunRecord
 from memrt.runtime.loop.settings import LoopSettings
 from memrt.runtime.memory_lock import lock_memory
+from memrt.runtime.recording.retention import keep_newest
 from memrt.runtime.service.config import ServiceConfig, read_settings
 from memrt.runtime.service.control import ControlServer
 from memrt.runtime.service.health import ProvenEngines
@@ -137,8 +138,12 @@ class RobotParts:
                 "threads": str(self._threads),
             }
             try:
-                return McapRecording(RunRecording(path, config.record_frames, bundle, settings, about))
-            except MemrtError as error:
+                if config.record_keep_gb is not None:
+                    for gone in keep_newest(path.parent, int(config.record_keep_gb * 1e9)):
+                        self._say(f"{gone.name} is deleted: record_keep_gb is {config.record_keep_gb:g}")
+                free = int(config.record_free_gb * 1e9)
+                return McapRecording(RunRecording(path, config.record_frames, bundle, settings, about, keep_free=free))
+            except (MemrtError, OSError) as error:
                 self._say(f"this run is not recorded: {error}")
                 return Unrecorded()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -69,13 +70,15 @@ class McapRecorder:
         *,
         frames: Frames = "all",
         open_file: Callable[[Path, str], McapFile | McapProcess] = McapFile,
+        keep_free: int = 0,
     ) -> None:
         """Begin `path` with the metadata `run`. `frames`: all that the loop saw, or those that a policy used.
 
-        `open_file`: `McapProcess` where a robot is driven beside it: that one can be ended alone. Raises MemrtError for
-        a file that is there already, and for a folder or a disk that does not take it.
+        `open_file`: `McapProcess` where a robot is driven beside it: that one can be ended alone. `keep_free`: bytes of
+        the disk that are left to others; the recording ends there. Raises MemrtError for a file that is there already,
+        and for a folder or a disk that does not take it.
         """
-        self._path, self._all_frames = path, frames == "all"
+        self._path, self._all_frames, self._keep_free = path, frames == "all", keep_free
         self._queue: BoundedQueue[Callable[[], None]] = BoundedQueue(QUEUE_ITEMS, QUEUE_BYTES)
         self._known: dict[
             str, dict[int, str]
@@ -88,6 +91,7 @@ class McapRecorder:
         self._end: Mapping[str, object] = {}
         self._quit = threading.Event()
         try:
+            self._check_room()
             self._file = open_file(path, f"memrt {version('memrt')}")
             clock = {"monotonic_ns": time.monotonic_ns(), "unix_ns": time.time_ns()}
             self._file.metadata(RUN, {**run, "frames": frames, "clock": clock})
@@ -230,9 +234,14 @@ class McapRecorder:
     def _flush(self) -> None:
         if running_out():
             raise OSError(errno.ENOMEM, "the computer is running out of memory")
+        self._check_room()
         self._note_drops()
         self._file.flush()
         self._synced_messages = self._messages
+
+    def _check_room(self) -> None:
+        if shutil.disk_usage(self._path.parent).free < self._keep_free:
+            raise OSError(errno.ENOSPC, f"the disk's last {self._keep_free / 1e9:g} GB are kept for others")
 
     def _note_drops(self) -> None:
         dropped = self.dropped

@@ -9,7 +9,7 @@ import msgspec
 
 from memrt.runtime.deploy.target.layout import Layout
 from memrt.runtime.loop.settings import check_speed
-from memrt.runtime.strict_config import Count, Natural, Positive, convert, read_yaml
+from memrt.runtime.strict_config import Count, Natural, NotNegative, Positive, convert, read_yaml
 
 SETTINGS = Layout().settings / "service.yaml"
 CURRENT = str(Layout().current)
@@ -22,8 +22,10 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     was flashed last; `cache`: where its engines and proofs lie, by default beside it. `keys`: the folder of the public
     keys that this robot trusts, by default `/etc/memrt/keys`; a physical robot runs a bundle that none of them signed
     only with `allow_unsigned`. `goal`: what to do when arming says nothing else. `record`: a folder; every run is
-    recorded there, until the disk is full. `hang_s`: a part of the runtime that has not been heard of for longer is
-    stuck. `health_calls`: low-level calls that the health check times at most. `task` and `seed` are the simulator's.
+    recorded there, as long as more than `record_free_gb` of its disk is free: a flash, a log want room too. With
+    `record_keep_gb` the folder's oldest recordings are deleted before a run, until they are no more than that.
+    `hang_s`: a part of the runtime that has not been heard of for longer is stuck. `health_calls`: low-level calls that
+    the health check times at most. `task` and `seed` are the simulator's.
     """
 
     robot: str
@@ -38,6 +40,8 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     threads: str | None = None
     record: str | None = None
     record_frames: Literal["all", "used"] = "used"
+    record_free_gb: NotNegative = 2.0
+    record_keep_gb: Positive | None = None
     hang_s: Positive = 10.0
     health_calls: Count = 100
     task: str = "PickXtimes"

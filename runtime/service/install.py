@@ -88,7 +88,7 @@ def settings_text(robot: str, host: str | None, goal: str | None) -> str:
 robot: {robot}
 {f"host: {host}" if host else "# host: 172.16.0.2 # the robot's own address"}
 {f"goal: {quoted}" if goal else "# goal: pick up the red cube # unless `memrt service arm --goal` says another"}
-# record: {RUNS} # every run, until the disk is full
+# record: {RUNS} # every run, while there is room on the disk
 # speed: 0.3
 # threads: 2,1
 """

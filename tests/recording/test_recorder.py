@@ -1,12 +1,14 @@
 """What a recording holds, and what is left of it when it does not fit, when the disk is full, when the process dies."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from memrt.runtime.recording import recorder as recorder_module
 from memrt.runtime.recording.messages import CHANNELS, Log, json_schema
 from memrt.runtime.recording.reader import Recording
 from memrt.runtime.recording.recorder import McapRecorder
+from memrt.runtime.recording.retention import keep_newest
 from memrt.runtime.types import Frame, Observation, RobotMode
 
 GOLDEN = Path(__file__).parent / "golden" / "channels.json"
@@ -186,6 +189,27 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path):
     assert summary.end is None
     assert "cut off" in summary.cut_off
     assert 0 < path.stat().st_size <= 6_000
+
+
+def test_the_rest_of_the_disk_is_left_to_others(tmp_path, monkeypatch):
+    free = [10_000]
+    monkeypatch.setattr(recorder_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
+    with McapRecorder(tmp_path / "run.mcap", {}, keep_free=5_000) as recorder:
+        free[0] = 4_999
+    assert "kept for others" in recorder.failure
+    with pytest.raises(MemrtError, match="kept for others"):
+        McapRecorder(tmp_path / "next.mcap", {}, keep_free=5_000)
+    assert not (tmp_path / "next.mcap").exists()
+
+
+def test_the_oldest_recordings_give_way_and_nothing_else_does(tmp_path):
+    for age, name in enumerate(("c.mcap", "a.mcap", "b.mcap", "notes.txt")):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (1_000 + age, 1_000 + age))
+    assert keep_newest(tmp_path, 300) == []
+    assert keep_newest(tmp_path, 299) == [tmp_path / "c.mcap"]
+    assert keep_newest(tmp_path, 0) == [tmp_path / "a.mcap", tmp_path / "b.mcap"]
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
 KILLED = """

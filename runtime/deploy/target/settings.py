@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 
 from memrt.runtime.deploy.target.layout import Layout
-from memrt.runtime.strict_config import Positive, convert, read_yaml
+from memrt.runtime.strict_config import NotNegative, Positive, convert, read_yaml
 
 
 class DeploySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,7 +22,7 @@ class DeploySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     control: str = "/run/memrt/control"
     start_s: Positive = 300.0
     health_s: Positive = 120.0
-    patience_s: Annotated[float, msgspec.Meta(ge=0)] = 12.0
+    patience_s: NotNegative = 12.0
 
 
 def read_deploy_settings(layout: Layout) -> DeploySettings:
