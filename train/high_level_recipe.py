@@ -45,9 +45,9 @@ class Stage:
 # Sized for one core and a day. A decoder rate of 1e-3 or more keeps it from ever reading places exactly.
 STAGES = (
     Stage("language", 700, 32, 2e-3, 0.1),
-    Stage("vision", 1600, 16, 1e-3, 0.4),
-    Stage("grounding", 800, 16, 6e-4, 0.2),
-    Stage("decoder", 5500, 16, 6e-4, 0.6),
+    Stage("vision", 1200, 16, 1e-3, 0.4),
+    Stage("grounding", 500, 16, 6e-4, 0.2),
+    Stage("decoder", 3600, 16, 6e-4, 0.6),
 )
 
 
