@@ -13,7 +13,9 @@ from memrt.export.streaming.resume import WorkFolder
 from memrt.export.streaming.stream import Progress
 from memrt.export.target import Target, TensorRtBuild
 from memrt.export.tensorrt_build import audit_engine, build_engine_file
+from memrt.export.vlm_graphs import ASKED
 from memrt.runtime.engine.tensorrt_profiles import Profile, length_profiles
+from memrt.runtime.policy.drafting import LONGEST
 from memrt.runtime.recipe import Recipe, write_recipe
 
 SUFFIX = ".rtx"  # engines of TensorRT for RTX
@@ -98,6 +100,7 @@ def _profiles(name: str, dims: Dims, plan: EnginePlan, build: TensorRtBuild) -> 
     if name == "hl/decoder":
         capacity = int(dims["keys"][2])
         lengths = [*(length for length in build.decoder_lengths if length < capacity), capacity]
-        return length_profiles(dims, lengths if plan.scheme not in ONE_PROFILE else lengths[-1:])
+        lengths = lengths[-1:] if plan.scheme in ONE_PROFILE else lengths
+        return length_profiles(dims, lengths, few=(ASKED, LONGEST + 1))
     lengths = list(build.prefix_lengths)
     return length_profiles(dims, lengths[-1:] if plan.scheme in ONE_PROFILE else lengths, shortest=2)

@@ -81,15 +81,14 @@ class DecoderGraph(nn.Module):
     """New tokens against a static-shape K/V cache; prefill and one-token steps are the same graph.
 
     `embeddings` [tokens, width], `cos`, `sin` [tokens, head_dim / 2], `keys`, `values` [layers, kv_heads, capacity,
-    head_dim] of which the first `past_length` int64 [1] rows hold, and for families that have it `deepstack`
-    [deepstack layers, tokens, width] (zero for text). Gives `logits` [1, vocabulary] of the last token and only the
-    new rows: `new_keys` and `new_values` [layers, kv_heads, tokens, head_dim].
+    head_dim] of which the first `past_length` int64 [1] rows hold, `asked` int64 [answers]: which of the new tokens'
+    logits are wanted (a prompt's last, all of a drafted answer), and for families that have it `deepstack`
+    [deepstack layers, tokens, width] (zero for text). Gives `logits` [answers, vocabulary] and only the new rows:
+    `new_keys` and `new_values` [layers, kv_heads, tokens, head_dim].
     """
 
-    def __init__(self, model: Any, answered: int = 1) -> None:
-        """`answered`: a gate reads the logits of a whole answer at once; an engine those of the last token."""
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.answered = answered
         text, settings = model.model.language_model, model.config.text_config
         heads, width = int(settings.num_key_value_heads), head_dim(settings)
         self._group = int(settings.num_attention_heads) // heads
@@ -105,10 +104,12 @@ class DecoderGraph(nn.Module):
         keys: Tensor,
         values: Tensor,
         past_length: Tensor,
+        asked: Tensor,
         deepstack: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the last token, new keys, new values."""
-        logits, new_keys, new_values = exhaust(self.stages(embeddings, cos, sin, keys, values, past_length, deepstack))
+        """Logits of the tokens asked for, new keys, new values."""
+        stages = self.stages(embeddings, cos, sin, keys, values, past_length, asked, deepstack)
+        logits, new_keys, new_values = exhaust(stages)
         return logits, new_keys, new_values
 
     def stages(
@@ -119,9 +120,10 @@ class DecoderGraph(nn.Module):
         keys: Tensor,
         values: Tensor,
         past_length: Tensor,
+        asked: Tensor,
         deepstack: Tensor | None = None,
     ) -> Stages:
-        """`forward`, halting before every unit; logits of the last `answered` tokens."""
+        """`forward`, halting before every unit."""
         bias = attention_bias(embeddings.shape[0], keys.shape[2], past_length, self._group)
         added = 0 if deepstack is None else deepstack.shape[0]
         x = embeddings
@@ -135,6 +137,6 @@ class DecoderGraph(nn.Module):
             if deepstack is not None and number < added:
                 x = x + deepstack[number]
         yield "norm", x
-        x = self.norm(x[-self.answered :])
+        x = self.norm(x.index_select(0, asked))
         yield "head", x
         return self.head(x), torch.stack(new_keys), torch.stack(new_values)

@@ -28,6 +28,7 @@ from memrt.runtime.policy.vlm_image import resized
 
 VISION_INPUTS = ("image",)
 DECODER_OUTPUTS = ("logits", "new_keys", "new_values")
+ASKED = "answers"  # the dimension of the tokens whose logits are wanted
 
 
 def vision_outputs(config: Any) -> tuple[str, ...]:
@@ -37,7 +38,7 @@ def vision_outputs(config: Any) -> tuple[str, ...]:
 
 def decoder_inputs(config: Any) -> tuple[str, ...]:
     """Inputs of the decoder graph of a transformers config, in the order of `DecoderGraph.forward`."""
-    inputs = ("embeddings", "cos", "sin", "keys", "values", "past_length")
+    inputs = ("embeddings", "cos", "sin", "keys", "values", "past_length", "asked")
     return (*inputs, "deepstack") if family_of(config).deepstack_layers(config) else inputs
 
 
@@ -142,10 +143,15 @@ def export_vlm(
 
 
 def decoder_shapes(config: Any, capacity: int) -> tuple[dict[int, Any] | None, ...]:
-    """`dynamic_shapes` of the decoder graph of a transformers config: 1 to `capacity` new tokens, all else static."""
+    """`dynamic_shapes` of the decoder graph of a transformers config.
+
+    1 to `capacity` new tokens, the logits of any number of them, all else static.
+    """
     length = torch.export.Dim("length", min=1, max=capacity)
-    axes = {"embeddings": 0, "cos": 0, "sin": 0, "deepstack": 1}
-    return tuple({axes[name]: length} if name in axes else None for name in decoder_inputs(config))
+    asked = torch.export.Dim(ASKED, min=1, max=capacity)
+    axes = {"embeddings": {0: length}, "cos": {0: length}, "sin": {0: length}, "asked": {0: asked}}
+    axes["deepstack"] = {1: length}
+    return tuple(axes.get(name) for name in decoder_inputs(config))
 
 
 def decoder_example(config: VlmConfig, tokens: int = 5) -> tuple[Tensor, ...]:
@@ -158,6 +164,7 @@ def decoder_example(config: VlmConfig, tokens: int = 5) -> tuple[Tensor, ...]:
         cache,
         cache.clone(),
         torch.zeros(1, dtype=torch.int64),
+        torch.arange(2),
     )
     if not config.deepstack_layers:
         return inputs

@@ -176,12 +176,10 @@ class HighLevelStream:
 
     def _decoder(self, calls: Mapping[str, Sequence[_Call]]) -> Made:
         inputs = decoder_inputs(self._checkpoint.config)
-        answered = max(len(call.answer) for role in ROLES for call in calls[role])
         job = Job(
             name="hl/decoder",
             file="hl/decoder.onnx",
-            graph=DecoderGraph(self._model, answered),
-            traced=DecoderGraph(self._model),
+            graph=DecoderGraph(self._model),
             comparable=lambda outputs: (outputs[0][-1:], *outputs[1:]),
             units=self._units_of("decoder"),
             inputs=inputs,
@@ -263,15 +261,17 @@ class HighLevelStream:
             "keys": cache,
             "values": cache,
             "past_length": torch.zeros(1, dtype=torch.int64),
+            "asked": torch.arange(len(call.inputs["embeddings"]))[-len(call.answer) :],
         }
         return tuple(known[name] for name in decoder_inputs(self._checkpoint.config))
 
     def _feed(self, inputs: Sequence[str], sample: Sequence[Tensor]) -> Feed:
-        """The same for the engine, whose cache has all its rows."""
+        """The same for the engine, whose cache has all its rows; of the logits, those of the last token."""
         config = self._config
         rows = (config.layers, config.kv_heads, config.capacity, config.head_dim)
         feed = plain_feed(inputs)(sample)
-        return {**feed, "keys": np.zeros(rows, np.float32), "values": np.zeros(rows, np.float32)}
+        empty = np.zeros(rows, np.float32)
+        return {**feed, "asked": feed["asked"][-1:], "keys": empty, "values": empty}
 
     def _judge(self, exact: Sequence[_Call], vision: Known, decoder: Made) -> None:
         """Whole calls of the engines, vision included, against torch: the last logits, every token of the answers."""

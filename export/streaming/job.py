@@ -40,12 +40,11 @@ class Job:
     calibration: Sequence[Sample]
     gate: Sequence[Sample]
     feed: Callable[[Sample], Feed]
-    traced: nn.Module | None = None  # where the engine's graph gives less than the streamed one
     comparable: Callable[[Outputs], Outputs] = lambda outputs: outputs  # the engine's share of the streamed outputs
 
     def skeleton(self) -> Skeleton:
         """The engine's graph without weights."""
-        return trace(self.traced or self.graph, self.example, self.inputs, self.outputs, self.shapes)
+        return trace(self.graph, self.example, self.inputs, self.outputs, self.shapes)
 
     @property
     def dims(self) -> dict[str, tuple[int | str, ...]]:

@@ -80,9 +80,15 @@ def choose_profile(engine: str, profiles: Sequence[Profile], shapes: Mapping[str
 
 
 def length_profiles(
-    dims: Mapping[str, Sequence[int | str]], lengths: Sequence[int], *, shortest: int = 1
+    dims: Mapping[str, Sequence[int | str]],
+    lengths: Sequence[int],
+    *,
+    shortest: int = 1,
+    few: tuple[str, int] | None = None,
 ) -> tuple[Profile, ...]:
     """One profile per bracket of the one symbolic dimension in `dims` (input name → its sizes, or the symbol's name).
+
+    `few` names a second one that every profile takes from 1, which it is tuned for, to so many, or to its longest.
 
     `lengths`, ascending, are the largest length of each bracket, for which its kernels are tuned: (1, 128, 512) from
     `shortest` 1 gives a decode profile and two for prefill. The decode bracket is [1, 2] tuned for 1: beside others, a
@@ -91,7 +97,8 @@ def length_profiles(
     neither cost (all measured with TensorRT for RTX 1.7). Raises `MemrtError` for lengths that do not ascend and for
     several symbols.
     """
-    symbols = {size for shape in dims.values() for size in shape if isinstance(size, str)}
+    second, most = few or ("", 0)
+    symbols = {size for shape in dims.values() for size in shape if isinstance(size, str)} - {second}
     if len(symbols) != 1 or not lengths or list(lengths) != sorted(set(lengths)) or not 0 < shortest <= lengths[0]:
         raise MemrtError(
             "optimisation profiles",
@@ -103,7 +110,11 @@ def length_profiles(
     for length in lengths:
         high = max(length, low + 1) if len(lengths) > 1 else length
         shapes = {
-            name: ShapeRange(minimum=_sized(shape, low), optimum=_sized(shape, length), maximum=_sized(shape, high))
+            name: ShapeRange(
+                minimum=_sized(shape, low, second, 1),
+                optimum=_sized(shape, length, second, 1),
+                maximum=_sized(shape, high, second, min(most, high)),
+            )
             for name, shape in dims.items()
             if any(isinstance(size, str) for size in shape)
         }
@@ -112,5 +123,5 @@ def length_profiles(
     return tuple(profiles)
 
 
-def _sized(shape: Sequence[int | str], length: int) -> Shape:
-    return tuple(length if isinstance(size, str) else size for size in shape)
+def _sized(shape: Sequence[int | str], length: int, second: str, count: int) -> Shape:
+    return tuple((count if size == second else length) if isinstance(size, str) else size for size in shape)

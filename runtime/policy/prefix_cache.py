@@ -107,6 +107,10 @@ class PrefixCache:
         self._identity[self.length : end] = identity
         self.length = end
 
+    def cut(self, rows: int) -> None:
+        """Drop the last `rows` rows."""
+        self.length -= rows
+
     def clear(self) -> None:
         """Forget everything."""
         self.length = 0

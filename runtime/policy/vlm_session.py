@@ -1,8 +1,9 @@
 """Runs an exported VLM: one chat turn with images in, greedy text out.
 
-What was computed is not computed again: vision features are kept per frame content, and the K/V rows of the longest
-prefix shared with the previous call stay in the cache. Features come back bit for bit. K/V rows computed in another
-batch of tokens differ in the last bits, so whoever needs equal bits forgets the prefix first (`forget_prefix`).
+What was computed is not computed again: vision features are kept per frame content, the K/V rows of the longest
+prefix shared with the previous call stay in the cache, and the previous answer is the draft of the next. Features come
+back bit for bit. K/V rows computed in another batch of tokens differ in the last bits, so whoever needs equal bits
+forgets the prefix first (`forget_prefix`).
 A call can be given up between two runs of an engine; the rows it computed stay valid.
 A session belongs to one thread; its memory is bounded by the cache's capacity and by that of `FrameEncoder`.
 """
@@ -23,6 +24,7 @@ from memrt.runtime.engine import TensorRtEngine, open_engine
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.policy.cancellation import Cancel, check
 from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER, TURN_END, render_chat
+from memrt.runtime.policy.drafting import LONGEST, Draft
 from memrt.runtime.policy.frame_features import FrameEncoder, FrameFeatures, Picture
 from memrt.runtime.policy.mrope import RotaryTable, mrope_positions, rope_delta
 from memrt.runtime.policy.prefix_cache import KEY_COLUMNS, DeviceRows, HostRows, PrefixCache, Rows, grid_key, row_keys
@@ -55,12 +57,14 @@ class VlmSession:
         *,
         prefill_chunk: int | None = None,
         reuse: bool = True,
+        drafts: bool = True,
     ) -> None:
         """`embedding` is fp32 or fp16 [vocabulary, width], usually memory-mapped; `vision` has an engine per graph.
 
         Its names are those of `config.vision_graph`. `prefill_chunk` ≥ 1 bounds the tokens of one run of the decoder;
-        None reads a prompt in one run. Without `reuse` every call is computed from nothing. Raises MemrtError when the
-        parts do not belong together.
+        None reads a prompt in one run. Without `reuse` every call is computed from nothing; without `drafts` an answer
+        takes a run per token, as it does with a decoder that was exported before it could be asked for several logits.
+        Raises MemrtError when the parts do not belong together.
         """
         shape = (config.vocabulary, config.width)
         if embedding.shape != shape or embedding.dtype not in (np.float16, np.float32):
@@ -86,7 +90,10 @@ class VlmSession:
         self._rotary = RotaryTable(config.head_dim, config.rope_theta, config.mrope_section, config.mrope_layout)
         self._takes_deepstack = any(spec.name == "deepstack" for spec in decoder.inputs)  # not every family has it
         self._cache = PrefixCache(_rows(config, decoder), config.capacity)
-        self._no_deepstack = np.zeros((config.deepstack_layers, 1, config.width), np.float32)
+        self._takes_asked = any(spec.name == "asked" for spec in decoder.inputs)
+        self._drafts = drafts and self._takes_asked
+        self._said: list[int] = []  # the previous answer
+        self._no_deepstack = np.zeros((config.deepstack_layers, LONGEST + 1, config.width), np.float32)
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int = 1, *, engines: ReadyEngines | None = None) -> VlmSession:
@@ -181,12 +188,13 @@ class VlmSession:
         return self._encoder.features(image)
 
     def forget_prefix(self) -> None:
-        """Drop the K/V rows: the bits of later calls no longer depend on the calls before."""
+        """Drop the K/V rows and the draft: the bits of later calls no longer depend on the calls before."""
         self._cache.clear()
+        self._said = []
 
     def forget(self) -> None:
         """Drop all cached features and K/V rows; the next call is computed from nothing."""
-        self._cache.clear()
+        self.forget_prefix()
         self._encoder.forget()
 
     @property
@@ -223,7 +231,7 @@ class VlmSession:
         while (start := self._cache.length) < len(identity):
             check(cancelled)
             part = slice(start, start + self._chunk)
-            token = self._run(identity[part], embeddings[part], deepstack[:, part], cos[part], sin[part])
+            token = self._run(identity[part], embeddings[part], deepstack[:, part], cos[part], sin[part])[-1]
         return token
 
     def _continue(
@@ -231,19 +239,28 @@ class VlmSession:
     ) -> tuple[list[int], bool]:
         """Decode from `token`, the first of the reply, which stands at `index`; its stop token is not returned."""
         reply: list[int] = []
+        draft = Draft(self._said if self._drafts else ())
         identity = np.zeros((budget, KEY_COLUMNS), dtype=np.int64)
         identity[:, 3:] = np.arange(index + delta, index + delta + budget)[:, None]
         cos, sin = self._rotary(identity[:, 3:].T)
         while token not in self._stop:
-            part = slice(len(reply), len(reply) + 1)
+            start = len(reply)
             reply.append(token)
             if len(reply) == budget:
-                return reply, False
+                break
             check(cancelled)
-            identity[part, 0] = token
-            embedding = self._embedding[token : token + 1]
-            token = self._run(identity[part], embedding, self._no_deepstack, cos[part], sin[part])
-        return reply, True
+            drafted = draft.after(token, budget - len(reply) - 1)
+            part, ids = slice(start, start + 1 + len(drafted)), [token, *drafted]
+            identity[part, 0] = ids
+            embeddings, deepstack = self._embedding[ids], self._no_deepstack[:, : len(ids)]
+            found = self._run(identity[part], embeddings, deepstack, cos[part], sin[part], answers=len(ids))
+            agreed = next((i for i, guess in enumerate(drafted) if guess != found[i]), len(drafted))
+            draft.judged(drafted, agreed)
+            self._cache.cut(len(drafted) - agreed)
+            reply += drafted[:agreed]
+            token = found[agreed]
+        self._said = reply
+        return reply, token in self._stop
 
     def _run(
         self,
@@ -252,8 +269,10 @@ class VlmSession:
         deepstack: NDArray[np.float32],
         cos: NDArray[np.float32],
         sin: NDArray[np.float32],
-    ) -> int:
-        """Compute and keep the rows of `identity`; returns the most likely next token."""
+        *,
+        answers: int = 1,
+    ) -> list[int]:
+        """Compute and keep the rows of `identity`; returns the likeliest token after each of the last `answers`."""
         feeds: dict[str, NDArray[Any]] = {
             "embeddings": np.ascontiguousarray(embeddings, np.float32),
             **({"deepstack": np.ascontiguousarray(deepstack)} if self._takes_deepstack else {}),
@@ -261,10 +280,11 @@ class VlmSession:
             "sin": sin,
             **self._cache.rows.feeds(),
             "past_length": np.asarray([self._cache.length], dtype=np.int64),
+            **({"asked": np.arange(len(identity) - answers, len(identity))} if self._takes_asked else {}),
         }
         outputs = self._decoder.run(feeds)
         self._cache.append(identity, outputs)
-        return int(outputs["logits"][0].argmax())
+        return [int(token) for token in outputs["logits"].argmax(-1)]
 
     def _embed(
         self, ids: NDArray[np.int64], features: Sequence[FrameFeatures]

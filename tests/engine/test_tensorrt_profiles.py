@@ -38,6 +38,16 @@ def test_kernels_are_tuned_for_the_end_of_each_bracket(lengths: list[int]) -> No
         assert all(p.shapes["x"].minimum != p.shapes["x"].maximum for p in profiles)
 
 
+@given(LENGTHS, st.data())
+def test_a_second_dimension_is_free_up_to_its_bound(lengths: list[int], data) -> None:
+    profiles = length_profiles({"x": ("tokens", 8), "asked": ("answers",)}, lengths, few=("answers", 32))
+    length = data.draw(st.integers(1, lengths[-1]))
+    answers = data.draw(st.integers(1, min(length, 32)))
+    choose_profile("decoder", profiles, {"x": (length, 8), "asked": (answers,)})
+    assert all(profile.shapes["asked"].optimum == (1,) for profile in profiles)
+    assert max(profile.shapes["asked"].maximum[0] for profile in profiles) <= 32
+
+
 def test_one_token_goes_to_the_decode_profile_although_prefill_would_hold_it() -> None:
     profiles = spans((1, 128, 128), (1, 1, 2), (1, 512, 512))
     assert choose_profile("decoder", profiles, {"x": (1, 8)}) == 1

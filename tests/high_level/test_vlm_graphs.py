@@ -49,7 +49,7 @@ def test_decoder_graph_prefill_then_steps(exported: Path) -> None:
                 visual_pos_masks=torch.ones(1, tokens, dtype=torch.bool),
                 deepstack_visual_embeds=list(deepstack),
             ).last_hidden_state
-            logits = tiny.model().lm_head(hidden[:, -1])
+            logits = tiny.model().lm_head(hidden[0])
             cos, sin = text.rotary_emb(embeddings, positions)
         half = settings.head_dim // 2
         outputs = engine.run(
@@ -61,6 +61,7 @@ def test_decoder_graph_prefill_then_steps(exported: Path) -> None:
                 "keys": keys,
                 "values": values,
                 "past_length": np.asarray([past], np.int64),
+                "asked": np.arange(tokens),
             }
         )
         tiny.assert_same(outputs["logits"], logits)

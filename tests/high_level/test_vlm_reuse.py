@@ -74,6 +74,7 @@ class Model:
         vision = {name: CountingVision(self.engines[name]) for name in graphs}
         decoder = LastLogits(self.engines["decoder"])
         table = np.load(self.folder / "embed.npy")
+        options = {"drafts": False, **options}  # a run per token: logits are compared one by one
         return VlmSession(config, tiny.tokenizer(), table, vision, decoder, **options), decoder, vision
 
     @functools.cache  # noqa: B019  # one model for the module

@@ -85,7 +85,8 @@ class Exported:
         vision = {name: self.engines[name] for name in graphs}
         words = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         embedding = np.load(self.folder / "embed.npy").astype(embedding_type)
-        return VlmSession(config, words, embedding, vision, decoder), decoder
+        # A run per token: logits are compared one by one.
+        return VlmSession(config, words, embedding, vision, decoder, drafts=False), decoder
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
