@@ -49,6 +49,10 @@ class Disturbance:
 
 CALM = Disturbance(jitter=0.003, kick_probability=0.0, grip_flip_probability=0.0)
 CALM_SHARE = 1 / 3
+# A policy that has not noticed that a step is over goes on with it, and meets what an expert never sees: a hand that
+# waits where its work is done. So in a share of the changes the expert goes on too, for a call or two.
+LATE_SHARE, LATE_CALLS = 0.4, 2
+TIMED = ("StopCube",)  # a call late is too late
 FLOOR = 0.012  # disturbed chunks that would bring the fingertips lower than this are not executed [m]
 
 
@@ -98,7 +102,8 @@ class EpisodeRecorder:
         self._expert = Expert(env)
         self._kinematics = Kinematics(env.scene)
         self._texts: dict[int, tuple[str, str]] = {}
-        self._segments: list[int] = []
+        self._noticed: list[int] = []  # at every sample the segment that the policy would name: the task's, or late
+        self._late_until = 0
         self.record = EpisodeRecord(env.task.name, env.task.difficulty, seed, env.goal)
 
     def run(self) -> EpisodeRecord:
@@ -111,7 +116,7 @@ class EpisodeRecorder:
             k = env.step_index
             observation = env.observe()
             self._sample_high_level(observation)
-            if k % HIGH_LEVEL_EVERY == 0:
+            if k % HIGH_LEVEL_EVERY == 0 and self._noticed[-1] == env.task.segment:
                 latched, latched_texts = env.task.step, (env.oracle_subgoal("simple"), env.oracle_subgoal("grounded"))
             plan = self._expert.chunk(latched)
             self._sample_low_level(observation, plan, *latched_texts)
@@ -139,9 +144,9 @@ class EpisodeRecorder:
         env = self._env
         segment = env.task.segment
         self._texts[segment] = (env.oracle_subgoal("simple"), env.oracle_subgoal("grounded"))
-        self._segments.append(segment)
+        self._noticed.append(self._notice(segment))
         calls_ago = HIGH_LEVEL_EVERY // SAMPLE_EVERY
-        earlier = self._segments[-1 - calls_ago] if len(self._segments) > calls_ago else -1
+        earlier = self._noticed[-1 - calls_ago] if len(self._noticed) > calls_ago else -1
         if any(earlier not in self._texts for earlier in range(segment)):
             self.record.usable = False  # a step that was over before it was seen: nothing could be remembered of it
         history = [self._texts.get(s, ("", "")) for s in range(segment)]
@@ -159,6 +164,21 @@ class EpisodeRecorder:
             "scene": env.task.describe(env.scene),
         }
         self.record.high_level.append(HighLevelSample(observation.frames["front"].image, labels))
+
+    def _notice(self, segment: int) -> int:
+        """The segment as a policy knows it that is late at times; what it is late for is drawn when it changes."""
+        before = self._noticed[-1] if self._noticed else segment
+        if segment <= before:
+            return segment
+        k = self._env.step_index
+        if self._late_until == 0:
+            late = self.record.task not in TIMED and self._rng.random() < LATE_SHARE
+            calls = int(self._rng.integers(1, LATE_CALLS + 1)) if late else 0
+            self._late_until = k + calls * HIGH_LEVEL_EVERY
+        if k < self._late_until:
+            return before
+        self._late_until = 0
+        return segment
 
 
 def record_episode(task: str, seed: int, image_size: int, disturbance: Disturbance | None = None) -> EpisodeRecord:
