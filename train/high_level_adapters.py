@@ -51,7 +51,7 @@ def adapter_losses(
         texts = texts.to(forward.device)
         hidden = forward.decode(texts, features.select(indices).to(forward.device))
         token, correct = forward.token_losses(texts, hidden)
-        return {"loss": token.mean(), "token_accuracy": correct.float().mean()}
+        return {"loss": encoder.mean_loss(token, texts), "token_accuracy": correct.float().mean()}
 
     return losses
 

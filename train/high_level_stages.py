@@ -134,7 +134,7 @@ def stage_losses(
             help_loss, values["coordinate_error_px"] = module.coordinate.loss(probed, logits, start, pixels)
             total = total + help_loss
         token, correct = forward.token_losses(texts, hidden)
-        text = token.mean()
+        text = encoder.mean_loss(token, texts)
         return {"loss": text + total, "text": text, "token_accuracy": correct.float().mean(), **values}
 
     return losses

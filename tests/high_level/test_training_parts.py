@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from memrt.train.high_level_data import batches, random_text, repeat_source
-from memrt.train.high_level_forward import TrainingForward
+from memrt.train.high_level_forward import IGNORE, TrainingForward
 from memrt.train.high_level_frames import Block, Features, FrameIndex
 from memrt.train.high_level_loop import Schedule
 from memrt.train.high_level_memory_text import memory_text_source
 from memrt.train.high_level_metrics import score
 from memrt.train.high_level_model import build_model, high_level_config, save_model
 from memrt.train.high_level_pointing import ABSENT, OBJECTS, PointingHead, parse_scene, pointing_targets
-from memrt.train.high_level_text import ExampleEncoder
+from memrt.train.high_level_text import DIGIT_WEIGHT, Example, ExampleEncoder
 from memrt.train.high_level_vocabulary import EMBEDDING, load_with_tokenizer
 from memrt.train.text_tokenizer import save_tokenizer, train_tokenizer
 
@@ -114,3 +114,14 @@ def test_score_sets_coordinates_aside_and_measures_them() -> None:
     assert result["subgoal_exact"] == 0.5
     assert result["action_memory_exact"] == 0.5
     assert score([near], [truth])["pixel_error_median"] == 5.0
+
+
+def test_the_digits_of_a_coordinate_weigh_less_than_words() -> None:
+    encoder = ExampleEncoder(tiny.tokenizer())
+    batch, _ = encoder.collate([encoder.encode(Example((), "s", "u", "press <12, 345>"))])
+    asked = batch.targets[batch.targets != IGNORE].tolist()
+    digit = torch.tensor([encoder.decode([token]).strip().isdigit() for token in asked])
+    assert digit.sum() == 5
+    on_digits, on_words = (float(encoder.mean_loss(chosen.float(), batch)) for chosen in (digit, ~digit))
+    assert on_digits + on_words == pytest.approx(1)
+    assert on_digits / on_words == pytest.approx(DIGIT_WEIGHT * float(digit.sum() / (~digit).sum()))
