@@ -1,5 +1,7 @@
 """The simulated robot: deterministic, inside its limits, and honest about what it sees."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from memrt.runtime.types import ActionChunk, RobotMode
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert_episodes import follow_expert
 from memrt.sim.objects import COLOURS, Cube
-from memrt.sim.record import record_episode
+from memrt.sim.record import HIGH_LEVEL_EVERY, LATE_CALLS, SAMPLE_EVERY, record_episode
 
 
 @pytest.mark.parametrize("seed", [0, 5])
@@ -77,3 +79,21 @@ def test_recorded_samples_tell_one_story():
         assert labels["previous_segment"] <= labels["segment"] + 1
         assert labels["subgoal_simple"] not in labels["history_simple"][-1:]
     assert record.high_level[-1].labels["subgoal_simple"] == "press the button to stop"
+
+
+def test_changes_are_noticed_late_at_times_and_by_two_calls_at_most():
+    record = record_episode("SwingXtimes", 10_002, image_size=32)
+    assert record.success, record.reason
+    one_call = HIGH_LEVEL_EVERY // SAMPLE_EVERY
+    labels = [sample.labels for sample in record.high_level]
+    unknown = lengths(of["segment"] > of["previous_segment"] for of in labels[one_call:])
+    assert min(unknown) == one_call  # noticed at once: known at the next call
+    assert min(unknown) < max(unknown) <= (1 + LATE_CALLS) * one_call
+    # What is late is gone on with.
+    followed = [sample.subgoal_simple for sample in record.low_level]
+    assert max(lengths(of["subgoal_simple"] != told for of, told in zip(labels, followed, strict=True))) >= one_call
+
+
+def lengths(flags):
+    """How long each stretch of True is."""
+    return [len(list(stretch)) for flag, stretch in itertools.groupby(flags) if flag]
