@@ -97,10 +97,9 @@ def _profiles(name: str, dims: Dims, plan: EnginePlan, build: TensorRtBuild) -> 
     """The ranges of the one dimension that varies: new tokens of a decoder, the prefix of π0.5."""
     if not any(isinstance(size, str) for shape in dims.values() for size in shape):
         return ()
+    kept = slice(-1, None) if plan.scheme in ONE_PROFILE else slice(None)
     if name == "hl/decoder":
         capacity = int(dims["keys"][2])
         lengths = [*(length for length in build.decoder_lengths if length < capacity), capacity]
-        lengths = lengths[-1:] if plan.scheme in ONE_PROFILE else lengths
-        return length_profiles(dims, lengths, few=(ASKED, LONGEST + 1))
-    lengths = list(build.prefix_lengths)
-    return length_profiles(dims, lengths[-1:] if plan.scheme in ONE_PROFILE else lengths, shortest=2)
+        return length_profiles(dims, lengths[kept], few=(ASKED, LONGEST + 1))
+    return length_profiles(dims, build.prefix_lengths[kept], shortest=2)

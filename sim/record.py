@@ -52,7 +52,6 @@ CALM_SHARE = 1 / 3
 # A policy that has not noticed that a step is over goes on with it, and meets what an expert never sees: a hand that
 # waits where its work is done. So in a share of the changes the expert goes on too, for a call or two.
 LATE_SHARE, LATE_CALLS = 0.4, 2
-TIMED = ("StopCube",)  # a call late is too late
 FLOOR = 0.012  # disturbed chunks that would bring the fingertips lower than this are not executed [m]
 
 
@@ -172,7 +171,7 @@ class EpisodeRecorder:
             return segment
         k = self._env.step_index
         if self._late_until == 0:
-            late = self.record.task not in TIMED and self._rng.random() < LATE_SHARE
+            late = not self._env.task.timed and self._rng.random() < LATE_SHARE
             calls = int(self._rng.integers(1, LATE_CALLS + 1)) if late else 0
             self._late_until = k + calls * HIGH_LEVEL_EVERY
         if k < self._late_until:

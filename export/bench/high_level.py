@@ -181,8 +181,9 @@ class _OurCalls:
 
         def session(*, reuse: bool = True) -> VlmSession:
             # Random weights say anything: how much of an answer the one before foretells would be measured by chance.
-            options: dict[str, Any] = {"prefill_chunk": CPU_PREFILL_CHUNK, "reuse": reuse, "drafts": False}
-            return model.session_over(folder, vision, self._decoder, **options)
+            return model.session_over(
+                folder, vision, self._decoder, prefill_chunk=CPU_PREFILL_CHUNK, reuse=reuse, drafts=False
+            )
 
         self._sessions = {"": session(), f"{AT_ONCE}_": session(), f"{WITHOUT}_": session(reuse=False)}
         self._questions, self._tokens = _Questions(model), tokens

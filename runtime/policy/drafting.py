@@ -36,17 +36,18 @@ class Draft:
         self._token = token
         return [] if place is None else self._before[self._next : self._next + min(most, self._length)]
 
-    def judged(self, drafted: Sequence[int], agreed: int) -> None:
-        """Of the tokens `drafted` last the first `agreed` were right."""
-        if not drafted:
-            return
-        self._lost = not agreed
-        if not agreed:
+    def judged(self, drafted: Sequence[int], meant: Sequence[int]) -> int:
+        """How many tokens of the last draft are right, where the decoder meant `meant`, at least as many."""
+        agreed = next((i for i, guess in enumerate(drafted) if guess != meant[i]), len(drafted))
+        if agreed:
+            self._next += agreed
+            self._token = drafted[agreed - 1]
+            self._length = min(2 * agreed, LONGEST) if agreed == len(drafted) else max(agreed, AFTER_SOME)
+        elif drafted:
             self._length = AFTER_NONE
-            return
-        self._next += agreed
-        self._token = drafted[agreed - 1]
-        self._length = min(2 * agreed, LONGEST) if agreed == len(drafted) else max(agreed, AFTER_SOME)
+        if drafted:
+            self._lost = not agreed
+        return agreed
 
     def _found_again(self, token: int, following: int) -> int | None:
         """The nearest place where `following` stands after `token`."""

@@ -88,9 +88,10 @@ class VlmSession:
         self._image_token = self._token_id(config.image_token)
         self._stop = frozenset(self._token_id(token) for token in config.stop_tokens)
         self._rotary = RotaryTable(config.head_dim, config.rope_theta, config.mrope_section, config.mrope_layout)
-        self._takes_deepstack = any(spec.name == "deepstack" for spec in decoder.inputs)  # not every family has it
+        takes = {spec.name for spec in decoder.inputs}
+        self._takes_deepstack = "deepstack" in takes  # not every family has it
+        self._takes_asked = "asked" in takes
         self._cache = PrefixCache(_rows(config, decoder), config.capacity)
-        self._takes_asked = any(spec.name == "asked" for spec in decoder.inputs)
         self._drafts = drafts and self._takes_asked
         self._said: list[int] = []  # the previous answer
         self._no_deepstack = np.zeros((config.deepstack_layers, LONGEST + 1, config.width), np.float32)
@@ -254,8 +255,7 @@ class VlmSession:
             identity[part, 0] = ids
             embeddings, deepstack = self._embedding[ids], self._no_deepstack[:, : len(ids)]
             found = self._run(identity[part], embeddings, deepstack, cos[part], sin[part], answers=len(ids))
-            agreed = next((i for i, guess in enumerate(drafted) if guess != found[i]), len(drafted))
-            draft.judged(drafted, agreed)
+            agreed = draft.judged(drafted, found)
             self._cache.cut(len(drafted) - agreed)
             reply += drafted[:agreed]
             token = found[agreed]

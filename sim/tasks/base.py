@@ -65,6 +65,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    timed: ClassVar[bool] = False  # whether a call late is too late
     repetitions: int  # how often the counted action is due (N)
     outcome: Outcome = RUNNING
     control_steps: int = 0

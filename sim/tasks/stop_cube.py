@@ -35,6 +35,7 @@ class StopCube(Task):
     """State of one episode: the time alone, and whether the hand is ready."""
 
     name = "StopCube"
+    timed = True
 
     def generate(self, rng: np.random.Generator) -> SceneLayout:
         """The cube's way, its period and the visit to stop at."""

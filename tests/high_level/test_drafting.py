@@ -31,9 +31,7 @@ def write(before: list[int], answer: list[int]) -> list[int]:
         left = answer[len(written) :]
         drafted = draft.after(written[-1], len(left))
         assert len(drafted) <= min(len(left), LONGEST)
-        agreed = next((i for i, guess in enumerate(drafted) if guess != left[i]), len(drafted))
-        draft.judged(drafted, agreed)
-        written += drafted[:agreed]
+        written += drafted[: draft.judged(drafted, left)]
         lengths.append(len(drafted))
     assert written == answer
     return lengths
