@@ -73,17 +73,23 @@ def write_episode(folder: Path, record: EpisodeRecord) -> None:
 
 
 def record_dataset(
-    root: Path, tasks: Sequence[str], seeds: Sequence[int], image_size: int, workers: int
+    root: Path,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    image_size: int,
+    workers: int,
+    bundle: Path | None = None,
 ) -> Iterator[Recorded]:
     """Record what is missing below `root/episodes`, tasks taking turns; yields the episodes in the seeds' order.
 
-    Both levels are joined now and then, so that training can begin before the last episode, and at the end.
+    The expert moves the arm, or the low level of `bundle`. Both levels are joined now and then, so that training can
+    begin before the last episode, and at the end.
     """
     jobs = [(tasks[number % len(tasks)], seed) for number, seed in enumerate(seeds)]
     recorded: list[Recorded] = []
     joined = time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for episode in pool.map(partial(_record_one, root, image_size), jobs):
+        for episode in pool.map(partial(_record_one, root, image_size, bundle), jobs):
             recorded.append(episode)
             yield episode
             if time.monotonic() - joined > JOIN_EVERY_S:
@@ -92,11 +98,11 @@ def record_dataset(
     consolidate(root, recorded)
 
 
-def _record_one(root: Path, image_size: int, job: tuple[str, int]) -> Recorded:
+def _record_one(root: Path, image_size: int, bundle: Path | None, job: tuple[str, int]) -> Recorded:
     task, seed = job
     folder = episode_folder(root, task, seed)
     if not (folder / DONE).exists():
-        write_episode(folder, record_episode(task, seed, image_size))
+        write_episode(folder, record_episode(task, seed, image_size, bundle=bundle))
     return Recorded.load(folder)
 
 

@@ -3,17 +3,27 @@
 The expert runs exactly as a policy will: the subgoal changes only at high-level calls (every 16 control steps), a
 chunk is replanned every few steps, commands pass through the seam. What is executed is disturbed; what is recorded
 as the label is the expert's undisturbed chunk from the disturbed state, so the data teaches recovery.
+
+A trained low level may move the arm in the expert's place: then both policies are shown the very states that they will
+meet, with the same labels as ever (DAgger; Ross, Gordon, Bagnell 2011).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memrt.runtime.bundle import load_bundle
+from memrt.runtime.loop.protocols import LowLevel
+from memrt.runtime.loop.settings import EPISODE_CAP_STEPS
+from memrt.runtime.policy.low_level import LowLevelPolicy
 from memrt.runtime.policy.preprocess import resize_with_pad
-from memrt.runtime.types import ActionChunk, Observation
+from memrt.runtime.types import ActionChunk, Observation, Subgoal
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert import Expert
 from memrt.sim.kinematics import Kinematics
@@ -90,10 +100,19 @@ class EpisodeRecord:
 
 
 class EpisodeRecorder:
-    """Runs the expert through one episode and keeps the samples."""
+    """Runs the expert, or the low level that is given, through one episode and keeps the samples."""
 
-    def __init__(self, env: TabletopEnv, seed: int, image_size: int, disturbance: Disturbance | None = None) -> None:
+    def __init__(
+        self,
+        env: TabletopEnv,
+        seed: int,
+        image_size: int,
+        disturbance: Disturbance | None = None,
+        low_level: LowLevel | None = None,
+    ) -> None:
         self._env = env
+        self._low_level = low_level
+        self._seed = seed
         self._rng = np.random.Generator(np.random.PCG64([seed, 2]))
         self._image_size = image_size
         calm = self._rng.random() < CALM_SHARE
@@ -106,12 +125,12 @@ class EpisodeRecorder:
         self.record = EpisodeRecord(env.task.name, env.task.difficulty, seed, env.goal)
 
     def run(self) -> EpisodeRecord:
-        """Record until the episode ends."""
+        """Record until the episode ends; one that the low level does not end is not usable."""
         env = self._env
         env.arm()
         replan_at, latched = 0, env.task.step
         latched_texts = ("", "")
-        while not env.outcome.ended:
+        while not env.outcome.ended and env.step_index < EPISODE_CAP_STEPS:
             k = env.step_index
             observation = env.observe()
             self._sample_high_level(observation)
@@ -120,13 +139,20 @@ class EpisodeRecorder:
             plan = self._expert.chunk(latched)
             self._sample_low_level(observation, plan, *latched_texts)
             if k >= replan_at:
-                env.send(ActionChunk(self._disturbed(plan), env.t_ns + CONTROL_DT_NS, CONTROL_DT_NS, 0))
+                env.send(self._moves(observation, plan, latched_texts[1]))
                 replan_at = k + int(self._rng.integers(1, 3)) * SAMPLE_EVERY
             env.advance(SAMPLE_EVERY)
         self.record.success = env.outcome.status == "success"
         self.record.reason = env.outcome.reason
         self.record.usable &= self.record.success
         return self.record
+
+    def _moves(self, observation: Observation, plan: NDArray[np.float64], subgoal: str) -> ActionChunk:
+        env = self._env
+        if self._low_level is None:
+            return ActionChunk(self._disturbed(plan), env.t_ns + CONTROL_DT_NS, CONTROL_DT_NS, 0)
+        noise = self._low_level.noise(self._seed, env.step_index)
+        return self._low_level.act(observation, Subgoal(subgoal, 1, env.t_ns), env.goal, noise).chunk
 
     def _disturbed(self, plan: NDArray[np.float64]) -> NDArray[np.float64]:
         disturbed = self._disturbance.apply(plan, self._rng)
@@ -180,7 +206,25 @@ class EpisodeRecorder:
         return segment
 
 
-def record_episode(task: str, seed: int, image_size: int, disturbance: Disturbance | None = None) -> EpisodeRecord:
-    """Run the expert once and return its samples; low-level images are `image_size` square."""
-    with TabletopEnv(task, seed) as env:
-        return EpisodeRecorder(env, seed, image_size, disturbance).run()
+def record_episode(
+    task: str, seed: int, image_size: int, disturbance: Disturbance | None = None, *, bundle: Path | None = None
+) -> EpisodeRecord:
+    """Run one episode and return its samples; low-level images are `image_size` square.
+
+    The expert moves the arm, disturbed, or the low level of `bundle`, which follows grounded subgoals and errs by
+    itself. Raises MemrtError for a bundle without a low level.
+    """
+    with TabletopEnv(task, seed) as env, _low_level(bundle) as low_level:
+        return EpisodeRecorder(env, seed, image_size, disturbance, low_level).run()
+
+
+@contextmanager
+def _low_level(bundle: Path | None) -> Iterator[LowLevel | None]:
+    if bundle is None:
+        yield None
+        return
+    policy = LowLevelPolicy(load_bundle(bundle))
+    try:
+        yield policy
+    finally:
+        policy.close()

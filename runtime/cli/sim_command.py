@@ -145,14 +145,21 @@ def record(
     seed_start: Annotated[int, typer.Option(min=0, help="First seed.")] = TRAINING_SEEDS_START,
     image_size: Annotated[int, typer.Option(min=16, max=256, help="Side of the low level's pictures.")] = 224,
     workers: Workers = 1,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Let this bundle's low level move the arm in place of the expert.")
+    ] = None,
 ) -> None:
     """Record disturbed episodes of the expert as training data: pictures, action chunks, subgoals in both styles.
 
-    Both levels can be trained on while it grows. Failed episodes are kept apart.
+    Both levels can be trained on while it grows. Failed episodes are kept apart. With --bundle the low level that was
+    trained follows the right subgoals, and the expert only says what it would have done: a second round of training
+    then shows both levels the states that they meet themselves.
 
-    Example:
+    Examples:
 
         memrt sim record all runs/data --episodes 700 --image-size 96 --workers 2
+
+        memrt sim record all runs/second_round --episodes 700 --image-size 96 --bundle my_bundle
     """
     with needs_extra("sim"):
         from memrt.sim.dataset import record_dataset
@@ -162,7 +169,7 @@ def record(
     tasks = list(TASKS) if task == "all" else [task]
     make_task(tasks[0], seed_start)  # refuses an unknown task before anything is written
     successes = 0
-    for episode in record_dataset(root, tasks, seeds, image_size, workers):
+    for episode in record_dataset(root, tasks, seeds, image_size, workers, bundle):
         successes += episode.success
         tell(f"{episode.task} seed {episode.seed}: {'success' if episode.success else f'failure, {episode.reason}'}")
     typer.echo(f"{root}: {episodes} episodes, {successes} of them successful")

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from memrt.runtime.cli.default_bundle import reference_bundles
 from memrt.runtime.types import ActionChunk, RobotMode
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert_episodes import follow_expert
@@ -92,6 +93,17 @@ def test_changes_are_noticed_late_at_times_and_by_two_calls_at_most():
     # What is late is gone on with.
     followed = [sample.subgoal_simple for sample in record.low_level]
     assert max(lengths(of["subgoal_simple"] != told for of, told in zip(labels, followed, strict=True))) >= one_call
+
+
+def test_a_trained_low_level_moves_the_arm_and_the_expert_says_what_it_would_have_done():
+    one = record_episode("PickXtimes", 4, image_size=32, bundle=reference_bundles() / "am_grounded-int8")
+    assert one.success, one.reason
+    by_expert = record_episode("PickXtimes", 4, image_size=32)
+    history = [record.high_level[-1].labels["history_simple"] for record in (one, by_expert)]
+    assert history[0] == history[1]  # the same steps
+    # From the same first state the expert advises the same; after it, the hand has gone elsewhere.
+    assert np.array_equal(one.low_level[0].actions, by_expert.low_level[0].actions)
+    assert not np.allclose(one.low_level[5].proprioception, by_expert.low_level[5].proprioception, atol=1e-3)
 
 
 def lengths(flags):
