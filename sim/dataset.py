@@ -7,7 +7,6 @@ joined folders can be written anew while others read them.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +16,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memrt.sim.frames import SUFFIX, join_frames, write_frames
 from memrt.sim.record import EpisodeRecord, record_episode
@@ -27,9 +25,6 @@ LOW_ARRAYS = ("proprioception", "actions")
 LOW_TEXTS = ("subgoal_simple", "subgoal_grounded", "goal", "task")
 DONE = "DONE"
 JOIN_EVERY_S = 180.0
-# A step that waits for something else than the thing it names, and where a description of the scene names that.
-_WATCHES = re.compile(r"to stop the (?P<thing>\w+)")
-_SEEN = r"\b{thing} <(\d+), (\d+)>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +125,6 @@ def _join_low_level(low: Path, folders: Sequence[Path], seeds: Sequence[int]) ->
         join_frames(low / f"{camera}{SUFFIX}", [folder / f"low_{camera}{SUFFIX}" for folder in folders])
     for name in LOW_ARRAYS:
         _replace_array(low / f"{name}.npy", np.concatenate([np.load(folder / f"low_{name}.npy") for folder in folders]))
-    _replace_array(low / "watched.npy", np.concatenate([_watched(folder) for folder in folders]))
     texts: dict[str, int] = {}
     columns: dict[str, list[int]] = {name: [] for name in LOW_TEXTS}
     episodes: list[int] = []
@@ -144,25 +138,6 @@ def _join_low_level(low: Path, folders: Sequence[Path], seeds: Sequence[int]) ->
     for name, indices in columns.items():
         _replace_array(low / f"{name}.npy", np.array(indices, dtype=np.int32))
     _replace_array(low / "episode.npy", np.array(episodes, dtype=np.int32))
-
-
-def _watched(folder: Path) -> NDArray[np.float32]:
-    """Front pixel (row, column) of what each sample's step watches, float32 [samples, 2]; NaN for steps without such.
-
-    The simulator samples both levels at the same moments, and the high level's samples say where everything is.
-    Episodes from elsewhere need not, and have none.
-    """
-    spoken = json.loads((folder / "low_texts.json").read_text(encoding="utf-8"))
-    seen = (folder / "high_samples.jsonl").read_text(encoding="utf-8").splitlines()
-    pixels = np.full((len(spoken), 2), np.nan, dtype=np.float32)
-    if len(seen) != len(spoken):
-        return pixels
-    for row, (said, line) in enumerate(zip(spoken, seen, strict=True)):
-        step = _WATCHES.search(said["subgoal_simple"])
-        place = step and re.search(_SEEN.format(thing=step["thing"]), json.loads(line).get("scene", ""))
-        if place:
-            pixels[row] = [float(place[1]), float(place[2])]
-    return pixels
 
 
 def _replace_array(path: Path, array: np.ndarray) -> None:

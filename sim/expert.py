@@ -46,7 +46,6 @@ class _State:
     tcp: NDArray[np.float64]
     opening: float
     holding: bool
-    ahead: int = 0  # control steps from now
 
 
 class Expert:
@@ -73,7 +72,6 @@ class Expert:
         state = _State(q, self._kinematics.tcp(q), opening, self._holds(step, opening))
         actions = np.empty((self._horizon, 8))
         for i in range(self._horizon):
-            state.ahead = i
             goal, grip = self._skills[step.skill](step, state)
             self._advance(step, state, goal, grip)
             actions[i, :7], actions[i, 7] = state.q, grip
@@ -131,8 +129,6 @@ class Expert:
         return self._funnel(state, self._env.scene.position(step.thing)[:2], BUTTON_HOVER, BUTTON_HOVER), CLOSED
 
     def _press(self, step: Step, state: _State) -> _Intent:
-        if self._env.task.due_in() > state.ahead:
-            return self._hover(step, state)
         return self._funnel(state, self._env.scene.position(step.thing)[:2], BUTTON_PUSH, BUTTON_HOVER), CLOSED
 
     @staticmethod

@@ -16,6 +16,8 @@ COUNTED = ("place", "put it into", "move to the top of the left", "remain static
 # Steps whose end is noticed half a call late: noticed before the hand is clear of the object or the place is reached,
 # they would be counted though they may not have happened. A lift is never told late: until then the hand hardly rises.
 TOLD_LATE = ("place", "put it into", "put the", "move to the top of the left", "move to the top of the right")
+# A moment that does not come back: told as soon as it is there.
+TOLD_AT_ONCE = "to stop the cube on the target"
 # What of a call tells of the frame: it is seen whether or not a step's end has been noticed.
 _SEEN = ("step", "scene", "previous_segment", "spatial_simple", "spatial_grounded", "keyframe_turn")
 SHARES = (0.3, 0.15, 0.22, 0.08, 0.07, 0.18)
@@ -54,7 +56,8 @@ def call_groups(records: Sequence[Record], indices: Sequence[int]) -> list[tuple
     others: list[int] = []
     for index in indices:
         segment = records[index]["segment"]
-        if _segment(records, index, -1) != segment:
+        at_once = str(records[index]["subgoal_simple"]).endswith(TOLD_AT_ONCE)
+        if _segment(records, index, -1) != segment and not at_once:
             if _told_late(records, index):
                 just_changed.append(index)
         elif records[index]["previous_segment"] != segment:

@@ -23,7 +23,6 @@ from memrt.sim.frames import open_frames
 
 HELD_OUT_EVERY = 20  # every 20th episode is never trained on
 STATE_MARGIN = 0.04  # of the range, at either end: for postures that are recorded later
-WATCHED_WEIGHT = 3.0
 COORDINATE_LIMIT = 255  # grounded subgoals name pixels of a 256 x 256 image
 
 STYLES = ("simple", "grounded", "goal")  # `goal`: the goal in the subgoal's place, as a policy without high level asks
@@ -94,12 +93,10 @@ class LowLevelData:
             numbers = np.array([texts.setdefault(text, len(texts)) for text in words])
             for name, array in arrays.items():
                 columns[name].append(numbers[array[:count]] if name in TEXT_ARRAYS else array[:count])
-            columns.setdefault("watched", []).append(_watched(folder, count))
         joined = {name: np.concatenate(parts) for name, parts in columns.items()}
         self.texts = list(texts)
         self.state = joined["proprioception"].astype(np.float64)
         self.deltas = to_delta(joined["actions"].astype(np.float64), self.state, self.settings.delta_mask)
-        self.watched = joined["watched"]  # front pixel (row, column) of what a step waits for; NaN where there is none
         self.episode, self.task, self.goal = joined["episode"], joined["task"], joined["goal"]
         self.subgoal = {"simple": joined["subgoal_simple"], "grounded": joined["subgoal_grounded"], "goal": self.goal}
         self._starts = np.cumsum([0, *map(len, columns["episode"])])
@@ -146,8 +143,7 @@ class LowLevelData:
         """With which probability to draw each of `indices`.
 
         A task has a share by the square root of its number of samples, and within it so has each kind of step (the
-        subgoal's first word): the press comes once per episode, the picks up to five times. A step that waits for
-        something that moves (`watched`) comes WATCHED_WEIGHT times as often: one moment decides it.
+        subgoal's first word): the press comes once per episode, the picks up to five times.
         """
         words = np.array([text.split(maxsplit=1)[0] for text in self.texts])
         _, kind = np.unique(words, return_inverse=True)
@@ -160,7 +156,6 @@ class LowLevelData:
             share = sizes**0.5 / (sizes**0.5).sum() * np.count_nonzero(inside) ** 0.5
             for group, size, whole in zip(groups, sizes, share, strict=True):
                 chances[of_kind == group] = whole / size
-        chances[np.isfinite(self.watched[indices]).all(axis=1)] *= WATCHED_WEIGHT
         return chances / chances.sum()
 
     def norm_stats(self) -> dict[str, Any]:
@@ -179,15 +174,6 @@ class LowLevelData:
         state["q01"] = (low - STATE_MARGIN * (high - low)).tolist()
         state["q99"] = (high + STATE_MARGIN * (high - low)).tolist()
         return document
-
-
-def _watched(folder: Path, count: int) -> NDArray[np.float32]:
-    """The `watched` pixels of a dataset folder; recordings of before there were any have none."""
-    path = folder / "watched.npy"
-    if not path.is_file():
-        return np.full((count, 2), np.nan, dtype=np.float32)
-    pixels: NDArray[np.float32] = np.load(path, allow_pickle=False)
-    return pixels[:count]
 
 
 class Batches:

@@ -41,8 +41,7 @@ class SubgoalTargets:
 
     The front pixel is followed to the height of the named thing, and that point is seen from the other cameras at the
     sample's joint angles. Only the image's border counts: what stands in front of the point does not hide it. A subgoal
-    that names no pixel (`put down the container`) points at nothing in sight. A press that waits for a moving cube
-    points at that cube instead: where the button is, the prompt says; where the cube is, only the picture.
+    that names no pixel (`put down the container`) points at nothing in sight.
     """
 
     def __init__(self, data: LowLevelData) -> None:
@@ -54,8 +53,7 @@ class SubgoalTargets:
         """Of some samples."""
         data = self._data
         texts = [data.texts[index] for index in data.subgoal["grounded"][indices]]
-        watched = data.watched[indices]
-        points = np.stack([_pointed_at(self._scene, *each) for each in zip(texts, watched, strict=True)])
+        points = np.stack([_pointed_at(self._scene, text) for text in texts])
         states = data.state[indices]
         places = [_seen(self._scene, camera, points, states) for camera in data.settings.cameras]
         where = np.stack(places, axis=1) / IMAGE_SIZE
@@ -63,9 +61,7 @@ class SubgoalTargets:
         return Targets(torch.from_numpy(where.astype(np.float32)), torch.from_numpy(visible))
 
 
-def _pointed_at(scene: Scene, subgoal: str, watched: NDArray[np.float32]) -> NDArray[np.float64]:
-    if np.isfinite(watched).all():
-        return scene.camera("front").at_height(float(watched[0]), float(watched[1]), Cube.height)
+def _pointed_at(scene: Scene, subgoal: str) -> NDArray[np.float64]:
     found = _POINTED.search(subgoal)
     if found is None:
         return np.full(3, np.nan)

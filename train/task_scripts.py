@@ -107,7 +107,7 @@ def _swing_x_times(rng: random.Random) -> Script:
 
 def _stop_cube(rng: random.Random) -> Script:
     visits, button = rng.randint(2, 5), _at(rng)
-    waits = [f"remain static for the {ordinal} visit" for ordinal in ORDINALS[: visits - 1]]
+    waits = [f"remain static for the {ordinal} visit" for ordinal in ORDINALS[:visits]]
     return Script(
         f"press the button to stop the cube just as it reaches the target for the {ORDINALS[visits - 1]} time",
         (

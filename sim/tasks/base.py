@@ -114,10 +114,6 @@ class Task(ABC):
         """Prepare the scene, before the first control step; most tasks have nothing to prepare."""
         return
 
-    def due_in(self) -> int:
-        """Control steps until a press should begin; 0 or less for now. Only timed tasks have to wait."""
-        return 0
-
     def update(self, scene: Scene) -> None:
         """Look at the physics after one control step."""
         if self.outcome.ended:

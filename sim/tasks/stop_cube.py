@@ -25,9 +25,11 @@ TARGET_X, TARGET_Y = (0.55, 0.61), (-0.08, 0.08)  # [m]
 BUTTON_X, BUTTON_Y = (0.38, 0.43), (-0.20, 0.20)  # behind the way, as the camera sees it: the hand never hides the cube
 OVER_BUTTON = 0.03  # sideways [m]
 READY_HEIGHT = 0.13  # fingertips below this are ready to press [m]
-# The hand takes 6 to 10 control steps from its hover to the press; the cube covers 14 to 47 mm in that time. Whatever
-# its period, a press that begins here stops it within 20 mm of the target's middle: the picture says when.
-PRESS_FROM = 0.03  # [m]
+# From its hover to the press the hand takes 6 to 10 control steps, in which the cube covers 14 to 47 mm. A press is due
+# as soon as the quickest would still meet the cube on the target: the slowest does for 16 control steps more whatever
+# the period, so one of the calls of a high level falls between.
+QUICKEST_PRESS = 6  # control steps
+INSIDE = 0.005  # so far inside the target's edge the quickest press meets the cube [m]
 LEFT = TARGET_RADIUS + CUBE_HALF  # a visit is over when the cube is clear of the target [m]
 
 
@@ -75,21 +77,27 @@ class StopCube(Task):
         return int(self.travelled + 0.5 - LEFT / (2 * REACH))
 
     @property
+    def pressing(self) -> bool:
+        """Whether the cube has come so near, on its k-th approach, that a press is due."""
+        passes = self.repetitions - 0.5 - (TARGET_RADIUS - INSIDE) / (2 * REACH) - QUICKEST_PRESS / self.period
+        return self.control_steps >= START_AFTER + passes * self.period
+
+    @property
     def step(self) -> Step:
         """What is due now."""
-        if self.visits >= self.repetitions - 1:
+        if self.pressing:
             return Step("press", "button", self.repetitions)
         return Step("wait" if self.ready else "hover", "button", self.visits + 1)
 
     @property
     def segment(self) -> int:
-        """Hover, wait for visit 1, …, k - 1, press."""
-        return self.visits + (self.ready or self.visits > 0)
+        """Hover, wait for visit 1, …, k, press."""
+        return self.visits + (self.ready or self.visits > 0) + self.pressing
 
     @property
     def segments(self) -> int:
         """Hover, the visits waited for, the press."""
-        return self.repetitions + 1
+        return self.repetitions + 2
 
     def words(self, step: Step) -> str:
         """A step in the benchmark's phrasing; waiting says for which visit, because that is what has to be known."""
@@ -98,11 +106,6 @@ class StopCube(Task):
         if step.skill == "wait":
             return f"remain static for the {ORDINALS[step.ordinal - 1]} visit"
         return "press the button{at} to stop the cube on the target"
-
-    def due_in(self) -> int:
-        """Control steps until the cube is as near to the target as a press has to begin, on its k-th approach."""
-        passes = self.repetitions - 0.5 - PRESS_FROM / (2 * REACH)
-        return round(START_AFTER + passes * self.period) - self.control_steps
 
     def watch(self, scene: Scene) -> None:
         """Move the cube, unless the button stops it."""

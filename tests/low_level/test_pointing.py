@@ -21,7 +21,6 @@ class OneMoment:
         self.settings = load_policy("am_grounded").low_level
         self.state, self.texts = state, texts
         self.subgoal = {"grounded": np.arange(len(texts))}
-        self.watched = np.full((len(texts), 2), np.nan, np.float32)
 
 
 @pytest.mark.parametrize(
@@ -61,14 +60,6 @@ def test_a_subgoal_points_at_its_thing_or_at_nothing(subgoal: str, in_sight: boo
     assert bool(visible[0, 0]) == in_sight
     if in_sight:
         assert np.allclose(where[0, 0] * IMAGE_SIZE, [90, 120], atol=1e-3)
-
-
-def test_a_press_that_waits_for_a_cube_points_at_the_cube() -> None:
-    moment = OneMoment(np.zeros((1, 8)), ["press the button <110, 176> to stop the cube on the target"])
-    moment.watched[0] = [150, 90]
-    where, visible = SubgoalTargets(moment).at(np.array([0]))  # type: ignore[arg-type]
-    assert bool(visible[0, 0])
-    assert np.allclose(where[0, 0] * IMAGE_SIZE, [150, 90], atol=1e-3)
 
 
 def test_the_head_learns_to_point_and_ignores_views_that_do_not_see() -> None:

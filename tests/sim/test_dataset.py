@@ -52,18 +52,3 @@ def test_more_episodes_keep_the_samples_that_were_there(tmp_path: Path) -> None:
     again = open_frames(tmp_path / "high_level", "front")
     assert (len(front), len(again)) == (2, 4)
     np.testing.assert_array_equal(np.asarray(again)[:2], np.asarray(front))
-
-
-def test_what_a_press_waits_for_is_joined_beside_its_sample(tmp_path: Path) -> None:
-    record = EpisodeRecord("StopCube", "easy", 5, "stop it", success=True)
-    image = np.zeros((4, 4, 3), np.uint8)
-    for subgoal in ("remain static for the first visit", "press the button to stop the cube on the target"):
-        low = LowLevelSample({"front": image, "wrist": image}, np.zeros(8), np.zeros((2, 8)), subgoal, subgoal)
-        record.low_level.append(low)
-        scene = "red cube <120, 88>; target <130, 90>; button <100, 50>"
-        record.high_level.append(HighLevelSample(image, {"task": "StopCube", "step": 0, "scene": scene}))
-    write_episode(episode_folder(tmp_path, "StopCube", 5), record)
-    consolidate(tmp_path, [Recorded("StopCube", 5, True, True, "")])
-    watched = np.load(tmp_path / "low_level" / "watched.npy")
-    assert np.isnan(watched[0]).all()
-    assert watched[1].tolist() == [120, 88]

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memrt.sim.objects import TARGET_RADIUS
+from memrt.sim.record import HIGH_LEVEL_EVERY
 from memrt.sim.tasks import make_task
-from memrt.sim.tasks.stop_cube import PERIODS, PRESS_FROM, REACH, START_AFTER
+from memrt.sim.tasks.stop_cube import PERIODS, REACH, START_AFTER
 
 
 @pytest.fixture
@@ -74,13 +75,19 @@ def test_letting_the_visit_pass_fails(stop):
     assert "pass" in stop.reason
 
 
-def test_the_press_is_due_when_the_cube_comes_near(stop):
-    stop.wait(stop.task.due_in())
-    step = 2 * REACH / stop.task.period
-    assert distance(stop) == pytest.approx(PRESS_FROM, abs=step)
-    near = distance(stop)
-    stop.wait()
-    assert distance(stop) < near
+@pytest.mark.parametrize("takes", [6, 8, 10])  # control steps from the hover to the press
+@pytest.mark.parametrize("period", PERIODS)
+def test_a_press_at_the_first_call_of_those_that_say_so_stops_the_cube_on_the_target(puppet, period, takes):
+    seed = next(seed for seed in range(40) if make_task("StopCube", seed).period == period)
+    for first_call in range(0, HIGH_LEVEL_EVERY, 3):
+        stop = puppet("StopCube", seed=seed)
+        stop.wait(first_call)
+        while stop.task.step.skill != "press":
+            stop.wait(HIGH_LEVEL_EVERY)
+        assert stop.status == "running"
+        stop.wait(takes - 1)
+        stop.press()
+        assert stop.status == "success", stop.reason
 
 
 def test_subgoals_count_the_visits(stop):
@@ -97,7 +104,8 @@ def test_subgoals_count_the_visits(stop):
     assert distinct == [
         "remain static for the first visit",
         "remain static for the second visit",
+        "remain static for the third visit",
         "press the button to stop the cube on the target",
     ]
-    assert sorted(set(segments)) == [1, 2, 3]
+    assert sorted(set(segments)) == [1, 2, 3, 4]
     assert task.goal == "press the button to stop the cube just as it reaches the target for the third time"

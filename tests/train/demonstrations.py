@@ -94,7 +94,7 @@ class Demonstrator:
         elif step.skill == "hover":
             task.ready = True
         else:
-            while task.visits < step.ordinal:
+            while task.visits < step.ordinal and not task.pressing:
                 task.control_steps += 1
 
     def _containers(self, task, step):

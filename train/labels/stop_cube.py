@@ -47,18 +47,22 @@ class StopCubeProgress(Progress):
         raise unknown_subgoal(subgoal, PHRASES)
 
     def finish(self, subgoal: str) -> StopCubeProgress:
-        """The hand is over the button, one more visit is over, or the button is pressed."""
+        """The hand is over the button, one more visit is over, or the button is pressed.
+
+        The last visit is waited for like the others, and never over: the press comes before.
+        """
+        one_more = min(self.visits + 1, self.all_visits - 1)
         if hover := _HOVER.fullmatch(subgoal):
-            visits = self.visits + 1 if self.prepared else 0  # preparing anew, the time of a visit went by
+            visits = one_more if self.prepared else 0  # preparing anew, the time of a visit went by
             return replace(self, prepared=True, visits=visits, button_at=hover["at"] or self.button_at)
         if _WAIT.fullmatch(subgoal):
-            return replace(self, visits=self.visits + 1)
+            return replace(self, visits=one_more)
         press = _PRESS.fullmatch(subgoal)
         return replace(self, pressed=True, button_at=(press and press["at"]) or self.button_at)
 
     def unseen(self) -> StopCubeProgress:
         """Visits come by themselves: one that was waited for unseen is over, too."""
-        return replace(self, prepared=True, visits=self.visits + self.prepared)
+        return replace(self, prepared=True, visits=min(self.visits + self.prepared, self.all_visits - 1))
 
     def text(self, *, grounded: bool) -> str:
         """The hand is prepared, and so many visits are over."""
