@@ -10,6 +10,7 @@ nor the last layer computed, beyond its keys and values.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,7 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 from memrt.train.high_level_model import GRID, IMAGE_SIZE, MERGE, PATCH, VISUAL_TOKENS
 
 IGNORE = -100
-PROBED_LAYER = 1  # where training looks into the decoder: layer 0 gathers the object's name, layer 1 can look for it
-PROBED_HEADS = (0, 3)  # one query head of either K/V group
+PROBED_HEADS = (0, 3)  # where training looks into a decoder layer: one query head of either K/V group
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,21 @@ class VisionFeatures:
     def to(self, device: torch.device) -> VisionFeatures:
         """The same features on `device`."""
         return VisionFeatures(self.tokens.to(device), tuple(feature.to(device) for feature in self.deepstack))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a decoder layer makes of n positions: its output [n, width], and where its PROBED_HEADS look.
+
+    `logits` [n, heads, length] are those of the attention, before the softmax, with what a position cannot see at -inf.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+
+    def split(self, first: int) -> tuple[Probe, Probe]:
+        """The first positions, and the others."""
+        return Probe(self.hidden[:first], self.logits[:first]), Probe(self.hidden[first:], self.logits[first:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +188,15 @@ class TrainingForward:
 
     def decode(self, batch: TextBatch, vision: VisionFeatures | None) -> Tensor:
         """Hidden states [asked tokens, width] after the last norm. `vision` holds one row per image of the batch."""
-        return self.decode_probed(batch, vision, None)[0]
+        return self.decode_probed(batch, vision, {})[0]
 
     def decode_probed(
-        self, batch: TextBatch, vision: VisionFeatures | None, where: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `decode`; and what layer PROBED_LAYER makes of the positions `where` int64 [n] into texts x length.
-
-        That is the layer's output [n, width], and the attention logits [n, heads, length] of PROBED_HEADS, before the
-        softmax, with what a position cannot see at -inf.
-        """
+        self, batch: TextBatch, vision: VisionFeatures | None, where: Mapping[int, Tensor]
+    ) -> tuple[Tensor, dict[int, Probe]]:
+        """As `decode`; and what each layer of `where` makes of its positions, int64 [n] into texts x length."""
         text = self.model.model.language_model
-        if where is not None and len(text.layers) - 1 <= PROBED_LAYER:
-            raise ValueError(f"layer {PROBED_LAYER} is the last of {len(text.layers)}: only answers are computed there")
+        if max(where, default=0) >= len(text.layers) - 1 > 0:
+            raise ValueError(f"layer {max(where)} is the last of {len(text.layers)}: only answers are computed there")
         x = text.embed_tokens(batch.ids)
         rows, length, width = x.shape
         deepstack: tuple[Tensor, ...] = ()
@@ -198,7 +209,7 @@ class TrainingForward:
         cos, sin = text.rotary_emb(x, batch.positions)
         half = cos.shape[-1] // 2
         cos, sin = cos[:, None, :, :half], sin[:, None, :, :half]
-        probe = x.new_zeros(0, width), x.new_zeros(0, len(PROBED_HEADS), length)
+        probes: dict[int, Probe] = {}
         for number, layer in enumerate(text.layers[:-1]):
             query, key, value = _projected(layer, x, cos, sin)
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
@@ -207,9 +218,10 @@ class TrainingForward:
             if number < len(deepstack):
                 feature = deepstack[number].reshape(-1, width)
                 x = x.view(-1, width).index_add(0, slots, feature).view(rows, length, width)
-            if number == PROBED_LAYER and where is not None:
-                probe = x.view(-1, width)[where], _attention_logits(query, key, where)
-        return _rms_norm(self._answers(text.layers[-1], x, cos, sin, _Asked.of(batch)), text.norm), *probe
+            if number in where:
+                there = where[number]
+                probes[number] = Probe(x.view(-1, width)[there], _attention_logits(query, key, there))
+        return _rms_norm(self._answers(text.layers[-1], x, cos, sin, _Asked.of(batch)), text.norm), probes
 
     @staticmethod
     def _answers(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, asked: _Asked) -> Tensor:

@@ -9,6 +9,7 @@ policy and never leaves training.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memrt.train.high_level_forward import Probe
 from memrt.train.high_level_model import GRID, IMAGE_SIZE, MERGE
 
 # New names go to the end: a head that was trained with fewer keeps its rows.
@@ -103,16 +105,54 @@ class CoordinateHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.pixel = nn.Linear(width, 2)
 
-    def loss(self, hidden: Tensor, logits: Tensor, image_start: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """`hidden` [n, width] and `logits` [n, heads, length] as probed; the image starts at `image_start` int64 [n].
+    def loss(self, probe: Probe, image_start: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """`probe` of n positions; their image starts at `image_start` int64 [n]; `pixels` fp32 [n, 2]: (row, column).
 
-        `pixels` fp32 [n, 2] are (row, column). Returns the loss, and the mean error [pixels] per axis of the reading.
+        Places out of the picture (NaN: nowhere) are left out. Returns the loss, and the mean error [pixels] per axis of
+        the reading.
         """
+        seen = ((pixels >= 0) & (pixels < IMAGE_SIZE)).all(-1)
+        if not seen.any():
+            return pixels.new_zeros(()), pixels.new_full((), float("nan"))
+        hidden, logits, image_start, pixels = probe.hidden[seen], probe.logits[seen], image_start[seen], pixels[seen]
         error = (self.pixel(self.norm(hidden)) - pixels / IMAGE_SIZE).abs().mean()
         cell = (pixels // _CELL).long()
         token = image_start + cell[:, 0] * _SIDE + cell[:, 1]
         looking = F.cross_entropy(logits.flatten(0, 1), token.repeat_interleave(logits.shape[1]))
         return READING_WEIGHT * error + LOOKING_WEIGHT * looking, error.detach() * IMAGE_SIZE
+
+
+class MomentHead(nn.Module):
+    """Helps the decoder to look before it decides: where a reply begins, where are the hand and the thing of the step?
+
+    Whether a step is over is seen in how the hand stands to what the step is about. That decides a few words of a
+    reply, and they alone would tell the decoder late that these are the two places to compare.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hand, self.thing = CoordinateHead(width), CoordinateHead(width)
+        self.state = nn.Linear(width, len(GRIPPER_STATES))
+
+    def loss(
+        self, hand: Probe, thing: Probe, image_start: Tensor, scenes: Sequence[str], watched: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Probes of the n places where replies begin; `scenes` describe their images, `watched` fp32 [n, 2] the thing.
+
+        NaN: the step names none. Returns the loss, and the mean error [pixels] per axis of the hand's reading.
+        """
+        places, states = zip(*(_gripper(scene) for scene in scenes), strict=True)
+        at = torch.tensor(places, device=watched.device)
+        looking, error = self.hand.loss(hand, image_start, at)
+        state = F.cross_entropy(self.state(hand.hidden), torch.tensor(states, device=watched.device))
+        return looking + self.thing.loss(thing, image_start, watched)[0] + STATE_WEIGHT * state, error
+
+
+def _gripper(scene: str) -> tuple[tuple[float, float], int]:
+    """The gripper's (row, column), NaN where it is not named, and the number of its state."""
+    points, state = parse_scene(scene)
+    place = next(((float(row), float(col)) for name, row, col in points if name == "gripper"), (math.nan, math.nan))
+    return place, GRIPPER_STATES.index(state)
 
 
 class PointingHead(nn.Module):

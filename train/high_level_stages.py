@@ -34,11 +34,14 @@ from memrt.train.high_level_data import (
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_frames import Features, FrameIndex
 from memrt.train.high_level_memory_text import memory_text_source
-from memrt.train.high_level_pointing import CoordinateHead, PointingHead
+from memrt.train.high_level_pointing import CoordinateHead, MomentHead, PointingHead
 from memrt.train.high_level_text import Example, ExampleEncoder
 from memrt.train.high_level_turns import TurnWriter
 
 STAGES = ("language", "vision", "grounding", "decoder")
+# Which decoder layer is helped to look: layer 0 gathers a thing's name, layer 1 can look for it; which thing the step
+# under way is about follows from the memory, and is known a layer later.
+NAME_LAYER, STEP_LAYER = 1, 2
 POINTING_WEIGHT = 0.3  # of the dense loss beside the text loss
 MANY_IMAGES_WEIGHT = 0.5  # of a policy with many images per call, where the others' chats have 1
 SHARES = {"describe": 0.2, "chats": 0.64, "repeat": 0.04, "memory": 0.12}  # of the draws
@@ -91,6 +94,7 @@ class StageModule(nn.Module):
         self.model = model
         self.head = PointingHead(model.config.text_config.hidden_size)
         self.coordinate = CoordinateHead(model.config.text_config.hidden_size)
+        self.moment = MomentHead(model.config.text_config.hidden_size)
 
 
 def stage_losses(
@@ -128,10 +132,22 @@ def stage_losses(
             scenes = [data.description(int(index)) for index in indices]
             dense, values["pointing_error_px"] = module.head.loss(vision.tokens, scenes)
             total = POINTING_WEIGHT * dense
-        where, pixels, start = (tensor.to(forward.device) for tensor in encoder.coordinates(drawn, texts.ids.shape[1]))
-        hidden, probed, logits = forward.decode_probed(texts, vision, where)
+        length = texts.ids.shape[1]
+        where, pixels, start = (tensor.to(forward.device) for tensor in encoder.coordinates(drawn, length))
+        begun = encoder.beginnings(drawn, length).to(forward.device)
+        probed = {NAME_LAYER: torch.cat([where, begun.where]), STEP_LAYER: begun.where}
+        hidden, probes = forward.decode_probed(texts, vision, probed)
+        spelled, hand = probes[NAME_LAYER].split(len(where))
         if len(where):
-            help_loss, values["coordinate_error_px"] = module.coordinate.loss(probed, logits, start, pixels)
+            help_loss, values["coordinate_error_px"] = module.coordinate.loss(spelled, start, pixels)
+            total = total + help_loss
+        if begun.images:
+            assert data is not None
+            scenes = [data.description(image) for image in begun.images]
+            thing = probes[STEP_LAYER]
+            help_loss, values["hand_error_px"] = module.moment.loss(
+                hand, thing, begun.image_start, scenes, begun.watched
+            )
             total = total + help_loss
         token, correct = forward.token_losses(texts, hidden)
         text = encoder.mean_loss(token, texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +28,16 @@ _ROUND = 8  # lengths are rounded up to a multiple of this, so that few shapes o
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One supervised chat: `images` index the data set's frames, in the order of the placeholders in `user`."""
+    """One supervised chat: `images` index the data set's frames, in the order of the placeholders in `user`.
+
+    `watched`: the pixel (row, column) in the newest image of what the step under way is about, where it is known.
+    """
 
     images: tuple[int, ...]
     system: str
     user: str
     reply: str
+    watched: tuple[int, int] | None = None
 
     def shifted(self, first: int) -> Example:
         """The same chat about the same frames, where those of its data set come after `first` others."""
@@ -52,6 +57,25 @@ class Encoded:
     image_starts: tuple[int, ...]
     reply_start: int
     pointing: int
+    watched: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beginnings:
+    """The last token of each of n prompts, int64 [n] in texts x length, where the reply's first token is decided.
+
+    With where in its text the newest image begins, int64 [n]; what is watched in it, fp32 [n, 2], NaN where unknown;
+    and that image's number.
+    """
+
+    where: torch.Tensor
+    image_start: torch.Tensor
+    watched: torch.Tensor
+    images: tuple[int, ...]
+
+    def to(self, device: torch.device) -> Beginnings:
+        """The same on `device`."""
+        return Beginnings(self.where.to(device), self.image_start.to(device), self.watched.to(device), self.images)
 
 
 class ExampleEncoder:
@@ -81,7 +105,7 @@ class ExampleEncoder:
             raise ValueError(f"{len(example.images)} images for {len(starts)} placeholders: {example.user!r}")
         positions = mrope_positions(ids.tolist(), self._image_token, [(_SIDE, _SIDE)] * len(starts))
         pointing = len(_PIXEL.findall(example.reply.partition(_MEMORY)[0])) if example.images else 0
-        return Encoded(ids, positions, example.images, tuple(starts.tolist()), len(prompt), pointing)
+        return Encoded(ids, positions, example.images, tuple(starts.tolist()), len(prompt), pointing, example.watched)
 
     def coordinates(self, rows: Sequence[Encoded], length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Where replies about an image open a coordinate, int64 [n] in texts x `length`; its pixel, fp32 [n, 2].
@@ -99,6 +123,17 @@ class ExampleEncoder:
                     starts.append(row.image_starts[-1])
         pixel = torch.tensor(pixels).reshape(-1, 2)
         return torch.tensor(where, dtype=torch.long), pixel, torch.tensor(starts, dtype=torch.long)
+
+    @staticmethod
+    def beginnings(rows: Sequence[Encoded], length: int) -> Beginnings:
+        """Where the replies about images begin."""
+        seen = [(number, row) for number, row in enumerate(rows) if row.images]
+        return Beginnings(
+            where=torch.tensor([number * length + row.reply_start - 1 for number, row in seen], dtype=torch.long),
+            image_start=torch.tensor([row.image_starts[-1] for _, row in seen], dtype=torch.long),
+            watched=torch.tensor([row.watched or (math.nan, math.nan) for _, row in seen]).reshape(-1, 2),
+            images=tuple(row.images[-1] for _, row in seen),
+        )
 
     def mean_loss(self, losses: torch.Tensor, batch: TextBatch) -> torch.Tensor:
         """The mean of the asked tokens' `losses` [n], where a digit counts DIGIT_WEIGHT."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ RETOLD_SHARE = 0.75  # calls shown with other counts than the recorded ones
 SETTLED_SHARE = 0.2  # calls shown with the memory already up to date: HL calls need not meet the transitions
 JITTER_PX = 2  # of coordinates inside a shown memory, so that the policy does not lean on exact ones
 _COORDINATE = re.compile(r"<(\d+), (\d+)>")
+_WAITS, _CUBE = re.compile("remain static"), re.compile(r" cube <(\d+), (\d+)>")
 
 
 def read_calls(policies: Iterable[str], folders: Sequence[Path]) -> Calls:
@@ -67,7 +68,8 @@ class TurnWriter:
             return self._pictures(index, record)
         vary = None if jitter is None else lambda before, after: _jitter(before, after, jitter)
         request, reply = training_turn(self.settings, record, vary)
-        return Example((index,), request.system, request.user, reply)
+        watched = None if self.settings.kind == "memoryless" else _watched(record)
+        return Example((index,), request.system, request.user, reply, watched)
 
     def _pictures(self, index: int, record: dict[str, Any]) -> Example:
         """A chat about keyframes and recent frames, which are those of the same episode's calls."""
@@ -78,7 +80,19 @@ class TurnWriter:
         subtask = str(record[f"subgoal_{self.settings.subgoal_style}"])
         reply = format_keyframe_reply(KeyframeReply(subtask, named.positions))
         user = turn.request.user.replace(recorded["goal"], record["goal"])
-        return Example(images, turn.request.system, user, reply)
+        return Example(images, turn.request.system, user, reply, _watched(record))
+
+
+def _watched(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The pixel of what the step is about that was under way before the call; None where it names none.
+
+    Who waits for a cube watches the cube.
+    """
+    segment, before = int(record["segment"]), int(record["previous_segment"])
+    history = record.get("history_grounded", ())
+    step = str(history[before] if 0 <= before < min(segment, len(history)) else record.get("subgoal_grounded", ""))
+    found = _COORDINATE.search(step) or (_CUBE.search(str(record.get("scene", ""))) if _WAITS.match(step) else None)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def call_source(policy: str, calls: Calls, indices: list[int]) -> ExampleSource:

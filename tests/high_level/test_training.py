@@ -124,6 +124,29 @@ def test_a_run_folder_of_another_stage_is_refused(data: Path, tmp_path: Path) ->
         _train("vision", data, tmp_path, 1)
 
 
+@pytest.mark.parametrize(
+    ("step", "changes", "watched"),
+    [
+        (0, {"previous_segment": 0}, (120, 88)),  # still picking: where the cube was
+        (1, {}, (120, 88)),  # has the pick ended?
+        (2, {}, (140, 75)),  # has the place?
+        (1, {"previous_segment": -1}, (140, 75)),  # nothing was under way
+        (0, {"previous_segment": 0, "subgoal_grounded": "put down the container"}, None),
+        (
+            0,
+            {"previous_segment": 0, "subgoal_grounded": "remain static for the first visit", "scene": SCENE},
+            (120, 88),
+        ),
+    ],
+)
+def test_what_is_watched_is_what_the_step_before_the_call_is_about(
+    step: int, changes: dict[str, object], watched: tuple[int, int] | None
+) -> None:
+    record = {**_record(0, step, [PICKS[0], PLACE, PICKS[1]][: step + 1], step - 1), **changes}
+    for policy, expected in (("am_simple", watched), ("memoryless", None)):
+        assert _writer(policy, record).recorded(0).watched == expected
+
+
 def _writer(policy: str, record: dict[str, object]) -> TurnWriter:
     return TurnWriter.of_policy(policy, Calls(FrameIndex(()), [record]))
 

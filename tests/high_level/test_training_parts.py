@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from memrt.train.high_level_data import batches, random_text, repeat_source
-from memrt.train.high_level_forward import IGNORE, TrainingForward
+from memrt.train.high_level_forward import IGNORE, PROBED_HEADS, Probe, TrainingForward
 from memrt.train.high_level_frames import Block, Features, FrameIndex
 from memrt.train.high_level_loop import Schedule
 from memrt.train.high_level_memory_text import memory_text_source
 from memrt.train.high_level_metrics import score
 from memrt.train.high_level_model import build_model, high_level_config, save_model
-from memrt.train.high_level_pointing import ABSENT, OBJECTS, PointingHead, parse_scene, pointing_targets
+from memrt.train.high_level_pointing import ABSENT, OBJECTS, MomentHead, PointingHead, parse_scene, pointing_targets
 from memrt.train.high_level_text import DIGIT_WEIGHT, Example, ExampleEncoder
 from memrt.train.high_level_vocabulary import EMBEDDING, load_with_tokenizer
 from memrt.train.text_tokenizer import save_tokenizer, train_tokenizer
@@ -49,6 +50,41 @@ def test_objects_of_one_name_are_all_pointed_at() -> None:
     loss, error = PointingHead(16).loss(torch.randn(2, 64, 16), [scene, SCENE])
     assert loss.isfinite()
     assert error > 0
+
+
+def test_the_decoder_is_told_where_the_hand_and_the_thing_of_the_step_are() -> None:
+    torch.manual_seed(0)
+    encoder = ExampleEncoder(tiny.tokenizer())
+    chat = Example((4,), "Help.", "<image>What now?", "press the button <60, 100>", watched=(60, 100))
+    rows = [encoder.encode(each) for each in (chat, Example((), "", "Repeat: one", "one"), replace(chat, watched=None))]
+    batch, _ = encoder.collate(rows)
+    length = batch.ids.shape[1]
+    begun = encoder.beginnings(rows, length)
+    assert begun.images == (4, 4)
+    assert [(int(at) // length, int(at) % length) for at in begun.where] == [
+        (number, rows[number].reply_start - 1) for number in (0, 2)
+    ]
+    assert begun.watched[0].tolist() == [60, 100]
+    assert begun.watched[1].isnan().all()
+
+    head = MomentHead(16)
+    hidden = torch.randn(2, 16)
+    cells = {"hand": (90 // 32) * 8 + 101 // 32, "thing": (60 // 32) * 8 + 100 // 32}
+
+    def looking(at: int) -> Probe:
+        logits = torch.zeros(2, len(PROBED_HEADS), length)
+        logits[..., int(begun.image_start[0]) + at] = 20.0
+        return Probe(hidden, logits)
+
+    def loss(hand: int, thing: int, watched: torch.Tensor = begun.watched) -> float:
+        told = head.loss(looking(hand), looking(thing), begun.image_start, [SCENE, SCENE], watched)
+        return float(told[0].detach())
+
+    right = loss(cells["hand"], cells["thing"])
+    assert loss(cells["hand"] + 1, cells["thing"]) > right + 1
+    assert loss(cells["hand"], cells["thing"] + 1) > right + 1
+    nowhere = torch.full_like(begun.watched, float("nan"))
+    assert loss(cells["hand"], 0, nowhere) == loss(cells["hand"], cells["thing"], nowhere) < right
 
 
 def test_a_model_that_learns_new_words_keeps_the_old_ones(tmp_path: Path) -> None:
