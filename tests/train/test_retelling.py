@@ -114,6 +114,9 @@ def test_visits_told_with_other_counts() -> None:
     assert labels(told) == labels(episodes[4][5])
     near = {**episodes[4][2], "scene": pressing["scene"]}  # no press is due, so the visit is not the last
     assert stop_cube.tellings(near, past_seen=False) == [(1, 3), (1, 4), (1, 5), (3, 5)]
+    last = {**episodes[5][5], "scene": near["scene"]}
+    assert stop_cube.tellings(last, past_seen=True) == []
+    assert draw_telling(last, random.Random(0), remembers=True, past_seen=True) == last
 
 
 def test_cubes_in_the_bin_told_with_other_counts() -> None:

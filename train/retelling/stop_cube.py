@@ -51,7 +51,10 @@ def retell(record: Record, telling: Telling) -> dict[str, Any]:
 
 
 def tellings(record: Record, *, past_seen: bool) -> list[Telling]:
-    """All that the frame of `record` may be told with, its own among them. `past_seen`: pictures show the visits."""
+    """All that the frame of `record` may be told with. `past_seen`: pictures show the visits.
+
+    There may be none: where the last visit is waited for and the press nearly due, the frame fits its own alone.
+    """
     if step_is(record, "move"):
         return [Telling(0, visit) for visit in VISITS]
     over = int(record["segment"]) - 1 - step_is(record, "press")
@@ -67,7 +70,8 @@ def draw_telling(record: Record, rng: random.Random, *, remembers: bool, past_se
     segment, before = int(record["segment"]), int(record["previous_segment"])
     if abs(segment - before) > 1 or (step_is(record, "move") and segment):
         return dict(record)
-    return retell(record, rng.choice(tellings(record, past_seen=past_seen)))
+    fitting = tellings(record, past_seen=past_seen)
+    return retell(record, rng.choice(fitting)) if fitting else dict(record)
 
 
 def _far(record: Record) -> bool:
