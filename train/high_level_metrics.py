@@ -110,9 +110,9 @@ def describe_scenes(weights: Path, folder: Path, count: int) -> dict[str, Any]:
     return score(answers(weights, None, scenes.frames, examples), [example.reply for example in examples])
 
 
-def evaluate(weights: Path, adapter: Path | None, policy: str, folder: Path, count: int) -> dict[str, Any]:
+def evaluate(weights: Path, adapter: Path | None, policy: str, folders: Sequence[Path], count: int) -> dict[str, Any]:
     """A policy's answers at held-out calls, `count` of every task: where a subgoal has just changed, and others."""
-    calls = read_calls([policy], [folder])
+    calls = read_calls([policy], folders)
     writer = TurnWriter.of_policy(policy, calls)
     result: dict[str, Any] = {"policy": policy}
     for task, indices in sorted(calls.by_task(calls.split()[1]).items()):
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--adapter", type=Path)
     parser.add_argument("--policy", help="measure its answers at --calls")
-    parser.add_argument("--calls", type=Path, help="recorded high_level or episodes folder")
+    parser.add_argument("--calls", type=Path, nargs="+", help="recorded high_level or episodes folders")
     parser.add_argument("--scenes", type=Path, help="recorded grounding folder: measure descriptions instead")
     parser.add_argument("--count", type=int, default=40, help="calls of every task, or scenes")
     parser.add_argument("--threads", type=int, default=1)

@@ -1,8 +1,9 @@
 """The whole training of the reference high level, in order: `python -m memrt.train.high_level_recipe --data … --out …`.
 
-Three stages make the base from the weights at hand (four from nothing), an adapter for every policy follows, each is
-measured on held-out calls, and `--publish` puts checkpoints and logs where the policies' YAML names them. Each step is
-resumable and skipped once its result exists, so an interrupted recipe is simply started again.
+Several folders of data are learned from together; the first holds the scenes. Three stages make the base from the
+weights at hand (four from nothing), an adapter for every policy follows, each is measured on held-out calls, and
+`--publish` puts checkpoints and logs where the policies' YAML names them. Each step is resumable and skipped once its
+result exists, so an interrupted recipe is simply started again.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ STAGES = (
 )
 
 
-def train_base(data: Path, out: Path, threads: int, start: Path | None = None) -> Path:
+def train_base(data: Sequence[Path], out: Path, threads: int, start: Path | None = None) -> Path:
     """Run the stages; returns the base model's folder. With the weights of `start`, the language stage is left out.
 
     A base that knows other words or fewer objects is good enough to start from: what it has learned is kept.
@@ -63,7 +64,7 @@ def train_base(data: Path, out: Path, threads: int, start: Path | None = None) -
         model = out / stage.name / "model"
         if not (model / high_level_train.POINTING).exists():
             arguments = [stage.name, "--out", str(out), "--seed", str(seed), "--threads", str(threads)]
-            arguments += ["--scenes", str(data / "grounding"), "--calls", str(recorded_calls(data))]
+            arguments += ["--scenes", str(data[0] / "grounding"), "--calls", *map(str, recorded_calls(data))]
             arguments += ["--steps", str(stage.steps), "--batch", str(stage.batch)]
             arguments += ["--rate", str(stage.rate), "--decay", str(stage.decay)]
             high_level_train.main(arguments + (["--weights", str(weights)] if weights else []))
@@ -72,22 +73,23 @@ def train_base(data: Path, out: Path, threads: int, start: Path | None = None) -
     return weights
 
 
-def train_adapters(data: Path, out: Path, base: Path, threads: int, policies: Sequence[str] = POLICIES) -> None:
+def train_adapters(
+    data: Sequence[Path], out: Path, base: Path, threads: int, policies: Sequence[str] = POLICIES
+) -> None:
     """Train and measure every adapter on the same calls, for the same number of steps."""
     for name in policies:
         adapter, metrics = out / name / "adapter", out / name / "metrics.json"
         if not adapter.exists():
-            arguments = [name, "--base", str(base), "--calls", str(recorded_calls(data)), "--out", str(out)]
+            arguments = [name, "--base", str(base), "--calls", *map(str, recorded_calls(data)), "--out", str(out)]
             high_level_adapters.main([*arguments, "--steps", str(REFERENCE_STEPS), "--threads", str(threads)])
         if not metrics.exists():
             result = evaluate(base, adapter, name, recorded_calls(data), HELD_OUT_CALLS)
             metrics.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def recorded_calls(data: Path) -> Path:
+def recorded_calls(data: Sequence[Path]) -> list[Path]:
     """The episodes one by one where they are kept, which may be read while more are recorded."""
-    episodes = data / "episodes"
-    return episodes if episodes.is_dir() else data / "high_level"
+    return [folder / "episodes" if (folder / "episodes").is_dir() else folder / "high_level" for folder in data]
 
 
 def publish(out: Path, base: Path, weights: Path, logs: Path) -> None:
@@ -104,7 +106,7 @@ def publish(out: Path, base: Path, weights: Path, logs: Path) -> None:
 
 
 def train_high_level(
-    data: Path, out: Path, *, start: Path | None = None, policies: Sequence[str] = POLICIES, threads: int = 1
+    data: Sequence[Path], out: Path, *, start: Path | None = None, policies: Sequence[str] = POLICIES, threads: int = 1
 ) -> Path:
     """Train the base, on all policies' chats, and an adapter for each of `policies`; returns the base's folder.
 
@@ -113,7 +115,7 @@ def train_high_level(
     base = train_base(data, out, threads, start)
     metrics = base.parent / "metrics.json"
     if not metrics.exists():
-        metrics.write_text(json.dumps(describe_scenes(base, data / "grounding", HELD_OUT_SCENES), indent=1) + "\n")
+        metrics.write_text(json.dumps(describe_scenes(base, data[0] / "grounding", HELD_OUT_SCENES), indent=1) + "\n")
     train_adapters(data, out, base, threads, policies)
     return base
 
@@ -121,7 +123,9 @@ def train_high_level(
 def main() -> None:
     """Train everything."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="recorded data: grounding, episodes or high_level")
+    parser.add_argument(
+        "--data", type=Path, required=True, nargs="+", help="recorded data: grounding, episodes or high_level"
+    )
     parser.add_argument("--out", type=Path, required=True, help="run folder for checkpoints and logs")
     parser.add_argument("--start", type=Path, help="base model to start from instead of nothing")
     parser.add_argument("--policies", nargs="*", default=POLICIES, help="default: all")

@@ -47,7 +47,7 @@ def train_reference(*, root: Path, stages: Sequence[str] | None = None, resume: 
         _record(root / "calibration", range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_EPISODES), threads)
         _record_scenes(data / "grounding")
     if "high_level" in wanted:
-        train_high_level(data, root / "high_level", threads=threads)
+        train_high_level([data], root / "high_level", threads=threads)
     if "low_level" in wanted:
         settings = TrainingSettings(threads=threads)
         train_low_level(data / "low_level", root / "low_level", settings=settings, resume=True)
@@ -77,7 +77,7 @@ def _progress() -> Progress:
 def _collect(root: Path, threads: int) -> None:
     weights, logs = root / "weights", root / "logs"
     high_level = root / "high_level"
-    publish(high_level, train_base(root / "data", high_level, threads), weights, logs)
+    publish(high_level, train_base([root / "data"], high_level, threads), weights, logs)
     folder = weights / "low_level"
     folder.mkdir(parents=True, exist_ok=True)
     for name in LOW_LEVEL_FILES:

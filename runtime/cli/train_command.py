@@ -65,9 +65,13 @@ def reference(
 
 def high_level(
     *,
-    data: Annotated[Path, typer.Option(help="Recorded data, with `grounding` and `episodes`.")] = Path(
-        "runs/reference/data"
-    ),
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Recorded data with `episodes`, the first with `grounding`; may be given again.",
+            show_default="runs/reference/data",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and metrics.")] = Path(
         "runs/reference/high_level"
     ),
@@ -87,12 +91,16 @@ def high_level(
         memrt train high-level
 
         memrt train high-level --start train/reference/weights/high_level_base --policy am_grounded --policy memoryless
+
+        memrt train high-level --data runs/reference/data --data runs/second_round
     """
     with needs_extra("train", "sim"):
         from memrt.train.high_level_recipe import train_high_level
         from memrt.train.high_level_train import POLICIES
 
-    train_high_level(data, out, start=start, policies=tuple(policy or POLICIES), threads=threads)
+    train_high_level(
+        data or [Path("runs/reference/data")], out, start=start, policies=tuple(policy or POLICIES), threads=threads
+    )
 
 
 def low_level(

@@ -79,7 +79,7 @@ def test_the_recipe_leaves_base_adapters_and_metrics(
     monkeypatch.setattr(high_level_adapters, "BATCH", 2)
     monkeypatch.setattr(high_level_train, "POLICIES", ["am_grounded"])
     monkeypatch.setattr(high_level_metrics, "_MAX_NEW_TOKENS", 2)
-    weights = high_level_recipe.train_high_level(data, tmp_path, policies=["am_grounded"])
+    weights = high_level_recipe.train_high_level([data], tmp_path, policies=["am_grounded"])
     assert weights == tmp_path / "decoder" / "model"
     metrics = json.loads((tmp_path / "am_grounded" / "metrics.json").read_text())
     assert metrics["PickXtimes"]["transitions"]["count"] == 3
