@@ -1,18 +1,24 @@
-"""Which recorded calls the high level is trained on, and how often: those that decide whether a count stays right."""
+"""Which recorded calls the high level is trained on, and how often.
+
+A memory says which step is under way. Whether that step is over, only the frame can say: so for every step there are
+as many calls at which it is over as at which it is not. Where one of the two was four times as frequent, the policy
+took it for granted and did not look.
+"""
 
 from __future__ import annotations
 
 import random
+import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memrt.train.high_level_data import EVERY, Calls
+from memrt.train.task_language import CARDINALS, ORDINALS
 
 Draw = Callable[[random.Random], int]  # → index of a call
 Record = Mapping[str, Any]
 
-# Steps whose end is counted, by the first words of the simple subgoal. What follows is for the count to decide.
-COUNTED = ("place", "put it into", "move to the top of the left", "remain static", "put down")
 # Steps whose end is noticed half a call late: noticed before the hand is clear of the object or the place is reached,
 # they would be counted though they may not have happened. A lift is never told late: until then the hand hardly rises.
 TOLD_LATE = ("place", "put it into", "put the", "move to the top of the left", "move to the top of the right")
@@ -20,16 +26,17 @@ TOLD_LATE = ("place", "put it into", "put the", "move to the top of the left", "
 TOLD_AT_ONCE = "to stop the cube on the target"
 # What of a call tells of the frame: it is seen whether or not a step's end has been noticed.
 _SEEN = ("step", "scene", "previous_segment", "spatial_simple", "spatial_grounded", "keyframe_turn")
-SHARES = (0.3, 0.15, 0.22, 0.08, 0.07, 0.18)
-SHARES_WHILE_PRESSING = (0.15, 0.15, 0.15, 0.05, 0.35, 0.15)  # what is hidden later is to be seen until the last press
+# Of the calls of one kind of step: it is over; it ends within a call; it ended half a call ago and that is told late;
+# it goes on. A kind of which some do not exist (the last step is never over) comes the more seldom.
+# A fifth of those at which it is over are shown with the memory already up to date (high_level_turns.py).
+SHARES = {"over": 0.6, "ends soon": 0.2, "told late": 0.06, "goes on": 0.14}
+_COLOURS = ("red", "green", "blue")
+_WHICH = re.compile(rf"\b(?:{'|'.join((*ORDINALS, *CARDINALS, *_COLOURS))})\b *")  # does not make another kind of step
 
 
 def call_draw(calls: Calls, indices: Sequence[int]) -> Draw:
-    """Draws recorded calls: every task as often, in it those around transitions more often."""
-    tasks = [
-        [(share, group) for share, group in call_groups(calls.records, of_task) if group]
-        for of_task in calls.by_task(indices).values()
-    ]
+    """Draws recorded calls: every task as often, in it every kind of step, and half of them where that step is over."""
+    tasks = [call_groups(calls.records, of_task) for of_task in calls.by_task(indices).values()]
 
     def draw(rng: random.Random) -> int:
         groups = rng.choice(tasks)
@@ -40,37 +47,36 @@ def call_draw(calls: Calls, indices: Sequence[int]) -> Draw:
 
 
 def call_groups(records: Sequence[Record], indices: Sequence[int]) -> list[tuple[float, list[int]]]:
-    """A task's calls by what they ask of the policy, each group with the share of draws it gets.
+    """A task's calls by the step that is under way and by what they ask about it, each group with its share of draws.
 
-    Calls at which a subgoal has just changed write the memory, and those just before must not: few frames that decide
-    whether a count stays right. Most draws go to the calls after a counted step: there the count in the memory is held
-    against the goal's, once more or on. Next come the calls around a change that are to leave the memory alone. A step
-    that ended less than half a call ago is left out unless it is told late: noticing a lift one call late costs 0.8 s,
-    noticing it early, with the cube not quite lifted, a count.
+    A step that ended less than half a call ago is left out unless it is told late, or a moment decides: noticing a lift
+    one call late costs 0.8 s, noticing it early, with the cube not quite lifted, a count.
     """
-    deciding: list[int] = []
-    changed: list[int] = []
-    about_to_change: list[int] = []
-    just_changed: list[int] = []
-    pressing: list[int] = []
-    others: list[int] = []
+    kinds: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index in indices:
-        segment = records[index]["segment"]
-        at_once = str(records[index]["subgoal_simple"]).endswith(TOLD_AT_ONCE)
-        if _segment(records, index, -1) != segment and not at_once:
-            if _told_late(records, index):
-                just_changed.append(index)
-        elif records[index]["previous_segment"] != segment:
-            history = records[index]["history_simple"]
-            (deciding if history and history[-1].startswith(COUNTED) else changed).append(index)
-        elif any(_segment(records, index, ahead) != segment for ahead in (1, 2)):
-            about_to_change.append(index)
-        elif records[index]["subgoal_simple"].startswith("press"):
-            pressing.append(index)
-        else:
-            others.append(index)
-    shares = SHARES_WHILE_PRESSING if records[indices[0]]["task"].startswith("ButtonUnmask") else SHARES
-    return list(zip(shares, (deciding, changed, about_to_change, just_changed, pressing, others), strict=True))
+        asked = _asked(records, index)
+        if asked:
+            kinds[_WHICH.sub("", _under_way(records, index))][asked].append(index)
+    return [(SHARES[asked] / len(kinds), group) for kind in kinds.values() for asked, group in kind.items()]
+
+
+def _asked(records: Sequence[Record], index: int) -> str:
+    """The key of SHARES that a call belongs to; "" for those that are left out."""
+    record = records[index]
+    segment = record["segment"]
+    at_once = str(record["subgoal_simple"]).endswith(TOLD_AT_ONCE)
+    if _segment(records, index, -1) != segment and not at_once:
+        return "told late" if _told_late(records, index) else ""
+    if 0 <= record["previous_segment"] != segment:
+        return "over"
+    return "ends soon" if any(_segment(records, index, ahead) != segment for ahead in (1, 2)) else "goes on"
+
+
+def _under_way(records: Sequence[Record], index: int) -> str:
+    """The step that is under way as far as the policy knows, without pixels."""
+    record = noticed(records, index)
+    history, before = record["history_simple"], record["previous_segment"]
+    return str(history[before] if 0 <= before < len(history) else record["subgoal_simple"])
 
 
 def noticed(records: Sequence[Record], index: int) -> Record:

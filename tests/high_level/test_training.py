@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from memrt.export.vlm_graphs import load_vlm
 from memrt.runtime.memory.parser import parse_reply
 from memrt.train import high_level_adapters, high_level_metrics, high_level_recipe, high_level_train
-from memrt.train.high_level_calls import call_groups, noticed
+from memrt.train.high_level_calls import SHARES, call_groups, noticed
 from memrt.train.high_level_data import Calls, Scenes
 from memrt.train.high_level_frames import FrameIndex
 from memrt.train.high_level_turns import TurnWriter, read_calls
@@ -241,17 +241,18 @@ def _episode(segments: list[int], episode: int = 7) -> list[dict[str, object]]:
     ]
 
 
-def test_calls_around_a_change_are_drawn_more_often() -> None:
+def test_every_step_is_over_as_often_as_it_is_not() -> None:
     records = [*_episode([0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2]), *_episode([0], 8)]
     groups = call_groups(records, range(len(records)))
-    deciding, changed, about_to_change, just_changed, pressing, others = (group for _, group in groups)
-    assert deciding == [9]
-    assert changed == [0, 1, 4, 12]
-    assert about_to_change == [2, 6, 7]
-    assert just_changed == [8]
-    assert pressing == [10, 11]
-    assert others == [5]
-    assert sum(share for share, _ in groups) == pytest.approx(1.0)
+    expected = {
+        "over": [[4], [9]],
+        "ends soon": [[1, 2], [6, 7]],
+        "told late": [[8]],
+        "goes on": [[0, 12], [5], [10, 11]],  # the beginnings among them, when nothing was under way
+    }
+    kinds = 3  # pick, place and press, which is never over
+    assert sorted(groups) == sorted((SHARES[asked] / kinds, group) for asked in expected for group in expected[asked])
+    assert sum(SHARES.values()) == pytest.approx(1)
 
 
 def test_a_place_is_noticed_half_a_call_late() -> None:
