@@ -1,8 +1,7 @@
 """Which recorded calls the high level is trained on, and how often.
 
 A memory says which step is under way. Whether that step is over, only the frame can say: so for every step there are
-as many calls at which it is over as at which it is not. Where one of the two was four times as frequent, the policy
-took it for granted and did not look.
+as many calls at which it is over as at which it is not. What is much more frequent can be answered without looking.
 """
 
 from __future__ import annotations
