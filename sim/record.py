@@ -10,8 +10,7 @@ meet, with the same labels as ever (DAgger; Ross, Gordon, Bagnell 2011).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 
 from memrt.runtime.bundle import load_bundle
 from memrt.runtime.loop.protocols import LowLevel
-from memrt.runtime.loop.settings import EPISODE_CAP_STEPS
 from memrt.runtime.policy.low_level import LowLevelPolicy
 from memrt.runtime.policy.preprocess import resize_with_pad
 from memrt.runtime.types import ActionChunk, Observation, Subgoal
@@ -125,12 +123,12 @@ class EpisodeRecorder:
         self.record = EpisodeRecord(env.task.name, env.task.difficulty, seed, env.goal)
 
     def run(self) -> EpisodeRecord:
-        """Record until the episode ends; one that the low level does not end is not usable."""
+        """Record until the episode ends."""
         env = self._env
         env.arm()
         replan_at, latched = 0, env.task.step
         latched_texts = ("", "")
-        while not env.outcome.ended and env.step_index < EPISODE_CAP_STEPS:
+        while not env.outcome.ended:
             k = env.step_index
             observation = env.observe()
             self._sample_high_level(observation)
@@ -214,17 +212,6 @@ def record_episode(
     The expert moves the arm, disturbed, or the low level of `bundle`, which follows grounded subgoals and errs by
     itself. Raises MemrtError for a bundle without a low level.
     """
-    with TabletopEnv(task, seed) as env, _low_level(bundle) as low_level:
+    mover = nullcontext() if bundle is None else closing(LowLevelPolicy(load_bundle(bundle)))
+    with TabletopEnv(task, seed) as env, mover as low_level:
         return EpisodeRecorder(env, seed, image_size, disturbance, low_level).run()
-
-
-@contextmanager
-def _low_level(bundle: Path | None) -> Iterator[LowLevel | None]:
-    if bundle is None:
-        yield None
-        return
-    policy = LowLevelPolicy(load_bundle(bundle))
-    try:
-        yield policy
-    finally:
-        policy.close()

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from memrt.sim.objects import COLOURS
 from memrt.train.high_level_data import EVERY, Calls
 from memrt.train.task_language import CARDINALS, ORDINALS
 
@@ -29,8 +30,7 @@ _SEEN = ("step", "scene", "previous_segment", "spatial_simple", "spatial_grounde
 # it goes on. A kind of which some do not exist (the last step is never over) comes the more seldom.
 # A fifth of those at which it is over are shown with the memory already up to date (high_level_turns.py).
 SHARES = {"over": 0.6, "ends soon": 0.2, "told late": 0.06, "goes on": 0.14}
-_COLOURS = ("red", "green", "blue")
-_WHICH = re.compile(rf"\b(?:{'|'.join((*ORDINALS, *CARDINALS, *_COLOURS))})\b *")  # does not make another kind of step
+_WHICH = re.compile(rf"\b(?:{'|'.join((*ORDINALS, *CARDINALS, *COLOURS))})\b *")  # does not make another kind of step
 
 
 def call_draw(calls: Calls, indices: Sequence[int]) -> Draw:

@@ -195,7 +195,7 @@ class TrainingForward:
     ) -> tuple[Tensor, dict[int, Probe]]:
         """As `decode`; and what each layer of `where` makes of its positions, int64 [n] into texts x length."""
         text = self.model.model.language_model
-        if max(where, default=0) >= len(text.layers) - 1 > 0:
+        if where and max(where) >= len(text.layers) - 1:
             raise ValueError(f"layer {max(where)} is the last of {len(text.layers)}: only answers are computed there")
         x = text.embed_tokens(batch.ids)
         rows, length, width = x.shape

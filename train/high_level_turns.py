@@ -18,6 +18,7 @@ from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_r
 from memrt.train.high_level_calls import call_draw, noticed
 from memrt.train.high_level_data import EVERY, Calls, ExampleSource
 from memrt.train.high_level_text import Example
+from memrt.train.labels.scene_text import read_scene
 from memrt.train.labels.turns import training_turn
 from memrt.train.retelling import draw_telling
 from memrt.train.retelling.words import SPATIAL
@@ -26,7 +27,6 @@ RETOLD_SHARE = 0.75  # calls shown with other counts than the recorded ones
 SETTLED_SHARE = 0.2  # calls shown with the memory already up to date: HL calls need not meet the transitions
 JITTER_PX = 2  # of coordinates inside a shown memory, so that the policy does not lean on exact ones
 _COORDINATE = re.compile(r"<(\d+), (\d+)>")
-_WAITS, _CUBE = re.compile("remain static"), re.compile(r" cube <(\d+), (\d+)>")
 
 
 def read_calls(policies: Iterable[str], folders: Sequence[Path]) -> Calls:
@@ -91,8 +91,10 @@ def _watched(record: Mapping[str, Any]) -> tuple[int, int] | None:
     segment, before = int(record["segment"]), int(record["previous_segment"])
     history = record.get("history_grounded", ())
     step = str(history[before] if 0 <= before < min(segment, len(history)) else record.get("subgoal_grounded", ""))
-    found = _COORDINATE.search(step) or (_CUBE.search(str(record.get("scene", ""))) if _WAITS.match(step) else None)
-    return (int(found[1]), int(found[2])) if found else None
+    if found := _COORDINATE.search(step):
+        return int(found[1]), int(found[2])
+    cubes = read_scene(str(record.get("scene", ""))).cubes() if step.startswith("remain static") else ()
+    return cubes[0][1] if cubes else None
 
 
 def call_source(policy: str, calls: Calls, indices: list[int]) -> ExampleSource:
