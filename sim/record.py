@@ -118,8 +118,8 @@ class EpisodeRecorder:
         self._expert = Expert(env)
         self._kinematics = Kinematics(env.scene)
         self._texts: dict[int, tuple[str, str]] = {}
-        self._noticed: list[int] = []  # at every sample the segment that the policy would name: the task's, or late
-        self._late_until = 0
+        self._followed = -1  # the segment that the arm is told to follow: the task's, or one that it is late to leave
+        self._unnoticed: int | None = None  # calls that a change goes unnoticed yet; None: there is no change
         self.record = EpisodeRecord(env.task.name, env.task.difficulty, seed, env.goal)
 
     def run(self) -> EpisodeRecord:
@@ -132,7 +132,7 @@ class EpisodeRecorder:
             k = env.step_index
             observation = env.observe()
             self._sample_high_level(observation)
-            if k % HIGH_LEVEL_EVERY == 0 and self._noticed[-1] == env.task.segment:
+            if k % HIGH_LEVEL_EVERY == 0 and self._notices(env.task.segment):
                 latched, latched_texts = env.task.step, (env.oracle_subgoal("simple"), env.oracle_subgoal("grounded"))
             plan = self._expert.chunk(latched)
             self._sample_low_level(observation, plan, *latched_texts)
@@ -167,9 +167,6 @@ class EpisodeRecorder:
         env = self._env
         segment = env.task.segment
         self._texts[segment] = (env.oracle_subgoal("simple"), env.oracle_subgoal("grounded"))
-        self._noticed.append(self._notice(segment))
-        calls_ago = HIGH_LEVEL_EVERY // SAMPLE_EVERY
-        earlier = self._noticed[-1 - calls_ago] if len(self._noticed) > calls_ago else -1
         if any(earlier not in self._texts for earlier in range(segment)):
             self.record.usable = False  # a step that was over before it was seen: nothing could be remembered of it
         history = [self._texts.get(s, ("", "")) for s in range(segment)]
@@ -181,27 +178,26 @@ class EpisodeRecorder:
             "subgoal_simple": self._texts[segment][0],
             "subgoal_grounded": self._texts[segment][1],
             "segment": segment,
-            "previous_segment": earlier,
+            # What a policy would remember is what moved the arm until now: between two calls as well as at one. Were it
+            # older, pictures of an arm on its way would come with the memory that it is still to leave.
+            "previous_segment": self._followed,
             "history_simple": [simple for simple, _ in history],
             "history_grounded": [grounded for _, grounded in history],
             "scene": env.task.describe(env.scene),
         }
         self.record.high_level.append(HighLevelSample(observation.frames["front"].image, labels))
 
-    def _notice(self, segment: int) -> int:
-        """The segment as a policy knows it that is late at times; what it is late for is drawn when it changes."""
-        before = self._noticed[-1] if self._noticed else segment
-        if segment <= before:
-            return segment
-        k = self._env.step_index
-        if self._late_until == 0:
-            late = not self._env.task.timed and self._rng.random() < LATE_SHARE
-            calls = int(self._rng.integers(1, LATE_CALLS + 1)) if late else 0
-            self._late_until = k + calls * HIGH_LEVEL_EVERY
-        if k < self._late_until:
-            return before
-        self._late_until = 0
-        return segment
+    def _notices(self, segment: int) -> bool:
+        """Whether a call tells the arm of `segment`; how many calls a change goes unnoticed is drawn at the first."""
+        if segment > self._followed >= 0:
+            if self._unnoticed is None:
+                late = not self._env.task.timed and self._rng.random() < LATE_SHARE
+                self._unnoticed = int(self._rng.integers(1, LATE_CALLS + 1)) if late else 0
+            if self._unnoticed > 0:
+                self._unnoticed -= 1
+                return False
+        self._followed, self._unnoticed = segment, None
+        return True
 
 
 def record_episode(

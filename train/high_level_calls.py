@@ -19,17 +19,12 @@ from memrt.train.task_language import CARDINALS, ORDINALS
 Draw = Callable[[random.Random], int]  # → index of a call
 Record = Mapping[str, Any]
 
-# Steps whose end is noticed half a call late: noticed before the hand is clear of the object or the place is reached,
-# they would be counted though they may not have happened. A lift is never told late: until then the hand hardly rises.
-TOLD_LATE = ("place", "put it into", "put the", "move to the top of the left", "move to the top of the right")
-# A moment that does not come back: told as soon as it is there.
-TOLD_AT_ONCE = "to stop the cube on the target"
-# What of a call tells of the frame: it is seen whether or not a step's end has been noticed.
-_SEEN = ("step", "scene", "previous_segment", "spatial_simple", "spatial_grounded", "keyframe_turn")
-# Of the calls of one kind of step: it is over; it ends within a call; it ended half a call ago and that is told late;
-# it goes on. A kind of which some do not exist (the last step is never over) comes the more seldom.
+# A moment that does not come back: told as soon as it is there. A visit is as plain at once as it is later.
+TOLD_AT_ONCE, VISIT = "to stop the cube on the target", "remain static"
+# Of the calls of one kind of step: it is over; it ends within a call; it goes on. A kind of which some do not exist
+# (the last step is never over) comes the more seldom.
 # A fifth of those at which it is over are shown with the memory already up to date (high_level_turns.py).
-SHARES = {"over": 0.6, "ends soon": 0.2, "told late": 0.06, "goes on": 0.14}
+SHARES = {"over": 0.6, "ends soon": 0.2, "goes on": 0.2}
 _WHICH = re.compile(rf"\b(?:{'|'.join((*ORDINALS, *CARDINALS, *COLOURS))})\b *")  # does not make another kind of step
 
 
@@ -48,24 +43,25 @@ def call_draw(calls: Calls, indices: Sequence[int]) -> Draw:
 def call_groups(records: Sequence[Record], indices: Sequence[int]) -> list[tuple[float, list[int]]]:
     """A task's calls by the step that is under way and by what they ask about it, each group with its share of draws.
 
-    A step that ended less than half a call ago is left out unless it is told late, or a moment decides: noticing a lift
-    one call late costs 0.8 s, noticing it early, with the cube not quite lifted, a count.
+    A step that ended less than half a call ago is left out unless a moment decides: it looks much like one that is
+    about to end, and noticing the end a call late costs 0.8 s, noticing it early a count.
     """
     kinds: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index in indices:
-        asked = _asked(records, index)
+        asked = asked_about(records, index)
         if asked:
             kinds[_WHICH.sub("", _under_way(records, index))][asked].append(index)
     return [(SHARES[asked] / len(kinds), group) for kind in kinds.values() for asked, group in kind.items()]
 
 
-def _asked(records: Sequence[Record], index: int) -> str:
+def asked_about(records: Sequence[Record], index: int) -> str:
     """The key of SHARES that a call belongs to; "" for those that are left out."""
     record = records[index]
     segment = record["segment"]
-    at_once = str(record["subgoal_simple"]).endswith(TOLD_AT_ONCE)
+    subgoal = str(record["subgoal_simple"])
+    at_once = subgoal.endswith(TOLD_AT_ONCE) or subgoal.startswith(VISIT)
     if _segment(records, index, -1) != segment and not at_once:
-        return "told late" if _told_late(records, index) else ""
+        return ""
     if 0 <= record["previous_segment"] != segment:
         return "over"
     return "ends soon" if any(_segment(records, index, ahead) != segment for ahead in (1, 2)) else "goes on"
@@ -73,24 +69,9 @@ def _asked(records: Sequence[Record], index: int) -> str:
 
 def _under_way(records: Sequence[Record], index: int) -> str:
     """The step that is under way as far as the policy knows, without pixels."""
-    record = noticed(records, index)
+    record = records[index]
     history, before = record["history_simple"], record["previous_segment"]
     return str(history[before] if 0 <= before < len(history) else record["subgoal_simple"])
-
-
-def noticed(records: Sequence[Record], index: int) -> Record:
-    """The call as a policy is to answer it: a step of TOLD_LATE that ended within half a call is not noticed yet."""
-    record = records[index]
-    if not _told_late(records, index):
-        return record
-    return {**records[index - 1], **{name: record[name] for name in _SEEN if name in record}}
-
-
-def _told_late(records: Sequence[Record], index: int) -> bool:
-    """A step that is told late was completed within half a call."""
-    if _segment(records, index, -1) >= records[index]["segment"]:
-        return False
-    return str(records[index - 1]["subgoal_simple"]).startswith(TOLD_LATE)
 
 
 def _segment(records: Sequence[Record], index: int, offset: int) -> int:

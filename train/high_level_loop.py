@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
@@ -69,7 +70,12 @@ class Loop:
                 for name, value in values.items():
                     sums.setdefault(name, []).append(float(value.detach()))
                 if self.step % LOG_EVERY == 0:
-                    means = {name: sum(numbers) / len(numbers) for name, numbers in sums.items()}
+                    # A value may have nothing to speak of in a batch.
+                    means = {
+                        name: float(np.nanmean(numbers))
+                        for name, numbers in sums.items()
+                        if any(map(np.isfinite, numbers))
+                    }
                     self._write_log(means, (time.monotonic() - started) / LOG_EVERY)
                     progress.update(bar, completed=self.step, description=f"{self._stage} loss {means['loss']:.3f}")
                     sums, started = {}, time.monotonic()

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from memrt.export.vlm_graphs import load_vlm
 from memrt.runtime.memory.keyframe_reply import parse_keyframe_reply
 from memrt.runtime.memory.parser import Reply, parse_reply
-from memrt.train.high_level_calls import noticed
+from memrt.train.high_level_calls import asked_about
 from memrt.train.high_level_data import ASSISTANT, DESCRIBE, Scenes
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_frames import FrameIndex
@@ -116,8 +116,9 @@ def evaluate(weights: Path, adapter: Path | None, policy: str, folders: Sequence
     writer = TurnWriter.of_policy(policy, calls)
     result: dict[str, Any] = {"policy": policy}
     for task, indices in sorted(calls.by_task(calls.split()[1]).items()):
-        moved = [i for i in indices if noticed(calls.records, i)["previous_segment"] != calls.records[i]["segment"]]
-        stayed = sorted(set(indices) - set(moved))
+        asked = {index: asked_about(calls.records, index) for index in indices}
+        moved = [index for index in indices if asked[index] == "over"]
+        stayed = [index for index in indices if asked[index] not in ("over", "")]
         chosen = {"transitions": _spread(moved, count // 2), "others": _spread(stayed, count - count // 2)}
         examples = [writer.recorded(index) for part in chosen.values() for index in part]
         replies = answers(weights, adapter, calls.frames, examples)

@@ -33,6 +33,7 @@ _POINT = re.compile(r"^(?P<name>[a-z -]+?) <(?P<row>\d+), (?P<col>\d+)>(?: (?P<s
 ABSENT = _SIDE * _SIDE  # class of an object that is not in the scene
 _DIGITS = 6  # three of the row, three of the column
 READING_WEIGHT, LOOKING_WEIGHT = 3.0, 0.3  # of the decoder's help beside the text loss
+OVER_WEIGHT = 0.5  # of whether the step is over
 OFFSET_WEIGHT, STATE_WEIGHT, DIGIT_WEIGHT, PLACE_WEIGHT = 4.0, 0.3, 0.3, 20.0  # beside the cell's cross-entropy
 
 
@@ -123,29 +124,42 @@ class CoordinateHead(nn.Module):
 
 
 class MomentHead(nn.Module):
-    """Helps the decoder to look before it decides: where a reply begins, where are the hand and the thing of the step?
+    """Helps the decoder to decide before it speaks: where are the hand and the thing of the step, and is the step over?
 
-    Whether a step is over is seen in how the hand stands to what the step is about. That decides a few words of a
-    reply, and they alone would tell the decoder late that these are the two places to compare.
+    That is seen in how the hand stands to what the step is about. It decides a few words of a reply, and they alone
+    would tell the decoder late that these are the two places to compare.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.hand, self.thing = CoordinateHead(width), CoordinateHead(width)
         self.state = nn.Linear(width, len(GRIPPER_STATES))
+        self.norm = nn.LayerNorm(width)
+        self.over = nn.Linear(width, 1)
 
     def loss(
-        self, hand: Probe, thing: Probe, image_start: Tensor, scenes: Sequence[str], watched: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Probes of the n places where replies begin; `scenes` describe their images, `watched` fp32 [n, 2] the thing.
+        self, hand: Probe, thing: Probe, image_start: Tensor, scenes: Sequence[str], watched: Tensor, over: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Probes of the n places where replies begin; `scenes` describe their images.
 
-        NaN: the step names none. Returns the loss, and the mean error [pixels] per axis of the hand's reading.
+        `watched` fp32 [n, 2] is where the thing is, `over` fp32 [n] whether the step is over; NaN: not known. Returns
+        the loss, the mean error [pixels] per axis of the hand's reading, and the share of steps judged rightly.
         """
         places, states = zip(*(_gripper(scene) for scene in scenes), strict=True)
         at = torch.tensor(places, device=watched.device)
         looking, error = self.hand.loss(hand, image_start, at)
         state = F.cross_entropy(self.state(hand.hidden), torch.tensor(states, device=watched.device))
-        return looking + self.thing.loss(thing, image_start, watched)[0] + STATE_WEIGHT * state, error
+        judged, right = self._judged(thing.hidden, over)
+        total = looking + self.thing.loss(thing, image_start, watched)[0] + STATE_WEIGHT * state + OVER_WEIGHT * judged
+        return total, {"hand_error_px": error, "over_right": right}
+
+    def _judged(self, hidden: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
+        known = ~over.isnan()
+        if not known.any():
+            return over.new_zeros(()), over.new_full((), math.nan)
+        logit, truth = self.over(self.norm(hidden[known]))[:, 0], over[known]
+        right = ((logit > 0) == (truth > 0)).float().mean()
+        return F.binary_cross_entropy_with_logits(logit, truth), right
 
 
 def _gripper(scene: str) -> tuple[tuple[float, float], int]:

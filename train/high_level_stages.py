@@ -145,10 +145,8 @@ def stage_losses(
             assert data is not None
             scenes = [data.description(image) for image in begun.images]
             thing = probes[STEP_LAYER]
-            help_loss, values["hand_error_px"] = module.moment.loss(
-                hand, thing, begun.image_start, scenes, begun.watched
-            )
-            total = total + help_loss
+            help_loss, moment = module.moment.loss(hand, thing, begun.image_start, scenes, begun.watched, begun.over)
+            total, values = total + help_loss, values | moment
         token, correct = forward.token_losses(texts, hidden)
         text = encoder.mean_loss(token, texts)
         return {"loss": text + total, "text": text, "token_accuracy": correct.float().mean(), **values}

@@ -30,7 +30,8 @@ _ROUND = 8  # lengths are rounded up to a multiple of this, so that few shapes o
 class Example:
     """One supervised chat: `images` index the data set's frames, in the order of the placeholders in `user`.
 
-    `watched`: the pixel (row, column) in the newest image of what the step under way is about, where it is known.
+    `watched`: the pixel (row, column) in the newest image of what the step under way is about; `over`: whether that
+    step is over. Both where it is known which step that is.
     """
 
     images: tuple[int, ...]
@@ -38,6 +39,7 @@ class Example:
     user: str
     reply: str
     watched: tuple[int, int] | None = None
+    over: bool | None = None
 
     def shifted(self, first: int) -> Example:
         """The same chat about the same frames, where those of its data set come after `first` others."""
@@ -58,24 +60,27 @@ class Encoded:
     reply_start: int
     pointing: int
     watched: tuple[int, int] | None
+    over: bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class Beginnings:
     """The last token of each of n prompts, int64 [n] in texts x length, where the reply's first token is decided.
 
-    With where in its text the newest image begins, int64 [n]; what is watched in it, fp32 [n, 2], NaN where unknown;
-    and that image's number.
+    With where in its text the newest image begins, int64 [n]; what is watched in it, fp32 [n, 2], and whether the step
+    is over, fp32 [n], both NaN where unknown; and that image's number.
     """
 
     where: torch.Tensor
     image_start: torch.Tensor
     watched: torch.Tensor
+    over: torch.Tensor
     images: tuple[int, ...]
 
     def to(self, device: torch.device) -> Beginnings:
         """The same on `device`."""
-        return Beginnings(self.where.to(device), self.image_start.to(device), self.watched.to(device), self.images)
+        parts = (self.where, self.image_start, self.watched, self.over)
+        return Beginnings(*(part.to(device) for part in parts), images=self.images)
 
 
 class ExampleEncoder:
@@ -105,7 +110,8 @@ class ExampleEncoder:
             raise ValueError(f"{len(example.images)} images for {len(starts)} placeholders: {example.user!r}")
         positions = mrope_positions(ids.tolist(), self._image_token, [(_SIDE, _SIDE)] * len(starts))
         pointing = len(_PIXEL.findall(example.reply.partition(_MEMORY)[0])) if example.images else 0
-        return Encoded(ids, positions, example.images, tuple(starts.tolist()), len(prompt), pointing, example.watched)
+        begins = tuple(starts.tolist())
+        return Encoded(ids, positions, example.images, begins, len(prompt), pointing, example.watched, example.over)
 
     def coordinates(self, rows: Sequence[Encoded], length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Where replies about an image open a coordinate, int64 [n] in texts x `length`; its pixel, fp32 [n, 2].
@@ -132,6 +138,7 @@ class ExampleEncoder:
             where=torch.tensor([number * length + row.reply_start - 1 for number, row in seen], dtype=torch.long),
             image_start=torch.tensor([row.image_starts[-1] for _, row in seen], dtype=torch.long),
             watched=torch.tensor([row.watched or (math.nan, math.nan) for _, row in seen]).reshape(-1, 2),
+            over=torch.tensor([math.nan if row.over is None else float(row.over) for _, row in seen]),
             images=tuple(row.images[-1] for _, row in seen),
         )
 

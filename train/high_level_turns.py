@@ -15,7 +15,7 @@ from typing import Any
 
 from memrt.runtime.config import MemoryConfig, load_policy
 from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_reply, parse_keyframe_reply
-from memrt.train.high_level_calls import call_draw, noticed
+from memrt.train.high_level_calls import call_draw
 from memrt.train.high_level_data import EVERY, Calls, ExampleSource
 from memrt.train.high_level_text import Example
 from memrt.train.labels.scene_text import read_scene
@@ -54,7 +54,7 @@ class TurnWriter:
         """The call with counts, memory and coordinates varied."""
         retold, settle = rng.random(), rng.random()
         telling, jitter = random.Random(rng.random()), random.Random(rng.random())
-        record: dict[str, Any] = dict(noticed(self.calls.records, index))
+        record: dict[str, Any] = dict(self.calls.records[index])
         if retold < RETOLD_SHARE:
             kind = self.settings.kind
             record = draw_telling(record, telling, remembers=kind != "memoryless", past_seen=kind == "keyframes")
@@ -68,8 +68,9 @@ class TurnWriter:
             return self._pictures(index, record)
         vary = None if jitter is None else lambda before, after: _jitter(before, after, jitter)
         request, reply = training_turn(self.settings, record, vary)
-        watched = None if self.settings.kind == "memoryless" else _watched(record)
-        return Example((index,), request.system, request.user, reply, watched)
+        if self.settings.kind == "memoryless":
+            return Example((index,), request.system, request.user, reply)
+        return Example((index,), request.system, request.user, reply, _watched(record), _over(record))
 
     def _pictures(self, index: int, record: dict[str, Any]) -> Example:
         """A chat about keyframes and recent frames, which are those of the same episode's calls."""
@@ -95,6 +96,12 @@ def _watched(record: Mapping[str, Any]) -> tuple[int, int] | None:
         return int(found[1]), int(found[2])
     cubes = read_scene(str(record.get("scene", ""))).cubes() if step.startswith("remain static") else ()
     return cubes[0][1] if cubes else None
+
+
+def _over(record: Mapping[str, Any]) -> bool | None:
+    """Whether the step is over that was under way before the call; None where nothing was."""
+    before = int(record["previous_segment"])
+    return before != int(record["segment"]) if before >= 0 else None
 
 
 def call_source(policy: str, calls: Calls, indices: list[int]) -> ExampleSource:

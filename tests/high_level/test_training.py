@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from memrt.export.vlm_graphs import load_vlm
 from memrt.runtime.memory.parser import parse_reply
 from memrt.train import high_level_adapters, high_level_metrics, high_level_recipe, high_level_train
-from memrt.train.high_level_calls import SHARES, call_groups, noticed
+from memrt.train.high_level_calls import SHARES, asked_about, call_groups
 from memrt.train.high_level_data import Calls, Scenes
 from memrt.train.high_level_frames import FrameIndex
 from memrt.train.high_level_turns import TurnWriter, read_calls
@@ -49,15 +50,15 @@ def _record(episode: int, step: int, subgoals: list[str], previous: int) -> dict
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    images = np.stack([tiny.image(seed) for seed in range(8)])
-    for name in ("grounding", "high_level"):
+    images = np.stack([tiny.image(seed) for seed in range(12)])
+    for name, count in (("grounding", 8), ("high_level", 12)):
         (root / name).mkdir()
-        np.save(root / name / "front.npy", images)
-    (root / "grounding" / "scenes.jsonl").write_text("".join(json.dumps({"scene": SCENE}) + "\n" for _ in images))
+        np.save(root / name / "front.npy", images[:count])
+    (root / "grounding" / "scenes.jsonl").write_text(8 * (json.dumps({"scene": SCENE}) + "\n"))
     records = [
-        _record(episode, step, [PICKS[0], PLACE, PICKS[1]][: step + 1], step - 1)
+        _record(episode, step, [PICKS[0], PLACE, PICKS[1]][: step // 2 + 1], step // 2 - 1)
         for episode in (0, 24)  # the second is held out
-        for step in range(3)
+        for step in range(6)
     ]
     (root / "high_level" / "samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return root
@@ -82,7 +83,7 @@ def test_the_recipe_leaves_base_adapters_and_metrics(
     weights = high_level_recipe.train_high_level([data], tmp_path, policies=["am_grounded"])
     assert weights == tmp_path / "decoder" / "model"
     metrics = json.loads((tmp_path / "am_grounded" / "metrics.json").read_text())
-    assert metrics["PickXtimes"]["transitions"]["count"] == 3
+    assert metrics["PickXtimes"]["transitions"]["count"] == 2
     assert 0.0 <= metrics["PickXtimes"]["transitions"]["action_memory_exact"] <= 1.0
     adapter = tmp_path / "am_grounded" / "adapter"
     assert {path.name for path in adapter.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
@@ -223,9 +224,11 @@ def test_a_keyframe_policy_is_shown_moments_of_its_own_episode(tmp_path: Path) -
     )
 
 
-def _episode(segments: list[int], episode: int = 7) -> list[dict[str, object]]:
-    """A record per half call of an episode with one round."""
-    names = ["pick", "place", "press"]
+def _episode(
+    segments: list[int], episode: int = 7, names: Sequence[str] = ("pick", "place", "press")
+) -> list[dict[str, object]]:
+    """A record per half call of an episode; at every call the arm is told of the step that is due."""
+    followed = [-1, *(segments[number // 2 * 2] for number in range(len(segments)))]
     return [
         {
             "task": "PickXtimes",
@@ -235,34 +238,27 @@ def _episode(segments: list[int], episode: int = 7) -> list[dict[str, object]]:
             "segment": now,
             "previous_segment": before,
             "subgoal_simple": names[now],
-            "history_simple": names[:now],
+            "history_simple": list(names[:now]),
         }
-        for number, (now, before) in enumerate(zip(segments, [-1, -1, *segments], strict=False))
+        for number, (now, before) in enumerate(zip(segments, followed, strict=False))
     ]
 
 
 def test_every_step_is_over_as_often_as_it_is_not() -> None:
-    records = [*_episode([0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2]), *_episode([0], 8)]
+    records = [*_episode([0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 2]), *_episode([0], 8)]
     groups = call_groups(records, range(len(records)))
     expected = {
-        "over": [[4], [9]],
-        "ends soon": [[1, 2], [6, 7]],
-        "told late": [[8]],
-        "goes on": [[0, 12], [5], [10, 11]],  # the beginnings among them, when nothing was under way
+        "over": [[4], [10]],  # not where it has just ended, at 3 and 9
+        "ends soon": [[1, 2], [7, 8]],
+        "goes on": [[0, 12], [5, 6], [11]],  # the beginnings among them, when nothing was under way
     }
     kinds = 3  # pick, place and press, which is never over
     assert sorted(groups) == sorted((SHARES[asked] / kinds, group) for asked in expected for group in expected[asked])
     assert sum(SHARES.values()) == pytest.approx(1)
 
 
-def test_a_place_is_noticed_half_a_call_late() -> None:
-    records = _episode([0, 1, 1, 1, 2, 2])
-    assert noticed(records, 5) is records[5]
-    assert noticed(records, 4) == {**records[3], "step": 32, "scene": "scene 4", "previous_segment": 1}
-
-
-def test_a_lift_or_a_drop_is_not_told_late() -> None:
-    records = _episode([0, 1, 1, 0, 0])
-    for index in (1, 3):
-        assert noticed(records, index) is records[index]
-        assert index not in [n for _, group in call_groups(records, range(5)) for n in group]
+def test_a_moment_is_told_at_once() -> None:
+    names = ["move to the top of the button", "remain static", "press the button to stop the cube on the target"]
+    records = _episode([0, 0, 0, 1, 1, 1, 1, 2], names=names)
+    assert [asked_about(records, index) for index in (3, 7)] == ["over", "over"]
+    assert [asked_about(_episode([0, 0, 0, 1]), index) for index in (2, 3)] == ["ends soon", ""]

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from memrt.runtime.errors import MemrtError
-from memrt.sim.record import HIGH_LEVEL_EVERY
 from memrt.train import task_language
 from memrt.train.labels import Style
 
@@ -21,8 +20,8 @@ Record = Mapping[str, Any]
 
 
 def before_the_next_step(record: Record) -> bool:
-    """A step is over and the arm still follows it: the recorder tells the expert only at every high-level call."""
-    return record["previous_segment"] != record["segment"] and int(record["step"]) % HIGH_LEVEL_EVERY == 0
+    """A step is over and the arm still follows it."""
+    return bool(record["previous_segment"] != record["segment"])
 
 
 def opened(rng: random.Random, remembers: bool) -> bool:
