@@ -44,7 +44,7 @@ STAGES = ("language", "vision", "grounding", "decoder")
 NAME_LAYER, STEP_LAYER = 1, 2
 POINTING_WEIGHT = 0.3  # of the dense loss beside the text loss
 MANY_IMAGES_WEIGHT = 0.5  # of a policy with many images per call, where the others' chats have 1
-SHARES = {"describe": 0.2, "chats": 0.64, "repeat": 0.04, "memory": 0.12}  # of the draws
+SHARES = {"describe": 0.1, "chats": 0.6, "told": 0.2, "repeat": 0.02, "memory": 0.08}  # of the draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,15 @@ class StageData:
             return writer.draw(draw_call(rng), rng).shifted(first)
 
         return draw
+
+    def told(self) -> ExampleSource:
+        """Chats of policies that remember in words, with words for the picture: what to conclude, without looking."""
+        writers = [TurnWriter.of_policy(name, self.calls) for name in self.policies]
+        writers = [writer for writer in writers if writer.can_be_told]
+        # How many cubes are highlighted has been seen, not done.
+        indices = [index for index in self.calls.split()[0] if self.calls.records[index]["task"] != "PickHighlight"]
+        draw_call = call_draw(self.calls, indices)
+        return lambda rng: rng.choice(writers).draw_told(draw_call(rng), rng)
 
 
 class StageModule(nn.Module):
@@ -162,6 +171,8 @@ def _source(stage: str, data: StageData | None) -> ExampleSource:
     describe = describe_source(data.scenes, data.scenes.split()[0])
     chats = data.chats(many_images=stage == "decoder")  # a tower that learns takes ten times as long as the rest
     seen = [(SHARES["describe"], describe), (SHARES["chats"], chats)]
+    if any(TurnWriter.of_policy(name, data.calls).can_be_told for name in data.policies):
+        seen.append((SHARES["told"], data.told()))
     return mixture([*seen, *words])
 
 

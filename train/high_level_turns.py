@@ -15,6 +15,7 @@ from typing import Any
 
 from memrt.runtime.config import MemoryConfig, load_policy
 from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_reply, parse_keyframe_reply
+from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER
 from memrt.train.high_level_calls import call_draw
 from memrt.train.high_level_data import EVERY, Calls, ExampleSource
 from memrt.train.high_level_text import Example
@@ -26,6 +27,7 @@ from memrt.train.retelling.words import SPATIAL
 RETOLD_SHARE = 0.75  # calls shown with other counts than the recorded ones
 SETTLED_SHARE = 0.2  # calls shown with the memory already up to date: HL calls need not meet the transitions
 JITTER_PX = 2  # of coordinates inside a shown memory, so that the policy does not lean on exact ones
+STEP_IS_OVER, STEP_GOES_ON = "(The step is over.) ", "(The step goes on.) "
 _COORDINATE = re.compile(r"<(\d+), (\d+)>")
 
 
@@ -62,6 +64,18 @@ class TurnWriter:
             seen = {name: [record[name][1]] * 2 for name in SPATIAL if name in record}
             record |= {"previous_segment": record["segment"], **seen}
         return self._example(index, record, jitter)
+
+    @property
+    def can_be_told(self) -> bool:
+        """Whether words can stand for the picture: nothing is pointed at, and words hold all that counts."""
+        settings = self.settings
+        return settings.kind == "language" and settings.subgoal_style == "simple" and not settings.spatial
+
+    def draw_told(self, index: int, rng: random.Random) -> Example:
+        """As `draw`, with what the picture shows of the step under way said in its place."""
+        example = self.draw(index, rng)
+        shown = STEP_IS_OVER if example.over else STEP_GOES_ON
+        return Example((), example.system, example.user.replace(IMAGE_PLACEHOLDER, shown), example.reply)
 
     def _example(self, index: int, record: dict[str, Any], jitter: random.Random | None = None) -> Example:
         if self.settings.kind == "keyframes":

@@ -18,7 +18,7 @@ from memrt.train import high_level_adapters, high_level_metrics, high_level_reci
 from memrt.train.high_level_calls import SHARES, asked_about, call_groups
 from memrt.train.high_level_data import Calls, Scenes
 from memrt.train.high_level_frames import FrameIndex
-from memrt.train.high_level_turns import TurnWriter, read_calls
+from memrt.train.high_level_turns import STEP_GOES_ON, STEP_IS_OVER, TurnWriter, read_calls
 
 SCENE = "red cube <120, 88>; target <140, 75>; button <60, 100>; gripper <90, 101> holding the red cube"
 GOAL = "pick up the red cube and place it on the target, repeating this action two times, then press the button to stop"
@@ -184,6 +184,20 @@ def test_memoryless_chat_shows_nothing_of_the_past() -> None:
         example = writer.draw(0, random.Random(seed))
         assert example.reply.startswith("pick up the red cube <140, 75> for the ")
         assert "mem>" not in example.user + example.reply
+
+
+def test_words_can_stand_for_the_picture_of_a_memory_without_coordinates() -> None:
+    record = _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1)
+    assert not _writer("am_grounded", record).can_be_told
+    assert not _writer("memoryless", record).can_be_told
+    writer = _writer("am_simple", record)
+    assert writer.can_be_told
+    for seed in range(20):
+        seen, told = writer.draw(0, random.Random(seed)), writer.draw_told(0, random.Random(seed))
+        assert told.images == ()
+        assert told.reply == seen.reply
+        assert "<image>" not in told.user
+        assert (STEP_IS_OVER in told.user) == bool(seen.over) == (STEP_GOES_ON not in told.user)
 
 
 def test_data_is_read_while_more_is_recorded(data: Path, tmp_path: Path) -> None:
