@@ -55,8 +55,11 @@ def test_objects_of_one_name_are_all_pointed_at() -> None:
 def test_the_decoder_is_told_where_the_hand_and_the_thing_of_the_step_are() -> None:
     torch.manual_seed(0)
     encoder = ExampleEncoder(tiny.tokenizer())
-    chat = Example((4,), "Help.", "<image>What now?", "press the button <60, 100>", watched=(60, 100))
-    rows = [encoder.encode(each) for each in (chat, Example((), "", "Repeat: one", "one"), replace(chat, watched=None))]
+    chat = Example((4,), "Help.", "<image>What now?", "press the button <60, 100>", watched=(60, 100), over=True)
+    rows = [
+        encoder.encode(each)
+        for each in (chat, Example((), "", "Repeat: one", "one"), replace(chat, watched=None, over=None))
+    ]
     batch, _ = encoder.collate(rows)
     length = batch.ids.shape[1]
     begun = encoder.beginnings(rows, length)
@@ -66,6 +69,8 @@ def test_the_decoder_is_told_where_the_hand_and_the_thing_of_the_step_are() -> N
     ]
     assert begun.watched[0].tolist() == [60, 100]
     assert begun.watched[1].isnan().all()
+    assert begun.over[0] == 1.0
+    assert begun.over[1].isnan()
 
     head = MomentHead(16)
     hidden = torch.randn(2, 16)
@@ -76,13 +81,16 @@ def test_the_decoder_is_told_where_the_hand_and_the_thing_of_the_step_are() -> N
         logits[..., int(begun.image_start[0]) + at] = 20.0
         return Probe(hidden, logits)
 
-    def loss(hand: int, thing: int, watched: torch.Tensor = begun.watched) -> float:
-        told = head.loss(looking(hand), looking(thing), begun.image_start, [SCENE, SCENE], watched)
+    def loss(hand: int, thing: int, watched: torch.Tensor = begun.watched, over: torch.Tensor = begun.over) -> float:
+        told = head.loss(looking(hand), looking(thing), begun.image_start, [SCENE, SCENE], watched, over)
         return float(told[0].detach())
 
     right = loss(cells["hand"], cells["thing"])
     assert loss(cells["hand"] + 1, cells["thing"]) > right + 1
     assert loss(cells["hand"], cells["thing"] + 1) > right + 1
+    head.over.bias.data.fill_(20.0)  # sure that every step is over
+    assert loss(cells["hand"], cells["thing"], over=1 - begun.over) > right + 1
+    assert loss(cells["hand"], cells["thing"]) < right
     nowhere = torch.full_like(begun.watched, float("nan"))
     assert loss(cells["hand"], 0, nowhere) == loss(cells["hand"], cells["thing"], nowhere) < right
 
