@@ -85,10 +85,15 @@ class StageData:
 
         return draw
 
-    def told(self) -> ExampleSource:
-        """Chats of policies that remember in words, with words for the picture: what to conclude, without looking."""
+    def told(self) -> ExampleSource | None:
+        """Chats of policies that remember in words, with words for the picture: what to conclude, without looking.
+
+        None where no policy does.
+        """
         writers = [TurnWriter.of_policy(name, self.calls) for name in self.policies]
         writers = [writer for writer in writers if writer.can_be_told]
+        if not writers:
+            return None
         # How many cubes are highlighted has been seen, not done.
         indices = [index for index in self.calls.split()[0] if self.calls.records[index]["task"] != "PickHighlight"]
         draw_call = call_draw(self.calls, indices)
@@ -171,8 +176,8 @@ def _source(stage: str, data: StageData | None) -> ExampleSource:
     describe = describe_source(data.scenes, data.scenes.split()[0])
     chats = data.chats(many_images=stage == "decoder")  # a tower that learns takes ten times as long as the rest
     seen = [(SHARES["describe"], describe), (SHARES["chats"], chats)]
-    if any(TurnWriter.of_policy(name, data.calls).can_be_told for name in data.policies):
-        seen.append((SHARES["told"], data.told()))
+    if told := data.told():
+        seen.append((SHARES["told"], told))
     return mixture([*seen, *words])
 
 

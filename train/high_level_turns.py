@@ -16,13 +16,13 @@ from typing import Any
 from memrt.runtime.config import MemoryConfig, load_policy
 from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_reply, parse_keyframe_reply
 from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER
-from memrt.train.high_level_calls import call_draw
+from memrt.train.high_level_calls import VISIT, call_draw
 from memrt.train.high_level_data import EVERY, Calls, ExampleSource
 from memrt.train.high_level_text import Example
 from memrt.train.labels.scene_text import read_scene
 from memrt.train.labels.turns import training_turn
 from memrt.train.retelling import draw_telling
-from memrt.train.retelling.words import SPATIAL
+from memrt.train.retelling.words import SPATIAL, before_the_next_step
 
 RETOLD_SHARE = 0.75  # calls shown with other counts than the recorded ones
 SETTLED_SHARE = 0.2  # calls shown with the memory already up to date: HL calls need not meet the transitions
@@ -108,14 +108,13 @@ def _watched(record: Mapping[str, Any]) -> tuple[int, int] | None:
     step = str(history[before] if 0 <= before < min(segment, len(history)) else record.get("subgoal_grounded", ""))
     if found := _COORDINATE.search(step):
         return int(found[1]), int(found[2])
-    cubes = read_scene(str(record.get("scene", ""))).cubes() if step.startswith("remain static") else ()
+    cubes = read_scene(str(record.get("scene", ""))).cubes() if step.startswith(VISIT) else ()
     return cubes[0][1] if cubes else None
 
 
 def _over(record: Mapping[str, Any]) -> bool | None:
     """Whether the step is over that was under way before the call; None where nothing was."""
-    before = int(record["previous_segment"])
-    return before != int(record["segment"]) if before >= 0 else None
+    return before_the_next_step(record) if int(record["previous_segment"]) >= 0 else None
 
 
 def call_source(policy: str, calls: Calls, indices: list[int]) -> ExampleSource:
