@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import pytest
 from demonstrations import faultless, recorded
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from memrt.runtime.config import load_policy
@@ -183,12 +183,21 @@ def test_goal_and_memory_say_the_next_subgoal(name):
 @every_task
 @settings(max_examples=8)
 @given(seed=seeds)
+@example(seed=8)
 def test_targets_lead_from_each_call_to_the_next(name, seed):
-    """Rolled out with its own targets, the runtime asks at every call exactly what that call was trained on."""
+    """Rolled out with its own targets, the runtime asks at every call exactly what that call was trained on.
+
+    Up to a cube that is dropped after a pick that no call saw: see `label_pair`.
+    """
     config = load_policy("am_simple").memory
     memory = build_memory(config)
     state = memory.initial()
+    seen = []
     for call in recorded(name, seed):
+        taken_back = call["previous_segment"] > call["segment"]
+        if taken_back and not seen[call["segment"]]:
+            break
+        seen = call["history_simple"]
         request, reply = training_turn(config, call)
         assert request == memory.request(state, call["goal"])
         update = memory.update(state, reply, call["goal"])

@@ -47,7 +47,8 @@ def label_pair(
     """The memories before and after one call: (m_{t-1}, m_t), equal while the subgoal has not changed.
 
     `previous_segment` is the index, within the episode's subgoals, of the one that was active at the call before, or -1
-    at the first call. It exceeds the current one when the cube was dropped: the memory is then taken back.
+    at the first call. It exceeds the current one when the cube was dropped: the memory is then taken back. Where no
+    call had seen the pick, the memory before still tells its colour: only the pick that is due again is recorded.
     """
     subgoals = [*previous_subgoals, current_subgoal]
     index = min(max(previous_segment, 0), len(subgoals))
