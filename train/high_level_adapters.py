@@ -9,21 +9,22 @@ number of steps; only what they are shown of the past and asked to keep differs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from memrt.runtime.config import load_policy
-from memrt.train.high_level_data import ExampleSource, batches
+from memrt.train.high_level_data import batches
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_frames import Features
+from memrt.train.high_level_looking import LookingHelp
 from memrt.train.high_level_loop import Loop, Schedule, training_device
 from memrt.train.high_level_model import load_model
-from memrt.train.high_level_text import ExampleEncoder
+from memrt.train.high_level_text import Encoded, ExampleEncoder
 from memrt.train.high_level_turns import call_source, read_calls
 
 RANK, ALPHA = 16, 32  # report, section 4.3
@@ -34,24 +35,41 @@ REFERENCE_STEPS, REFERENCE_RATE = 400, 1e-3
 TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
 
+class AdapterModule(nn.Module):
+    """The model with its adapter, and what helps to train it, so that one optimiser holds both.
+
+    The help is that of the base's training, where the base's folder still holds it: a released model needs none.
+    """
+
+    def __init__(self, base: Path) -> None:
+        super().__init__()
+        self.model = lora_model(base)
+        self.help = LookingHelp.kept_with(base, self.model.config.text_config.hidden_size)
+
+
 def adapter_losses(
+    module: AdapterModule,
     forward: TrainingForward,
     features: Features,
-    source: ExampleSource,
+    rows: Iterator[list[Encoded]],
     encoder: ExampleEncoder,
-    batch: int,
-    seed: int,
-    first: int,
+    describe: Callable[[int], str],
 ) -> Callable[[int], Mapping[str, Tensor]]:
-    """The loss function of one adapter, starting with batch number `first`."""
-    rows = batches(source, encoder, batch, seed, first)
+    """The loss function of one adapter, which takes its batches from `rows`; `describe` tells what a frame shows."""
 
     def losses(_: int) -> Mapping[str, Tensor]:
-        texts, indices = encoder.collate(next(rows))
-        texts = texts.to(forward.device)
-        hidden = forward.decode(texts, features.select(indices).to(forward.device))
+        drawn = next(rows)
+        texts, indices = encoder.collate(drawn)
+        texts, vision = texts.to(forward.device), features.select(indices).to(forward.device)
+        values: dict[str, Tensor] = {}
+        if module.help is None:
+            hidden = forward.decode(texts, vision)
+            help_loss = hidden.new_zeros(())
+        else:
+            hidden, help_loss, values = module.help.decode(forward, encoder, drawn, texts, vision, describe)
         token, correct = forward.token_losses(texts, hidden)
-        return {"loss": encoder.mean_loss(token, texts), "token_accuracy": correct.float().mean()}
+        text = encoder.mean_loss(token, texts)
+        return {"loss": text + help_loss, "text": text, "token_accuracy": correct.float().mean(), **values}
 
     return losses
 
@@ -82,18 +100,19 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     name = load_policy(options.policy).name
-    wrapped = lora_model(options.base).to(training_device())
-    forward = TrainingForward(wrapped.get_base_model())  # type: ignore[arg-type]
+    module = AdapterModule(options.base).to(training_device())
+    forward = TrainingForward(module.model.get_base_model())  # type: ignore[arg-type]
     encoder = ExampleEncoder(Tokenizer.from_file(str(options.base / "tokenizer.json")))
     calls = read_calls([options.policy], options.calls)
     train = calls.split()[0]
     features = Features(forward, calls.frames, options.features or options.out / "features")
     folder = options.out / name
-    schedule = adapter_schedule(wrapped, len(train), options.batch, options.steps, options.rate)
-    loop = Loop(wrapped, schedule, folder / "state", folder / "log.jsonl", name)
+    schedule = adapter_schedule(module.model, len(train), options.batch, options.steps, options.rate)
+    loop = Loop(module, schedule, folder / "state", folder / "log.jsonl", name)
     source = call_source(options.policy, calls, train)
-    loop.run(adapter_losses(forward, features, source, encoder, options.batch, options.seed, loop.step))
-    save_adapter(wrapped, folder / "adapter")
+    rows = batches(source, encoder, options.batch, options.seed, loop.step)
+    loop.run(adapter_losses(module, forward, features, rows, encoder, lambda image: str(calls.records[image]["scene"])))
+    save_adapter(module.model, folder / "adapter")
 
 
 def adapter_schedule(model: PeftModel, calls: int, batch: int, steps: int | None, rate: float | None) -> Schedule:

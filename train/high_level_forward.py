@@ -52,9 +52,10 @@ class Probe:
     hidden: Tensor
     logits: Tensor
 
-    def split(self, first: int) -> tuple[Probe, Probe]:
-        """The first positions, and the others."""
-        return Probe(self.hidden[:first], self.logits[:first]), Probe(self.hidden[first:], self.logits[first:])
+    def split(self, *counts: int) -> tuple[Probe, ...]:
+        """So many positions at a time, and at the end those that are left."""
+        sizes = [*counts, len(self.hidden) - sum(counts)]
+        return tuple(map(Probe, self.hidden.split(sizes), self.logits.split(sizes)))
 
 
 @dataclass(frozen=True, slots=True)

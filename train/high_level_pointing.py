@@ -9,7 +9,6 @@ policy and never leaves training.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memrt.train.high_level_forward import Probe
 from memrt.train.high_level_model import GRID, IMAGE_SIZE, MERGE
 
 # New names go to the end: a head that was trained with fewer keeps its rows.
@@ -27,13 +25,11 @@ OBJECTS = (
     *("right-side target", "left-side target", "right button", "left button", "bin", "container", "highlight"),
 )
 GRIPPER_STATES = ("open", "closed", "holding")
-_SIDE = GRID // MERGE
-_CELL = IMAGE_SIZE // _SIDE
+SIDE = GRID // MERGE  # visual tokens
+CELL = IMAGE_SIZE // SIDE  # pixels
 _POINT = re.compile(r"^(?P<name>[a-z -]+?) <(?P<row>\d+), (?P<col>\d+)>(?: (?P<state>\w+))?")
-ABSENT = _SIDE * _SIDE  # class of an object that is not in the scene
+ABSENT = SIDE * SIDE  # class of an object that is not in the scene
 _DIGITS = 6  # three of the row, three of the column
-READING_WEIGHT, LOOKING_WEIGHT = 3.0, 0.3  # of the decoder's help beside the text loss
-OVER_WEIGHT = 0.5  # of whether the step is over
 OFFSET_WEIGHT, STATE_WEIGHT, DIGIT_WEIGHT, PLACE_WEIGHT = 4.0, 0.3, 0.3, 20.0  # beside the cell's cross-entropy
 
 
@@ -85,88 +81,13 @@ def pointing_targets(scenes: Sequence[str]) -> PointingTargets:
         states[number] = GRIPPER_STATES.index(state)
         for name, row, col in points:
             if 0 <= row < IMAGE_SIZE and 0 <= col < IMAGE_SIZE:
-                place = (number, OBJECTS.index(name), (row // _CELL) * _SIDE + col // _CELL)
+                place = (number, OBJECTS.index(name), (row // CELL) * SIDE + col // CELL)
                 cells[place] = 1.0
-                listed.setdefault(place, (row % _CELL / _CELL, col % _CELL / _CELL))
+                listed.setdefault(place, (row % CELL / CELL, col % CELL / CELL))
     cells[..., ABSENT] = (cells.sum(-1) == 0).float()
     image, thing, cell = torch.tensor(list(listed), dtype=torch.long).reshape(-1, 3).unbind(1)
     offset = torch.tensor(list(listed.values())).reshape(-1, 2)
     return PointingTargets(cells / cells.sum(-1, keepdim=True), image, thing, cell, offset, states)
-
-
-class CoordinateHead(nn.Module):
-    """Helps the decoder to look before it spells: at each opening bracket, where is the object, and at which pixel?
-
-    Spelling digit by digit tells a decoder that starts from nothing very late where it should have looked. So its
-    probed heads are asked to attend to the visual token that holds the pixel, and the layer's output to contain it.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.pixel = nn.Linear(width, 2)
-
-    def loss(self, probe: Probe, image_start: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """`probe` of n positions; their image starts at `image_start` int64 [n]; `pixels` fp32 [n, 2]: (row, column).
-
-        Places out of the picture (NaN: nowhere) are left out. Returns the loss, and the mean error [pixels] per axis of
-        the reading.
-        """
-        seen = ((pixels >= 0) & (pixels < IMAGE_SIZE)).all(-1)
-        if not seen.any():
-            return pixels.new_zeros(()), pixels.new_full((), float("nan"))
-        hidden, logits, image_start, pixels = probe.hidden[seen], probe.logits[seen], image_start[seen], pixels[seen]
-        error = (self.pixel(self.norm(hidden)) - pixels / IMAGE_SIZE).abs().mean()
-        cell = (pixels // _CELL).long()
-        token = image_start + cell[:, 0] * _SIDE + cell[:, 1]
-        looking = F.cross_entropy(logits.flatten(0, 1), token.repeat_interleave(logits.shape[1]))
-        return READING_WEIGHT * error + LOOKING_WEIGHT * looking, error.detach() * IMAGE_SIZE
-
-
-class MomentHead(nn.Module):
-    """Helps the decoder to decide before it speaks: where are the hand and the thing of the step, and is the step over?
-
-    That is seen in how the hand stands to what the step is about. It decides a few words of a reply, and they alone
-    would tell the decoder late that these are the two places to compare.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.hand, self.thing = CoordinateHead(width), CoordinateHead(width)
-        self.state = nn.Linear(width, len(GRIPPER_STATES))
-        self.norm = nn.LayerNorm(width)
-        self.over = nn.Linear(width, 1)
-
-    def loss(
-        self, hand: Probe, thing: Probe, image_start: Tensor, scenes: Sequence[str], watched: Tensor, over: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Probes of the n places where replies begin; `scenes` describe their images.
-
-        `watched` fp32 [n, 2] is where the thing is, `over` fp32 [n] whether the step is over; NaN: not known. Returns
-        the loss, the mean error [pixels] per axis of the hand's reading, and the share of steps judged rightly.
-        """
-        places, states = zip(*(_gripper(scene) for scene in scenes), strict=True)
-        at = torch.tensor(places, device=watched.device)
-        looking, error = self.hand.loss(hand, image_start, at)
-        state = F.cross_entropy(self.state(hand.hidden), torch.tensor(states, device=watched.device))
-        judged, right = self._judged(thing.hidden, over)
-        total = looking + self.thing.loss(thing, image_start, watched)[0] + STATE_WEIGHT * state + OVER_WEIGHT * judged
-        return total, {"hand_error_px": error, "over_right": right}
-
-    def _judged(self, hidden: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
-        known = ~over.isnan()
-        if not known.any():
-            return over.new_zeros(()), over.new_full((), math.nan)
-        logit, truth = self.over(self.norm(hidden[known]))[:, 0], over[known]
-        right = ((logit > 0) == (truth > 0)).float().mean()
-        return F.binary_cross_entropy_with_logits(logit, truth), right
-
-
-def _gripper(scene: str) -> tuple[tuple[float, float], int]:
-    """The gripper's (row, column), NaN where it is not named, and the number of its state."""
-    points, state = parse_scene(scene)
-    place = next(((float(row), float(col)) for name, row, col in points if name == "gripper"), (math.nan, math.nan))
-    return place, GRIPPER_STATES.index(state)
 
 
 class PointingHead(nn.Module):
@@ -216,8 +137,8 @@ class PointingHead(nn.Module):
 
 
 def _pixels(cell: Tensor, offset: Tensor) -> Tensor:
-    corner = torch.stack([cell // _SIDE, cell % _SIDE], dim=-1)
-    return (corner + offset) * _CELL
+    corner = torch.stack([cell // SIDE, cell % SIDE], dim=-1)
+    return (corner + offset) * CELL
 
 
 def _spell(cell: Tensor, offset: Tensor) -> Tensor:

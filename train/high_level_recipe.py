@@ -17,10 +17,12 @@ from pathlib import Path
 
 from memrt.train import high_level_adapters, high_level_train
 from memrt.train.high_level_adapters import REFERENCE_STEPS
+from memrt.train.high_level_looking import HEADS
 from memrt.train.high_level_metrics import describe_scenes, evaluate
 from memrt.train.high_level_train import POLICIES
 
 BASE_FILES = (
+    HEADS,  # so that a lab's adapter is trained with the help that ours had
     "model.safetensors",
     "config.json",
     "preprocessor_config.json",
@@ -62,7 +64,7 @@ def train_base(data: Sequence[Path], out: Path, threads: int, start: Path | None
         if start is not None and stage.name == "language":
             continue
         model = out / stage.name / "model"
-        if not (model / high_level_train.POINTING).exists():
+        if not (model / HEADS).exists():
             arguments = [stage.name, "--out", str(out), "--seed", str(seed), "--threads", str(threads)]
             arguments += ["--scenes", str(data[0] / "grounding"), "--calls", *map(str, recorded_calls(data))]
             arguments += ["--steps", str(stage.steps), "--batch", str(stage.batch)]

@@ -33,18 +33,16 @@ from memrt.train.high_level_data import (
 )
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_frames import Features, FrameIndex
+from memrt.train.high_level_looking import LookingHelp
 from memrt.train.high_level_memory_text import memory_text_source
-from memrt.train.high_level_pointing import CoordinateHead, MomentHead, PointingHead
+from memrt.train.high_level_pointing import PointingHead
 from memrt.train.high_level_text import Example, ExampleEncoder
-from memrt.train.high_level_turns import TurnWriter
+from memrt.train.high_level_turns import TurnWriter, told_source
 
 STAGES = ("language", "vision", "grounding", "decoder")
-# Which decoder layer is helped to look: layer 0 gathers a thing's name, layer 1 can look for it; which thing the step
-# under way is about follows from the memory, and is known a layer later.
-NAME_LAYER, STEP_LAYER = 1, 2
 POINTING_WEIGHT = 0.3  # of the dense loss beside the text loss
 MANY_IMAGES_WEIGHT = 0.5  # of a policy with many images per call, where the others' chats have 1
-SHARES = {"describe": 0.1, "chats": 0.6, "told": 0.2, "repeat": 0.02, "memory": 0.08}  # of the draws
+SHARES = {"describe": 0.08, "chats": 0.56, "told": 0.28, "repeat": 0.02, "memory": 0.06}  # of the draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,29 +84,19 @@ class StageData:
         return draw
 
     def told(self) -> ExampleSource | None:
-        """Chats of policies that remember in words, with words for the picture: what to conclude, without looking.
-
-        None where no policy does.
-        """
+        """Chats of policies that remember in words, with words for the picture; None where no policy does."""
         writers = [TurnWriter.of_policy(name, self.calls) for name in self.policies]
-        writers = [writer for writer in writers if writer.can_be_told]
-        if not writers:
-            return None
-        # How many cubes are highlighted has been seen, not done.
-        indices = [index for index in self.calls.split()[0] if self.calls.records[index]["task"] != "PickHighlight"]
-        draw_call = call_draw(self.calls, indices)
-        return lambda rng: rng.choice(writers).draw_told(draw_call(rng), rng)
+        return told_source(writers, self.calls, self.calls.split()[0])
 
 
 class StageModule(nn.Module):
-    """The model and the throw-away pointing head, so that one optimiser holds both."""
+    """The model and the throw-away heads, so that one optimiser holds all."""
 
     def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
         super().__init__()
         self.model = model
         self.head = PointingHead(model.config.text_config.hidden_size)
-        self.coordinate = CoordinateHead(model.config.text_config.hidden_size)
-        self.moment = MomentHead(model.config.text_config.hidden_size)
+        self.help = LookingHelp(model.config.text_config.hidden_size)
 
 
 def stage_losses(
@@ -130,6 +118,10 @@ def stage_losses(
     frozen = Features(forward, data.frames, features) if data is not None and stage == "decoder" else None
     frames = data.frames if data is not None else None
 
+    def describe(image: int) -> str:
+        assert data is not None
+        return data.description(image)
+
     def losses(_: int) -> Mapping[str, Tensor]:
         drawn = next(rows)
         texts, indices = encoder.collate(drawn)
@@ -143,24 +135,11 @@ def stage_losses(
             assert data is not None
             assert frames is not None
             vision = forward.vision(frames.images(indices))
-            scenes = [data.description(int(index)) for index in indices]
+            scenes = [describe(int(index)) for index in indices]
             dense, values["pointing_error_px"] = module.head.loss(vision.tokens, scenes)
             total = POINTING_WEIGHT * dense
-        length = texts.ids.shape[1]
-        where, pixels, start = (tensor.to(forward.device) for tensor in encoder.coordinates(drawn, length))
-        begun = encoder.beginnings(drawn, length).to(forward.device)
-        probed = {NAME_LAYER: torch.cat([where, begun.where]), STEP_LAYER: begun.where}
-        hidden, probes = forward.decode_probed(texts, vision, probed)
-        spelled, hand = probes[NAME_LAYER].split(len(where))
-        if len(where):
-            help_loss, values["coordinate_error_px"] = module.coordinate.loss(spelled, start, pixels)
-            total = total + help_loss
-        if begun.images:
-            assert data is not None
-            scenes = [data.description(image) for image in begun.images]
-            thing = probes[STEP_LAYER]
-            help_loss, moment = module.moment.loss(hand, thing, begun.image_start, scenes, begun.watched, begun.over)
-            total, values = total + help_loss, values | moment
+        hidden, help_loss, looked = module.help.decode(forward, encoder, drawn, texts, vision, describe)
+        total, values = total + help_loss, values | looked
         token, correct = forward.token_losses(texts, hidden)
         text = encoder.mean_loss(token, texts)
         return {"loss": text + total, "text": text, "token_accuracy": correct.float().mean(), **values}

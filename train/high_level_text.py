@@ -19,10 +19,12 @@ from memrt.train.high_level_model import GRID, MERGE, VISUAL_TOKENS
 
 _SIDE = GRID // MERGE
 _PIXEL = re.compile(r" <(\d+), (\d+)>")
-_MEMORY = "<mem>"  # where a reply stops to speak of what it sees
+_MEMORY = "<mem>"  # from here on a reply speaks of the past, too
+_BEFORE_SIDE = "<spatial_mem>Cube"  # train/labels/spatial_layouts.py, StopCube
 # Nobody can say a pixel's last digit for sure: digits were four fifths of the loss of a grounded answer, and their
 # noise hid the few words that decide what comes next. A policy's other numbers are words, but for a keyframe's place.
 DIGIT_WEIGHT = 0.4
+Pixel = tuple[int, int]  # (row, column)
 _ROUND = 8  # lengths are rounded up to a multiple of this, so that few shapes occur
 
 
@@ -31,15 +33,17 @@ class Example:
     """One supervised chat: `images` index the data set's frames, in the order of the placeholders in `user`.
 
     `watched`: the pixel (row, column) in the newest image of what the step under way is about; `over`: whether that
-    step is over. Both where it is known which step that is.
+    step is over. Both where it is known which step that is. `sides`: the pixels of what travels and of the place that
+    it passes, where the reply tells on which side of the one the other is.
     """
 
     images: tuple[int, ...]
     system: str
     user: str
     reply: str
-    watched: tuple[int, int] | None = None
+    watched: Pixel | None = None
     over: bool | None = None
+    sides: tuple[Pixel, Pixel] | None = None
 
     def shifted(self, first: int) -> Example:
         """The same chat about the same frames, where those of its data set come after `first` others."""
@@ -50,7 +54,8 @@ class Example:
 class Encoded:
     """Token ids int64 [length] of prompt and reply, positions int64 [3, length], where images and reply begin.
 
-    The first `pointing` coordinates of the reply are read from the newest image; those of a memory may be out of sight.
+    `read` says of every coordinate of the reply whether it is read from the newest image: what a memory takes over from
+    the prompt may be out of sight.
     """
 
     ids: NDArray[np.int64]
@@ -58,9 +63,33 @@ class Encoded:
     images: tuple[int, ...]
     image_starts: tuple[int, ...]
     reply_start: int
-    pointing: int
-    watched: tuple[int, int] | None
+    read: tuple[bool, ...]
+    watched: Pixel | None
     over: bool | None
+    sides: tuple[Pixel, Pixel] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Tokens from which something is to be found in the newest image: `where` int64 [n] in texts x length.
+
+    `image_start` int64 [n] is where that image begins in the text, `pixels` fp32 [n, 2] what is to be found.
+    """
+
+    where: torch.Tensor
+    image_start: torch.Tensor
+    pixels: torch.Tensor
+
+    @staticmethod
+    def of(looks: Sequence[tuple[int, int, Pixel]]) -> Looks:
+        """Of (where, image_start, pixel)."""
+        where, starts, pixels = zip(*looks, strict=True) if looks else ((), (), ())
+        places = (torch.tensor(numbers, dtype=torch.long) for numbers in (where, starts))
+        return Looks(*places, torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2))
+
+    def to(self, device: torch.device) -> Looks:
+        """The same on `device`."""
+        return Looks(self.where.to(device), self.image_start.to(device), self.pixels.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +121,7 @@ class ExampleEncoder:
         self.pad = int(tokenizer.token_to_id("<|endoftext|>"))
         self.stop = int(tokenizer.token_to_id(TURN_END))
         self._bracket = int(tokenizer.encode(" <1", add_special_tokens=False).ids[0])
+        self._before_side = tokenizer.encode(_BEFORE_SIDE, add_special_tokens=False).ids
         self._digits = torch.tensor([int(tokenizer.token_to_id(digit)) for digit in "0123456789"])
 
     def prompt(self, system: str, user: str) -> NDArray[np.int64]:
@@ -109,26 +139,33 @@ class ExampleEncoder:
         if len(starts) != len(example.images):
             raise ValueError(f"{len(example.images)} images for {len(starts)} placeholders: {example.user!r}")
         positions = mrope_positions(ids.tolist(), self._image_token, [(_SIDE, _SIDE)] * len(starts))
-        pointing = len(_PIXEL.findall(example.reply.partition(_MEMORY)[0])) if example.images else 0
-        begins = tuple(starts.tolist())
-        return Encoded(ids, positions, example.images, begins, len(prompt), pointing, example.watched, example.over)
+        begins, read = tuple(starts.tolist()), _read(example)
+        known = (example.watched, example.over, example.sides)
+        return Encoded(ids, positions, example.images, begins, len(prompt), read, *known)
 
-    def coordinates(self, rows: Sequence[Encoded], length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Where replies about an image open a coordinate, int64 [n] in texts x `length`; its pixel, fp32 [n, 2].
-
-        And where in the text the image begins, int64 [n]: the newest one, which shows what is spoken of.
-        """
-        where, pixels, starts = [], [], []
+    def coordinates(self, rows: Sequence[Encoded], length: int) -> Looks:
+        """Where replies open a coordinate that they read from the picture."""
+        looks = []
         for number, row in enumerate(rows):
             openings = np.flatnonzero(row.ids == self._bracket)
-            for opening in openings[openings >= row.reply_start][: row.pointing]:
+            for opening, read in zip(openings[openings >= row.reply_start], row.read, strict=False):
                 found = _PIXEL.match(self._tokenizer.decode(row.ids[opening : opening + 10].tolist()))
-                if found:
-                    where.append(number * length + int(opening))
-                    pixels.append((float(found[1]), float(found[2])))
-                    starts.append(row.image_starts[-1])
-        pixel = torch.tensor(pixels).reshape(-1, 2)
-        return torch.tensor(where, dtype=torch.long), pixel, torch.tensor(starts, dtype=torch.long)
+                if found and read:
+                    pixel = (int(found[1]), int(found[2]))
+                    looks.append((number * length + int(opening), row.image_starts[-1], pixel))
+        return Looks.of(looks)
+
+    def sides(self, rows: Sequence[Encoded], length: int) -> tuple[Looks, Looks]:
+        """Where replies are about to tell a side, with the pixel of what travels, and with that of what it passes."""
+        travellers, targets = [], []
+        for number, row in enumerate(rows):
+            if row.sides is None:
+                continue
+            told = row.reply_start + _position(row.ids[row.reply_start :], self._before_side)
+            place = (number * length + told, row.image_starts[-1])
+            travellers.append((*place, row.sides[0]))
+            targets.append((*place, row.sides[1]))
+        return Looks.of(travellers), Looks.of(targets)
 
     @staticmethod
     def beginnings(rows: Sequence[Encoded], length: int) -> Beginnings:
@@ -178,3 +215,19 @@ class ExampleEncoder:
             targets=torch.from_numpy(targets),
         )
         return batch, np.asarray(images, dtype=np.int64)
+
+
+def _read(example: Example) -> tuple[bool, ...]:
+    """Of every coordinate of the reply, whether the picture shows it: all of what to do, of a memory what is new."""
+    if not example.images:
+        return ()
+    reply = example.reply
+    memory = reply.find(_MEMORY) if _MEMORY in reply else len(reply)
+    return tuple(found.start() < memory or found[0] not in example.user for found in _PIXEL.finditer(reply))
+
+
+def _position(ids: NDArray[np.int64], part: Sequence[int]) -> int:
+    """Where in `ids` the last token of `part` stands."""
+    width = len(part)
+    starts = (start for start in range(len(ids) - width + 1) if ids[start : start + width].tolist() == list(part))
+    return next(starts) + width - 1

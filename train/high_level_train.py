@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from memrt.train.high_level_data import POSES_PER_LAYOUT, Scenes
+from memrt.train.high_level_looking import HEADS
 from memrt.train.high_level_loop import Loop, Schedule, training_device
 from memrt.train.high_level_model import build_model, high_level_config, save_model
 from memrt.train.high_level_stages import STAGES, StageData, StageModule, stage_losses
@@ -26,7 +27,6 @@ POLICIES = (
     *("am_grounded", "memoryless", "am_simple", "am_sm_grounded", "memer"),
     *("subgoal_grounded", "language_memory", "am_sm_simple", "subgoal_simple"),
 )
-POINTING = "pointing.safetensors"  # the throw-away heads, kept beside the weights for the next stage
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
         model = build_model(high_level_config(tokenizer), options.seed)
     torch.manual_seed(options.seed)
     module = StageModule(model.train()).to(training_device())
-    if options.weights and (options.weights / POINTING).exists():
-        _load_heads(module, options.weights / POINTING)
+    if options.weights and (options.weights / HEADS).exists():
+        _load_heads(module, options.weights / HEADS)
     data = None
     if options.scenes:
         # A decoder learns as much from every layout once, and fewer features have to be computed.
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     save_model(model, folder / "model")
     save_tokenizer(tokenizer, folder / "model")
     heads = {name: value for name, value in module.state_dict().items() if not name.startswith("model.")}
-    save_file(heads, str(folder / "model" / POINTING))
+    save_file(heads, str(folder / "model" / HEADS))
 
 
 def _load_heads(module: StageModule, path: Path) -> None:

@@ -18,7 +18,7 @@ from memrt.train import high_level_adapters, high_level_metrics, high_level_reci
 from memrt.train.high_level_calls import SHARES, asked_about, call_groups
 from memrt.train.high_level_data import Calls, Scenes
 from memrt.train.high_level_frames import FrameIndex
-from memrt.train.high_level_turns import STEP_GOES_ON, STEP_IS_OVER, TurnWriter, read_calls
+from memrt.train.high_level_turns import STEP_GOES_ON, STEP_IS_OVER, TurnWriter, read_calls, told_source
 
 SCENE = "red cube <120, 88>; target <140, 75>; button <60, 100>; gripper <90, 101> holding the red cube"
 GOAL = "pick up the red cube and place it on the target, repeating this action two times, then press the button to stop"
@@ -188,16 +188,34 @@ def test_memoryless_chat_shows_nothing_of_the_past() -> None:
 
 def test_words_can_stand_for_the_picture_of_a_memory_without_coordinates() -> None:
     record = _record(0, 2, [PICKS[0], PLACE, PICKS[1]], 1)
-    assert not _writer("am_grounded", record).can_be_told
-    assert not _writer("memoryless", record).can_be_told
+    assert not _writer("am_grounded", record).can_be_told(0)
+    assert not _writer("memoryless", record).can_be_told(0)
     writer = _writer("am_simple", record)
-    assert writer.can_be_told
+    assert writer.can_be_told(0)
     for seed in range(20):
         seen, told = writer.draw(0, random.Random(seed)), writer.draw_told(0, random.Random(seed))
         assert told.images == ()
         assert told.reply == seen.reply
         assert "<image>" not in told.user
         assert (STEP_IS_OVER in told.user) == bool(seen.over) == (STEP_GOES_ON not in told.user)
+
+
+def test_words_stand_for_the_picture_where_nothing_new_is_seen() -> None:
+    noted = "Highlighted: green cube on the left."
+    records = [
+        {**_record(0, step, [PICKS[0], PLACE, PICKS[1]], 1), "task": task, "spatial_simple": [before, noted]}
+        for step, (task, before) in enumerate(
+            [("PickHighlight", noted), ("PickHighlight", "No observations yet."), ("PickXtimes", noted)]
+        )
+    ]
+    calls = Calls(FrameIndex(()), records)
+    alone, spatial = (TurnWriter.of_policy(name, calls) for name in ("am_simple", "am_sm_simple"))
+    assert [index for index in range(3) if alone.can_be_told(index)] == [2]
+    assert [index for index in range(3) if spatial.can_be_told(index)] == [0]
+    assert told_source([TurnWriter.of_policy("memoryless", calls)], calls, range(3)) is None
+    draw = told_source([alone], calls, range(3))
+    assert draw is not None
+    assert STEP_IS_OVER in draw(random.Random(0)).user
 
 
 def test_data_is_read_while_more_is_recorded(data: Path, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from memrt.train.high_level_data import batches, random_text, repeat_source
 from memrt.train.high_level_forward import IGNORE, PROBED_HEADS, Probe, TrainingForward
 from memrt.train.high_level_frames import Block, Features, FrameIndex
+from memrt.train.high_level_looking import LookingHelp, MomentHead
 from memrt.train.high_level_loop import Schedule
 from memrt.train.high_level_memory_text import memory_text_source
 from memrt.train.high_level_metrics import score
 from memrt.train.high_level_model import build_model, high_level_config, save_model
-from memrt.train.high_level_pointing import ABSENT, OBJECTS, MomentHead, PointingHead, parse_scene, pointing_targets
+from memrt.train.high_level_pointing import ABSENT, OBJECTS, PointingHead, parse_scene, pointing_targets
 from memrt.train.high_level_text import DIGIT_WEIGHT, Example, ExampleEncoder
 from memrt.train.high_level_vocabulary import EMBEDDING, load_with_tokenizer
 from memrt.train.text_tokenizer import save_tokenizer, train_tokenizer
@@ -93,6 +94,49 @@ def test_the_decoder_is_told_where_the_hand_and_the_thing_of_the_step_are() -> N
     assert loss(cells["hand"], cells["thing"]) < right
     nowhere = torch.full_like(begun.watched, float("nan"))
     assert loss(cells["hand"], 0, nowhere) == loss(cells["hand"], cells["thing"], nowhere) < right
+
+
+def test_the_decoder_is_told_where_to_find_what_a_reply_adds_to_its_memory() -> None:
+    encoder = ExampleEncoder(tiny.tokenizer())
+    user = "<mem>I pressed the button <60, 100>.</mem><image>What now?"
+    reply = "pick up the red cube <60, 100>\n<mem>I pressed the button <60, 100> and saw the target <140, 75>.</mem>"
+    seen = encoder.encode(Example((4,), "Help.", user, reply))
+    told = encoder.encode(Example((), "Help.", user.replace("<image>", ""), reply))
+    assert seen.read == (True, False, True)  # what to do is looked at, even where the memory knows it
+    assert told.read == ()
+    length = encoder.collate([told, seen])[0].ids.shape[1]
+    looks = encoder.coordinates([told, seen], length)
+    assert looks.pixels.tolist() == [[60, 100], [140, 75]]
+    assert [int(at) // length for at in looks.where] == [1, 1]
+
+
+def test_the_decoder_is_told_where_the_cube_and_its_target_are_before_it_names_a_side() -> None:
+    encoder = ExampleEncoder(tiny.tokenizer())
+    reply = "wait\n<spatial_mem>Cube left of the target <140, 75>.</spatial_mem>"
+    row = encoder.encode(Example((4,), "Help.", "<image>What now?", reply, sides=((150, 30), (140, 75))))
+    length = encoder.collate([row])[0].ids.shape[1]
+    cube, target = encoder.sides([row], length)
+    assert (cube.pixels.tolist(), target.pixels.tolist()) == ([[150, 30]], [[140, 75]])
+    assert cube.where.tolist() == target.where.tolist()
+    assert encoder.decode(row.ids[int(cube.where[0]) + 1 :].tolist()).startswith(" left of")
+    assert len(encoder.sides([replace(row, sides=None)], length)[0].where) == 0
+
+
+def test_what_the_decoder_is_asked_on_the_way_teaches_it() -> None:
+    torch.manual_seed(0)
+    tokenizer = tiny.tokenizer()
+    encoder, forward = ExampleEncoder(tokenizer), TrainingForward(build_model(high_level_config(tokenizer), seed=1))
+    reply = "press the button <60, 100>\n<spatial_mem>Cube left of the target <140, 75>.</spatial_mem>"
+    chat = Example((0,), "Help.", "<image>What now?", reply, (60, 100), True, ((150, 30), (140, 75)))
+    drawn = [encoder.encode(chat), encoder.encode(Example((), "", "Repeat: one", "one"))]
+    texts, _ = encoder.collate(drawn)
+    vision = forward.vision(torch.from_numpy(np.stack([tiny.image(1)])))
+    helped = LookingHelp(forward.model.config.text_config.hidden_size)
+    hidden, loss, values = helped.decode(forward, encoder, drawn, texts, vision, lambda _: SCENE)
+    torch.testing.assert_close(hidden, forward.decode(texts, vision))
+    assert set(values) == {"coordinate_error_px", "hand_error_px", "over_right", "traveller_error_px"}
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in helped.parameters())
 
 
 def test_a_model_that_learns_new_words_keeps_the_old_ones(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""What the decoder is helped to look at while it learns: throw-away heads that probe its layers.
+
+What decides a reply is seen in a few places of the picture. A decoder that starts from nothing learns from the words
+alone very late which places those are; asked for them on the way, within minutes. The heads never leave training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from memrt.train.high_level_forward import Probe, TextBatch, TrainingForward, VisionFeatures
+from memrt.train.high_level_model import IMAGE_SIZE
+from memrt.train.high_level_pointing import CELL, GRIPPER_STATES, SIDE, parse_scene
+from memrt.train.high_level_text import Encoded, ExampleEncoder
+
+HEADS = "pointing.safetensors"  # all throw-away heads, kept beside the weights for the next stage
+# Which decoder layer is helped to look: layer 0 gathers a thing's name, layer 1 can look for it; which thing the step
+# under way is about follows from the memory, and is known a layer later.
+NAME_LAYER, STEP_LAYER = 1, 2
+READING_WEIGHT, LOOKING_WEIGHT = 3.0, 0.3  # beside the text loss
+OVER_WEIGHT, STATE_WEIGHT = 0.5, 0.3  # of whether the step is over, and of what the gripper does
+
+
+class CoordinateHead(nn.Module):
+    """Helps the decoder to look before it spells: at each opening bracket, where is the object, and at which pixel?
+
+    Spelling digit by digit tells a decoder that starts from nothing very late where it should have looked. So its
+    probed heads are asked to attend to the visual token that holds the pixel, and the layer's output to contain it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.pixel = nn.Linear(width, 2)
+
+    def loss(self, probe: Probe, image_start: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """`probe` of n positions; their image starts at `image_start` int64 [n]; `pixels` fp32 [n, 2]: (row, column).
+
+        Places out of the picture (NaN: nowhere) are left out. Returns the loss, and the mean error [pixels] per axis of
+        the reading.
+        """
+        seen = ((pixels >= 0) & (pixels < IMAGE_SIZE)).all(-1)
+        if not seen.any():
+            return pixels.new_zeros(()), pixels.new_full((), float("nan"))
+        hidden, logits, image_start, pixels = probe.hidden[seen], probe.logits[seen], image_start[seen], pixels[seen]
+        error = (self.pixel(self.norm(hidden)) - pixels / IMAGE_SIZE).abs().mean()
+        cell = (pixels // CELL).long()
+        token = image_start + cell[:, 0] * SIDE + cell[:, 1]
+        looking = F.cross_entropy(logits.flatten(0, 1), token.repeat_interleave(logits.shape[1]))
+        return READING_WEIGHT * error + LOOKING_WEIGHT * looking, error.detach() * IMAGE_SIZE
+
+
+class MomentHead(nn.Module):
+    """Helps the decoder to decide before it speaks: where are the hand and the thing of the step, and is the step over?
+
+    That is seen in how the hand stands to what the step is about. It decides a few words of a reply, and they alone
+    would tell the decoder late that these are the two places to compare.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hand, self.thing = CoordinateHead(width), CoordinateHead(width)
+        self.state = nn.Linear(width, len(GRIPPER_STATES))
+        self.norm = nn.LayerNorm(width)
+        self.over = nn.Linear(width, 1)
+
+    def loss(
+        self, hand: Probe, thing: Probe, image_start: Tensor, scenes: Sequence[str], watched: Tensor, over: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Probes of the n places where replies begin; `scenes` describe their images.
+
+        `watched` fp32 [n, 2] is where the thing is, `over` fp32 [n] whether the step is over; NaN: not known. Returns
+        the loss, the mean error [pixels] per axis of the hand's reading, and the share of steps judged rightly.
+        """
+        places, states = zip(*(_gripper(scene) for scene in scenes), strict=True)
+        at = torch.tensor(places, device=watched.device)
+        looking, error = self.hand.loss(hand, image_start, at)
+        state = F.cross_entropy(self.state(hand.hidden), torch.tensor(states, device=watched.device))
+        judged, right = self._judged(thing.hidden, over)
+        total = looking + self.thing.loss(thing, image_start, watched)[0] + STATE_WEIGHT * state + OVER_WEIGHT * judged
+        return total, {"hand_error_px": error, "over_right": right}
+
+    def _judged(self, hidden: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
+        known = ~over.isnan()
+        if not known.any():
+            return over.new_zeros(()), over.new_full((), math.nan)
+        logit, truth = self.over(self.norm(hidden[known]))[:, 0], over[known]
+        right = ((logit > 0) == (truth > 0)).float().mean()
+        return F.binary_cross_entropy_with_logits(logit, truth), right
+
+
+def _gripper(scene: str) -> tuple[tuple[float, float], int]:
+    """The gripper's (row, column), NaN where it is not named, and the number of its state."""
+    points, state = parse_scene(scene)
+    place = next(((float(row), float(col)) for name, row, col in points if name == "gripper"), (math.nan, math.nan))
+    return place, GRIPPER_STATES.index(state)
+
+
+class LookingHelp(nn.Module):
+    """All that the decoder is asked on the way: at coordinates, where a reply begins, and before it tells a side."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.coordinate = CoordinateHead(width)
+        self.moment = MomentHead(width)
+        self.traveller, self.target = CoordinateHead(width), CoordinateHead(width)
+
+    @staticmethod
+    def kept_with(base: Path, width: int) -> LookingHelp | None:
+        """As it was when the base in this folder had learned; None where only the base was kept."""
+        if not (base / HEADS).exists():
+            return None
+        found = LookingHelp(width)
+        heads = load_file(str(base / HEADS))
+        found.load_state_dict({name: heads[f"help.{name}"] for name in found.state_dict()})
+        return found
+
+    def decode(
+        self,
+        forward: TrainingForward,
+        encoder: ExampleEncoder,
+        drawn: Sequence[Encoded],
+        texts: TextBatch,
+        vision: VisionFeatures | None,
+        describe: Callable[[int], str],
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Hidden states of the asked tokens of `texts`, which are `drawn` collated; the help's loss; its metrics.
+
+        `describe` gives the description of a frame by its number.
+        """
+        length = texts.ids.shape[1]
+        spelled = encoder.coordinates(drawn, length).to(forward.device)
+        begun = encoder.beginnings(drawn, length).to(forward.device)
+        traveller, target = (looks.to(forward.device) for looks in encoder.sides(drawn, length))
+        probed = {
+            NAME_LAYER: torch.cat([spelled.where, begun.where, traveller.where]),
+            STEP_LAYER: torch.cat([begun.where, target.where]),
+        }
+        hidden, probes = forward.decode_probed(texts, vision, probed)
+        at_coordinate, hand, at_traveller = probes[NAME_LAYER].split(len(spelled.where), len(begun.where))
+        thing, at_target = probes[STEP_LAYER].split(len(begun.where))
+        total = texts.ids.new_zeros((), dtype=hidden.dtype)
+        values: dict[str, Tensor] = {}
+        if len(spelled.where):
+            loss, values["coordinate_error_px"] = self.coordinate.loss(
+                at_coordinate, spelled.image_start, spelled.pixels
+            )
+            total = total + loss
+        if begun.images:
+            scenes = [describe(image) for image in begun.images]
+            loss, moment = self.moment.loss(hand, thing, begun.image_start, scenes, begun.watched, begun.over)
+            total, values = total + loss, values | moment
+        if len(traveller.where):
+            loss, values["traveller_error_px"] = self.traveller.loss(
+                at_traveller, traveller.image_start, traveller.pixels
+            )
+            total = total + loss + self.target.loss(at_target, target.image_start, target.pixels)[0]
+        return hidden, total, values
