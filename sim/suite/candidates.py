@@ -88,15 +88,19 @@ def find_candidate(policy: str, precision: str, mode: Mode, bundles: Path) -> Ca
 
 
 def _lender(config: PolicyConfig, precision: str, bundles: Path) -> Bundle | None:
-    """The first bundle with the low level that `config` asks for; prompts may differ, networks may not."""
+    """The first bundle with the low level that `config` asks for; prompts may differ, networks may not.
+
+    One without a VLM is asked first: what was played with it stays valid when a VLM is trained again.
+    """
+    lenders = []
     for folder in sorted(bundles.glob(f"*-{precision}")):
         if not (folder / MANIFEST).is_file():
             continue
         bundle = load_bundle(folder, verify=False)
         theirs = msgspec.structs.replace(bundle.policy.low_level, prompt=config.low_level.prompt)
         if theirs == config.low_level and any(name.startswith("ll/") for name in bundle.manifest.engines):
-            return bundle
-    return None
+            lenders.append(bundle)
+    return min(lenders, key=lambda bundle: bundle.policy.high_level.asks_vlm, default=None)
 
 
 def _own(config: PolicyConfig) -> dict[str, Any]:

@@ -159,6 +159,13 @@ def test_an_oracle_borrows_the_low_level_of_another_bundle(tmp_path):
     assert isinstance(find_candidate("memoryless", "int8", "lockstep", tmp_path), str)
 
 
+def test_a_bundle_without_a_vlm_lends_its_low_level_first(tmp_path):
+    """What is played with it stays valid when a VLM is trained again."""
+    make_bundle(tmp_path / "am_grounded-int8", "am_grounded", b"weights")
+    make_bundle(tmp_path / "oracle_simple-int8", "oracle_simple", b"weights")
+    assert find_candidate("flat", "int8", "lockstep", tmp_path).folder.name == "oracle_simple-int8"
+
+
 def test_a_bundle_that_changes_under_way_is_refused(tmp_path):
     make_bundle(tmp_path / "am_grounded-int8", "am_grounded", b"old")
     candidate = find_candidate("am_grounded", "int8", "lockstep", tmp_path)
