@@ -45,12 +45,13 @@ class Stage:
     decay: float
 
 
-# Sized for one core and a day. A decoder rate of 1e-3 or more keeps it from ever reading places exactly.
+# Sized for one core and a day: counting in words and finding the end of a step come late. A decoder rate of 1e-3 or
+# more keeps it from ever reading places exactly.
 STAGES = (
     Stage("language", 700, 32, 2e-3, 0.1),
     Stage("vision", 1200, 16, 1e-3, 0.4),
     Stage("grounding", 500, 16, 6e-4, 0.2),
-    Stage("decoder", 3600, 16, 6e-4, 0.6),
+    Stage("decoder", 24_000, 16, 5e-4, 0.5),
 )
 
 
