@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from memrt.train.high_level_forward import Probe, TextBatch, TrainingForward, VisionFeatures
 from memrt.train.high_level_model import IMAGE_SIZE
 from memrt.train.high_level_pointing import CELL, GRIPPER_STATES, SIDE, parse_scene
-from memrt.train.high_level_text import Encoded, ExampleEncoder
+from memrt.train.high_level_text import Beginnings, Encoded, ExampleEncoder
 
 HEADS = "pointing.safetensors"  # all throw-away heads, kept beside the weights for the next stage
 # Which decoder layer is helped to look: layer 0 gathers a thing's name, layer 1 can look for it; which thing the step
@@ -60,7 +60,8 @@ class CoordinateHead(nn.Module):
 class MomentHead(nn.Module):
     """Helps the decoder to decide before it speaks: where are the hand and the thing of the step, and is the step over?
 
-    That is seen in how the hand stands to what the step is about. It decides a few words of a reply, and they alone
+    That is seen in how the hand stands to what the step is about; while a cube's visits are waited for, in how the cube
+    stands to its target. It decides a few words of a reply, and they alone
     would tell the decoder late that these are the two places to compare.
     """
 
@@ -72,20 +73,24 @@ class MomentHead(nn.Module):
         self.over = nn.Linear(width, 1)
 
     def loss(
-        self, hand: Probe, thing: Probe, image_start: Tensor, scenes: Sequence[str], watched: Tensor, over: Tensor
+        self, hand: Probe, thing: Probe, scenes: Sequence[str], begun: Beginnings
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Probes of the n places where replies begin; `scenes` describe their images.
 
-        `watched` fp32 [n, 2] is where the thing is, `over` fp32 [n] whether the step is over; NaN: not known. Returns
-        the loss, the mean error [pixels] per axis of the hand's reading, and the share of steps judged rightly.
+        The hand's probe looks at what the thing has to be seen beside where that is not the hand. Returns the loss, the
+        mean error [pixels] per axis of its reading, and the share of steps judged rightly.
         """
         places, states = zip(*(_gripper(scene) for scene in scenes), strict=True)
-        at = torch.tensor(places, device=watched.device)
-        looking, error = self.hand.loss(hand, image_start, at)
-        state = F.cross_entropy(self.state(hand.hidden), torch.tensor(states, device=watched.device))
-        judged, right = self._judged(thing.hidden, over)
-        total = looking + self.thing.loss(thing, image_start, watched)[0] + STATE_WEIGHT * state + OVER_WEIGHT * judged
-        return total, {"hand_error_px": error, "over_right": right}
+        at = torch.tensor(places, device=begun.beside.device)
+        at = torch.where(begun.beside.isnan(), at, begun.beside)
+        looking, error = self.hand.loss(hand, begun.image_start, at)
+        state = F.cross_entropy(self.state(hand.hidden), torch.tensor(states, device=at.device))
+        judged, right = self._judged(thing.hidden, begun.over)
+        seen = self.thing.loss(thing, begun.image_start, begun.watched)[0]
+        return looking + seen + STATE_WEIGHT * state + OVER_WEIGHT * judged, {
+            "hand_error_px": error,
+            "over_right": right,
+        }
 
     def _judged(self, hidden: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
         known = ~over.isnan()
@@ -155,7 +160,7 @@ class LookingHelp(nn.Module):
             total = total + loss
         if begun.images:
             scenes = [describe(image) for image in begun.images]
-            loss, moment = self.moment.loss(hand, thing, begun.image_start, scenes, begun.watched, begun.over)
+            loss, moment = self.moment.loss(hand, thing, scenes, begun)
             total, values = total + loss, values | moment
         if len(traveller.where):
             loss, values["traveller_error_px"] = self.traveller.loss(

@@ -41,7 +41,7 @@ from memrt.train.high_level_turns import TurnWriter, told_source
 
 STAGES = ("language", "vision", "grounding", "decoder")
 POINTING_WEIGHT = 0.3  # of the dense loss beside the text loss
-MANY_IMAGES_WEIGHT = 0.5  # of a policy with many images per call, where the others' chats have 1
+MANY_IMAGES_WEIGHT = 0.8  # of a policy with many images per call, where the others' chats have 1
 SHARES = {"describe": 0.08, "chats": 0.56, "told": 0.28, "repeat": 0.02, "memory": 0.06}  # of the draws
 
 

@@ -25,6 +25,7 @@ _BEFORE_SIDE = "<spatial_mem>Cube"  # train/labels/spatial_layouts.py, StopCube
 # noise hid the few words that decide what comes next. A policy's other numbers are words, but for a keyframe's place.
 DIGIT_WEIGHT = 0.4
 Pixel = tuple[int, int]  # (row, column)
+_NOWHERE = (math.nan, math.nan)
 _ROUND = 8  # lengths are rounded up to a multiple of this, so that few shapes occur
 
 
@@ -32,9 +33,10 @@ _ROUND = 8  # lengths are rounded up to a multiple of this, so that few shapes o
 class Example:
     """One supervised chat: `images` index the data set's frames, in the order of the placeholders in `user`.
 
-    `watched`: the pixel (row, column) in the newest image of what the step under way is about; `over`: whether that
-    step is over. Both where it is known which step that is. `sides`: the pixels of what travels and of the place that
-    it passes, where the reply tells on which side of the one the other is.
+    `watched`: the pixel (row, column) in the newest image of what the step under way is about; `beside`: of what it has
+    to be seen beside, None for the hand; `over`: whether that step is over. All where it is known which step that is.
+    `sides`: the pixels of what travels and of the place that it passes, where the reply tells on which side of the one
+    the other is.
     """
 
     images: tuple[int, ...]
@@ -44,6 +46,7 @@ class Example:
     watched: Pixel | None = None
     over: bool | None = None
     sides: tuple[Pixel, Pixel] | None = None
+    beside: Pixel | None = None
 
     def shifted(self, first: int) -> Example:
         """The same chat about the same frames, where those of its data set come after `first` others."""
@@ -67,6 +70,7 @@ class Encoded:
     watched: Pixel | None
     over: bool | None
     sides: tuple[Pixel, Pixel] | None
+    beside: Pixel | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +100,20 @@ class Looks:
 class Beginnings:
     """The last token of each of n prompts, int64 [n] in texts x length, where the reply's first token is decided.
 
-    With where in its text the newest image begins, int64 [n]; what is watched in it, fp32 [n, 2], and whether the step
-    is over, fp32 [n], both NaN where unknown; and that image's number.
+    With where in its text the newest image begins, int64 [n]; what is watched in it and what beside, fp32 [n, 2], and
+    whether the step is over, fp32 [n], all NaN where unknown; and that image's number.
     """
 
     where: torch.Tensor
     image_start: torch.Tensor
     watched: torch.Tensor
+    beside: torch.Tensor
     over: torch.Tensor
     images: tuple[int, ...]
 
     def to(self, device: torch.device) -> Beginnings:
         """The same on `device`."""
-        parts = (self.where, self.image_start, self.watched, self.over)
+        parts = (self.where, self.image_start, self.watched, self.beside, self.over)
         return Beginnings(*(part.to(device) for part in parts), images=self.images)
 
 
@@ -140,7 +145,7 @@ class ExampleEncoder:
             raise ValueError(f"{len(example.images)} images for {len(starts)} placeholders: {example.user!r}")
         positions = mrope_positions(ids.tolist(), self._image_token, [(_SIDE, _SIDE)] * len(starts))
         begins, read = tuple(starts.tolist()), _read(example)
-        known = (example.watched, example.over, example.sides)
+        known = (example.watched, example.over, example.sides, example.beside)
         return Encoded(ids, positions, example.images, begins, len(prompt), read, *known)
 
     def coordinates(self, rows: Sequence[Encoded], length: int) -> Looks:
@@ -174,7 +179,8 @@ class ExampleEncoder:
         return Beginnings(
             where=torch.tensor([number * length + row.reply_start - 1 for number, row in seen], dtype=torch.long),
             image_start=torch.tensor([row.image_starts[-1] for _, row in seen], dtype=torch.long),
-            watched=torch.tensor([row.watched or (math.nan, math.nan) for _, row in seen]).reshape(-1, 2),
+            watched=torch.tensor([row.watched or _NOWHERE for _, row in seen]).reshape(-1, 2),
+            beside=torch.tensor([row.beside or _NOWHERE for _, row in seen]).reshape(-1, 2),
             over=torch.tensor([math.nan if row.over is None else float(row.over) for _, row in seen]),
             images=tuple(row.images[-1] for _, row in seen),
         )

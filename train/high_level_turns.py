@@ -18,18 +18,20 @@ from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_r
 from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER
 from memrt.train.high_level_calls import VISIT, Draw, call_draw
 from memrt.train.high_level_data import EVERY, Calls, ExampleSource, mixture
-from memrt.train.high_level_text import Example
+from memrt.train.high_level_text import Example, Pixel
 from memrt.train.labels.scene_text import read_scene
 from memrt.train.labels.turns import training_turn
 from memrt.train.retelling import draw_telling
 from memrt.train.retelling.words import SPATIAL, before_the_next_step
 
 RETOLD_SHARE = 0.75  # calls shown with other counts than the recorded ones
+MISSED_SHARE = 0.25  # visits of a cube shown as if no call had noticed yet that the one before was over
 SETTLED_SHARE = 0.2  # calls shown with the memory already up to date: HL calls need not meet the transitions
 JITTER_PX = 2  # of coordinates inside a shown memory, so that the policy does not lean on exact ones
 # Of the draws of words without a picture, where other tasks have 1: what is due in these follows from up to six numbers
 # and three colours, or from a place in a list. A base that knew the others' by heart still told 9 % of BinFill's wrong.
 TOLD_OFTEN = {"BinFill": 4.0, "PickHighlight": 2.0}
+BACK_ON_TARGET = "Cube on the target"  # train/labels/spatial_layouts.py
 STEP_IS_OVER, STEP_GOES_ON = "(The step is over.) ", "(The step goes on.) "
 _COORDINATE = re.compile(r"<(\d+), (\d+)>")
 
@@ -59,7 +61,10 @@ class TurnWriter:
         """The call with counts, memory and coordinates varied."""
         retold, settle = rng.random(), rng.random()
         telling, jitter = random.Random(rng.random()), random.Random(rng.random())
+        missed = rng.random()
         record: dict[str, Any] = dict(self.calls.records[index])
+        if missed < MISSED_SHARE:
+            record |= self._missed(index)
         if retold < RETOLD_SHARE:
             kind = self.settings.kind
             record = draw_telling(record, telling, remembers=kind != "memoryless", past_seen=kind == "keyframes")
@@ -67,6 +72,27 @@ class TurnWriter:
             seen = {name: [record[name][1]] * 2 for name in SPATIAL if name in record}
             record |= {"previous_segment": record["segment"], **seen}
         return self._example(index, record, jitter)
+
+    def _missed(self, index: int) -> dict[str, Any]:
+        """What of a visit's record changes if the end of the visit before was missed; nothing for other steps.
+
+        The recorded calls notice it at once (sim/record.py), and a policy that once did not would never again. Only a
+        memory of the side that the cube came from tells, and only until it is back on the target.
+        """
+        record = self.calls.records[index]
+        segment, visit = record["segment"], str(record["subgoal_simple"]).startswith(VISIT)
+        if not self.settings.spatial or not visit or record["previous_segment"] != segment:
+            return {}
+        if str(record["spatial_simple"][1]).startswith(BACK_ON_TARGET):
+            return {}
+        earlier = index
+        while earlier > 0 and self.calls.records[earlier]["segment"] == segment:
+            earlier -= 1
+        last = self.calls.records[earlier]
+        if last["episode"] != record["episode"] or not str(last["subgoal_simple"]).startswith(VISIT):
+            return {}
+        seen = {name: [last[name][1], record[name][1]] for name in SPATIAL if name in record}
+        return {"previous_segment": last["segment"], **seen}
 
     def can_be_told(self, index: int) -> bool:
         """Whether words can stand for the call's picture: nothing is pointed at, and words hold all that counts.
@@ -94,7 +120,8 @@ class TurnWriter:
         if self.settings.kind == "memoryless":
             return Example((index,), request.system, request.user, reply)
         sides = _sides(record) if self.settings.spatial else None
-        return Example((index,), request.system, request.user, reply, _watched(record), _over(record), sides)
+        known = (_watched(record), _over(record), sides, _beside(record))
+        return Example((index,), request.system, request.user, reply, *known)
 
     def _pictures(self, index: int, record: dict[str, Any]) -> Example:
         """A chat about keyframes and recent frames, which are those of the same episode's calls."""
@@ -105,21 +132,31 @@ class TurnWriter:
         subtask = str(record[f"subgoal_{self.settings.subgoal_style}"])
         reply = format_keyframe_reply(KeyframeReply(subtask, named.positions))
         user = turn.request.user.replace(recorded["goal"], record["goal"])
-        return Example(images, turn.request.system, user, reply, _watched(record))
+        return Example(images, turn.request.system, user, reply, _watched(record), beside=_beside(record))
 
 
-def _watched(record: Mapping[str, Any]) -> tuple[int, int] | None:
+def _watched(record: Mapping[str, Any]) -> Pixel | None:
     """The pixel of what the step is about that was under way before the call; None where it names none.
 
     Who waits for a cube watches the cube.
     """
-    segment, before = int(record["segment"]), int(record["previous_segment"])
-    history = record.get("history_grounded", ())
-    step = str(history[before] if 0 <= before < min(segment, len(history)) else record.get("subgoal_grounded", ""))
+    step = _followed(record)
     if found := _COORDINATE.search(step):
         return int(found[1]), int(found[2])
     cubes = read_scene(str(record.get("scene", ""))).cubes() if step.startswith(VISIT) else ()
     return cubes[0][1] if cubes else None
+
+
+def _beside(record: Mapping[str, Any]) -> Pixel | None:
+    """The pixel of the target that a cube has to be seen beside while it is waited for; None for the hand."""
+    return read_scene(str(record.get("scene", ""))).one("target") if _followed(record).startswith(VISIT) else None
+
+
+def _followed(record: Mapping[str, Any]) -> str:
+    """The grounded subgoal that was under way before the call."""
+    segment, before = int(record["segment"]), int(record["previous_segment"])
+    history = record.get("history_grounded", ())
+    return str(history[before] if 0 <= before < min(segment, len(history)) else record.get("subgoal_grounded", ""))
 
 
 def _over(record: Mapping[str, Any]) -> bool | None:
@@ -127,7 +164,7 @@ def _over(record: Mapping[str, Any]) -> bool | None:
     return before_the_next_step(record) if int(record["previous_segment"]) >= 0 else None
 
 
-def _sides(record: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+def _sides(record: Mapping[str, Any]) -> tuple[Pixel, Pixel] | None:
     """The pixels of the cube that travels and of the target; None in tasks where none does."""
     if record.get("task") != "StopCube":
         return None

@@ -218,6 +218,28 @@ def test_words_stand_for_the_picture_where_nothing_new_is_seen() -> None:
     assert STEP_IS_OVER in draw(random.Random(0)).user
 
 
+def test_a_visit_whose_end_was_missed_is_seen_by_the_side_that_the_cube_is_on() -> None:
+    goal = "press the button to stop the cube just as it reaches the target for the third time"
+    visits = [
+        "move to the top of the button to prepare",
+        *(f"remain static for the {n} visit" for n in ("first", "second")),
+    ]
+    sides = ["Cube left of the target.", "Cube on the target, coming from the left.", "Cube right of the target."]
+    records = [
+        {
+            **_record(0, 2 * step, visits[: segment + 1], segment),
+            **{"task": "StopCube", "goal": goal, "previous_segment": segment, "scene": ""},
+            **{"spatial_simple": [sides[side]] * 2, "spatial_grounded": [sides[side]] * 2},
+        }
+        for step, (segment, side) in enumerate([(0, 0), (1, 0), (1, 1), (2, 2), (2, 1)])
+    ]
+    calls = Calls(FrameIndex(()), records)
+    missed = TurnWriter.of_policy("am_sm_simple", calls)._missed
+    assert [missed(index) for index in (0, 1, 2, 4)] == [{}] * 4  # 4: on the target again
+    assert missed(3) == {"previous_segment": 1, **dict.fromkeys(("spatial_simple", "spatial_grounded"), sides[1:])}
+    assert TurnWriter.of_policy("am_simple", calls)._missed(3) == {}
+
+
 def test_data_is_read_while_more_is_recorded(data: Path, tmp_path: Path) -> None:
     records = [{**_record(24, step, [PICKS[0]], 0), "step": 4 * step} for step in range(4)]
     for seed, done in ((24, '{"usable": true}'), (25, '{"usable": false}'), (26, None)):
@@ -282,7 +304,8 @@ def test_every_step_is_over_as_often_as_it_is_not() -> None:
     expected = {
         "over": [[4], [10]],  # not where it has just ended, at 3 and 9
         "ends soon": [[1, 2], [7, 8]],
-        "goes on": [[0, 12], [5, 6], [11]],  # the beginnings among them, when nothing was under way
+        "goes on": [[5, 6], [11]],
+        "begins": [[0, 12]],  # nothing was under way
     }
     kinds = 3  # pick, place and press, which is never over
     assert sorted(groups) == sorted((SHARES[asked] / kinds, group) for asked in expected for group in expected[asked])

@@ -82,13 +82,21 @@ def test_the_decoder_is_told_where_the_hand_and_the_thing_of_the_step_are() -> N
         logits[..., int(begun.image_start[0]) + at] = 20.0
         return Probe(hidden, logits)
 
-    def loss(hand: int, thing: int, watched: torch.Tensor = begun.watched, over: torch.Tensor = begun.over) -> float:
-        told = head.loss(looking(hand), looking(thing), begun.image_start, [SCENE, SCENE], watched, over)
-        return float(told[0].detach())
+    def loss(
+        hand: int,
+        thing: int,
+        watched: torch.Tensor = begun.watched,
+        over: torch.Tensor = begun.over,
+        beside: torch.Tensor = begun.beside,
+    ) -> float:
+        known = replace(begun, watched=watched, over=over, beside=beside)
+        return float(head.loss(looking(hand), looking(thing), [SCENE, SCENE], known)[0].detach())
 
     right = loss(cells["hand"], cells["thing"])
     assert loss(cells["hand"] + 1, cells["thing"]) > right + 1
     assert loss(cells["hand"], cells["thing"] + 1) > right + 1
+    button = torch.tensor([[60.0, 100.0]] * 2)  # where the thing is: to be seen beside itself
+    assert loss(cells["thing"], cells["thing"], beside=button) < right + 1 < loss(*cells.values(), beside=button)
     head.over.bias.data.fill_(20.0)  # sure that every step is over
     assert loss(cells["hand"], cells["thing"], over=1 - begun.over) > right + 1
     assert loss(cells["hand"], cells["thing"]) < right
