@@ -22,7 +22,9 @@ def list_bundles(layout: Layout) -> dict[str, Any]:
     ledger, current, here = switch.ledger(), switch.current(), set(layout.installed())
     previous = ledger.previous(current)
     bundles = []
-    for folder, entry in sorted(ledger.entries.items(), key=lambda item: item[1].installed, reverse=True):
+    # The ledger grows at its end; two within one second are told apart by that alone.
+    newest = sorted(reversed(ledger.entries.items()), key=lambda item: item[1].installed, reverse=True)
+    for folder, entry in newest:
         place = "current" if folder == current else "previous" if folder == previous else ""
         bundles.append({**msgspec.to_builtins(entry), "bundle": folder, "place": place, "files_here": folder in here})
     return {"current": current, "previous": previous, "bundles": bundles}
