@@ -23,8 +23,8 @@ def list_bundles(layout: Layout) -> dict[str, Any]:
     previous = ledger.previous(current)
     bundles = []
     # The ledger grows at its end; two within one second are told apart by that alone.
-    newest = sorted(reversed(ledger.entries.items()), key=lambda item: item[1].installed, reverse=True)
-    for folder, entry in newest:
+    oldest_first = sorted(ledger.entries.items(), key=lambda item: item[1].installed)
+    for folder, entry in reversed(oldest_first):
         place = "current" if folder == current else "previous" if folder == previous else ""
         bundles.append({**msgspec.to_builtins(entry), "bundle": folder, "place": place, "files_here": folder in here})
     return {"current": current, "previous": previous, "bundles": bundles}
