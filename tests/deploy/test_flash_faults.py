@@ -167,10 +167,9 @@ def test_a_connection_cut_at_random_points_goes_on_where_it_was(in_use):
     computer, folder = in_use
     payload, points = 10 * (PIECE_BYTES + PIECE_BYTES), random.Random(7)
     bundle = computer.make(6, payload)
-    arrived = 0
-    for _ in range(10):
+    for number in range(10):  # farther every time: what was sent last may be lost on its way
 
-        def cut(sent: int, cut_at: int = arrived + points.randrange(PIECE_BYTES)) -> None:
+        def cut(sent: int, cut_at: int = int((number + points.random()) * 1.5 * PIECE_BYTES)) -> None:
             if sent >= cut_at:
                 computer.cut()
 
