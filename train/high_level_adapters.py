@@ -21,7 +21,7 @@ from memrt.runtime.config import load_policy
 from memrt.train.high_level_data import batches
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_frames import Features
-from memrt.train.high_level_looking import LookingHelp
+from memrt.train.high_level_looking import LookingHelp, reply_losses
 from memrt.train.high_level_loop import Loop, Schedule, training_device
 from memrt.train.high_level_model import load_model
 from memrt.train.high_level_text import Encoded, ExampleEncoder
@@ -61,15 +61,7 @@ def adapter_losses(
         drawn = next(rows)
         texts, indices = encoder.collate(drawn)
         texts, vision = texts.to(forward.device), features.select(indices).to(forward.device)
-        values: dict[str, Tensor] = {}
-        if module.help is None:
-            hidden = forward.decode(texts, vision)
-            help_loss = hidden.new_zeros(())
-        else:
-            hidden, help_loss, values = module.help.decode(forward, encoder, drawn, texts, vision, describe)
-        token, correct = forward.token_losses(texts, hidden)
-        text = encoder.mean_loss(token, texts)
-        return {"loss": text + help_loss, "text": text, "token_accuracy": correct.float().mean(), **values}
+        return reply_losses(forward, module.help, encoder, drawn, texts, vision, describe)
 
     return losses
 

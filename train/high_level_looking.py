@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from memrt.train.high_level_forward import Probe, TextBatch, TrainingForward, VisionFeatures
-from memrt.train.high_level_model import IMAGE_SIZE
-from memrt.train.high_level_pointing import CELL, GRIPPER_STATES, SIDE, parse_scene
+from memrt.train.high_level_model import IMAGE_SIZE, SIDE
+from memrt.train.high_level_pointing import CELL, GRIPPER_STATES, parse_scene
 from memrt.train.high_level_text import Beginnings, Encoded, ExampleEncoder
 
 HEADS = "pointing.safetensors"  # all throw-away heads, kept beside the weights for the next stage
@@ -168,3 +168,24 @@ class LookingHelp(nn.Module):
             )
             total = total + loss + self.target.loss(at_target, target.image_start, target.pixels)[0]
         return hidden, total, values
+
+
+def reply_losses(
+    forward: TrainingForward,
+    help_: LookingHelp | None,
+    encoder: ExampleEncoder,
+    drawn: Sequence[Encoded],
+    texts: TextBatch,
+    vision: VisionFeatures | None,
+    describe: Callable[[int], str],
+) -> dict[str, Tensor]:
+    """What is minimised, as "loss", and metrics, of chats with or without help; the rest as in `LookingHelp.decode`."""
+    values: dict[str, Tensor] = {}
+    if help_ is None:
+        hidden = forward.decode(texts, vision)
+        help_loss = hidden.new_zeros(())
+    else:
+        hidden, help_loss, values = help_.decode(forward, encoder, drawn, texts, vision, describe)
+    token, correct = forward.token_losses(texts, hidden)
+    text = encoder.mean_loss(token, texts)
+    return {"loss": text + help_loss, "text": text, "token_accuracy": correct.float().mean(), **values}

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memrt.train.high_level_model import GRID, IMAGE_SIZE, MERGE
+from memrt.train.high_level_model import IMAGE_SIZE, SIDE
 
 # New names go to the end: a head that was trained with fewer keeps its rows.
 OBJECTS = (
@@ -25,7 +25,6 @@ OBJECTS = (
     *("right-side target", "left-side target", "right button", "left button", "bin", "container", "highlight"),
 )
 GRIPPER_STATES = ("open", "closed", "holding")
-SIDE = GRID // MERGE  # visual tokens
 CELL = IMAGE_SIZE // SIDE  # pixels
 _POINT = re.compile(r"^(?P<name>[a-z -]+?) <(?P<row>\d+), (?P<col>\d+)>(?: (?P<state>\w+))?")
 ABSENT = SIDE * SIDE  # class of an object that is not in the scene

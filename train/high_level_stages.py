@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
@@ -33,7 +32,7 @@ from memrt.train.high_level_data import (
 )
 from memrt.train.high_level_forward import TrainingForward
 from memrt.train.high_level_frames import Features, FrameIndex
-from memrt.train.high_level_looking import LookingHelp
+from memrt.train.high_level_looking import LookingHelp, reply_losses
 from memrt.train.high_level_memory_text import memory_text_source
 from memrt.train.high_level_pointing import PointingHead
 from memrt.train.high_level_text import Example, ExampleEncoder
@@ -127,22 +126,18 @@ def stage_losses(
         texts, indices = encoder.collate(drawn)
         texts = texts.to(forward.device)
         vision = None
-        total = torch.zeros((), device=forward.device)
-        values: dict[str, Tensor] = {}
+        dense: dict[str, Tensor] = {}
         if len(indices) and frozen is not None:
             vision = frozen.select(indices).to(forward.device)
         elif len(indices):
-            assert data is not None
             assert frames is not None
             vision = forward.vision(frames.images(indices))
             scenes = [describe(int(index)) for index in indices]
-            dense, values["pointing_error_px"] = module.head.loss(vision.tokens, scenes)
-            total = POINTING_WEIGHT * dense
-        hidden, help_loss, looked = module.help.decode(forward, encoder, drawn, texts, vision, describe)
-        total, values = total + help_loss, values | looked
-        token, correct = forward.token_losses(texts, hidden)
-        text = encoder.mean_loss(token, texts)
-        return {"loss": text + total, "text": text, "token_accuracy": correct.float().mean(), **values}
+            dense["loss"], dense["pointing_error_px"] = module.head.loss(vision.tokens, scenes)
+        values = reply_losses(forward, module.help, encoder, drawn, texts, vision, describe)
+        if dense:
+            values |= dense | {"loss": values["loss"] + POINTING_WEIGHT * dense["loss"]}
+        return values
 
     return losses
 

@@ -15,16 +15,15 @@ from tokenizers import Tokenizer
 from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER, TURN_END, render_chat
 from memrt.runtime.policy.mrope import mrope_positions
 from memrt.train.high_level_forward import IGNORE, TextBatch
-from memrt.train.high_level_model import GRID, MERGE, VISUAL_TOKENS
+from memrt.train.high_level_model import SIDE, VISUAL_TOKENS
+from memrt.train.labels.scene_text import Pixel
 
-_SIDE = GRID // MERGE
 _PIXEL = re.compile(r" <(\d+), (\d+)>")
 _MEMORY = "<mem>"  # from here on a reply speaks of the past, too
 _BEFORE_SIDE = "<spatial_mem>Cube"  # train/labels/spatial_layouts.py, StopCube
 # Nobody can say a pixel's last digit for sure: digits were four fifths of the loss of a grounded answer, and their
 # noise hid the few words that decide what comes next. A policy's other numbers are words, but for a keyframe's place.
 DIGIT_WEIGHT = 0.4
-Pixel = tuple[int, int]  # (row, column)
 _NOWHERE = (math.nan, math.nan)
 _ROUND = 8  # lengths are rounded up to a multiple of this, so that few shapes occur
 
@@ -44,9 +43,9 @@ class Example:
     user: str
     reply: str
     watched: Pixel | None = None
+    beside: Pixel | None = None
     over: bool | None = None
     sides: tuple[Pixel, Pixel] | None = None
-    beside: Pixel | None = None
 
     def shifted(self, first: int) -> Example:
         """The same chat about the same frames, where those of its data set come after `first` others."""
@@ -68,9 +67,9 @@ class Encoded:
     reply_start: int
     read: tuple[bool, ...]
     watched: Pixel | None
+    beside: Pixel | None
     over: bool | None
     sides: tuple[Pixel, Pixel] | None
-    beside: Pixel | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +142,9 @@ class ExampleEncoder:
         starts = np.flatnonzero(ids == self._image_token)[::VISUAL_TOKENS]
         if len(starts) != len(example.images):
             raise ValueError(f"{len(example.images)} images for {len(starts)} placeholders: {example.user!r}")
-        positions = mrope_positions(ids.tolist(), self._image_token, [(_SIDE, _SIDE)] * len(starts))
+        positions = mrope_positions(ids.tolist(), self._image_token, [(SIDE, SIDE)] * len(starts))
         begins, read = tuple(starts.tolist()), _read(example)
-        known = (example.watched, example.over, example.sides, example.beside)
+        known = (example.watched, example.beside, example.over, example.sides)
         return Encoded(ids, positions, example.images, begins, len(prompt), read, *known)
 
     def coordinates(self, rows: Sequence[Encoded], length: int) -> Looks:
@@ -227,9 +226,8 @@ def _read(example: Example) -> tuple[bool, ...]:
     """Of every coordinate of the reply, whether the picture shows it: all of what to do, of a memory what is new."""
     if not example.images:
         return ()
-    reply = example.reply
-    memory = reply.find(_MEMORY) if _MEMORY in reply else len(reply)
-    return tuple(found.start() < memory or found[0] not in example.user for found in _PIXEL.finditer(reply))
+    memory = len(example.reply.partition(_MEMORY)[0])
+    return tuple(found.start() < memory or found[0] not in example.user for found in _PIXEL.finditer(example.reply))
 
 
 def _position(ids: NDArray[np.int64], part: Sequence[int]) -> int:

@@ -119,9 +119,9 @@ class TurnWriter:
         request, reply = training_turn(self.settings, record, vary)
         if self.settings.kind == "memoryless":
             return Example((index,), request.system, request.user, reply)
-        sides = _sides(record) if self.settings.spatial else None
-        known = (_watched(record), _over(record), sides, _beside(record))
-        return Example((index,), request.system, request.user, reply, *known)
+        watched, beside = _compared(record)
+        sides = _travelling(record) if self.settings.spatial and record.get("task") == "StopCube" else None
+        return Example((index,), request.system, request.user, reply, watched, beside, _over(record), sides)
 
     def _pictures(self, index: int, record: dict[str, Any]) -> Example:
         """A chat about keyframes and recent frames, which are those of the same episode's calls."""
@@ -132,24 +132,19 @@ class TurnWriter:
         subtask = str(record[f"subgoal_{self.settings.subgoal_style}"])
         reply = format_keyframe_reply(KeyframeReply(subtask, named.positions))
         user = turn.request.user.replace(recorded["goal"], record["goal"])
-        return Example(images, turn.request.system, user, reply, _watched(record), beside=_beside(record))
+        return Example(images, turn.request.system, user, reply, *_compared(record))
 
 
-def _watched(record: Mapping[str, Any]) -> Pixel | None:
-    """The pixel of what the step is about that was under way before the call; None where it names none.
+def _compared(record: Mapping[str, Any]) -> tuple[Pixel | None, Pixel | None]:
+    """The pixel of what the step is about that was under way before the call, and of what it has to be seen beside.
 
-    Who waits for a cube watches the cube.
+    None for a step that names nothing, and for the hand. Who waits for a cube watches it, beside its target.
     """
     step = _followed(record)
-    if found := _COORDINATE.search(step):
-        return int(found[1]), int(found[2])
-    cubes = read_scene(str(record.get("scene", ""))).cubes() if step.startswith(VISIT) else ()
-    return cubes[0][1] if cubes else None
-
-
-def _beside(record: Mapping[str, Any]) -> Pixel | None:
-    """The pixel of the target that a cube has to be seen beside while it is waited for; None for the hand."""
-    return read_scene(str(record.get("scene", ""))).one("target") if _followed(record).startswith(VISIT) else None
+    if step.startswith(VISIT):
+        return _travelling(record) or (None, None)
+    found = _COORDINATE.search(step)
+    return (int(found[1]), int(found[2])) if found else None, None
 
 
 def _followed(record: Mapping[str, Any]) -> str:
@@ -164,11 +159,9 @@ def _over(record: Mapping[str, Any]) -> bool | None:
     return before_the_next_step(record) if int(record["previous_segment"]) >= 0 else None
 
 
-def _sides(record: Mapping[str, Any]) -> tuple[Pixel, Pixel] | None:
-    """The pixels of the cube that travels and of the target; None in tasks where none does."""
-    if record.get("task") != "StopCube":
-        return None
-    scene = read_scene(str(record["scene"]))
+def _travelling(record: Mapping[str, Any]) -> tuple[Pixel, Pixel] | None:
+    """StopCube: the pixels of the cube that travels and of the target."""
+    scene = read_scene(str(record.get("scene", "")))
     target, cubes = scene.one("target"), scene.cubes()
     return (cubes[0][1], target) if target and cubes else None
 

@@ -135,7 +135,7 @@ def test_what_the_decoder_is_asked_on_the_way_teaches_it() -> None:
     tokenizer = tiny.tokenizer()
     encoder, forward = ExampleEncoder(tokenizer), TrainingForward(build_model(high_level_config(tokenizer), seed=1))
     reply = "press the button <60, 100>\n<spatial_mem>Cube left of the target <140, 75>.</spatial_mem>"
-    chat = Example((0,), "Help.", "<image>What now?", reply, (60, 100), True, ((150, 30), (140, 75)))
+    chat = Example((0,), "Help.", "<image>What now?", reply, (60, 100), None, True, ((150, 30), (140, 75)))
     drawn = [encoder.encode(chat), encoder.encode(Example((), "", "Repeat: one", "one"))]
     texts, _ = encoder.collate(drawn)
     vision = forward.vision(torch.from_numpy(np.stack([tiny.image(1)])))
