@@ -40,8 +40,8 @@ class CoordinateHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.pixel = nn.Linear(width, 2)
 
-    def loss(self, probe: Probe, image_start: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """`probe` of n positions; their image starts at `image_start` int64 [n]; `pixels` fp32 [n, 2]: (row, column).
+    def loss(self, probe: Probe, token: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """`probe` of n positions; `token` int64 [n] of their texts holds `pixels` fp32 [n, 2]: (row, column).
 
         Places out of the picture (NaN: nowhere) are left out. Returns the loss, and the mean error [pixels] per axis of
         the reading.
@@ -49,10 +49,8 @@ class CoordinateHead(nn.Module):
         seen = ((pixels >= 0) & (pixels < IMAGE_SIZE)).all(-1)
         if not seen.any():
             return pixels.new_zeros(()), pixels.new_full((), float("nan"))
-        hidden, logits, image_start, pixels = probe.hidden[seen], probe.logits[seen], image_start[seen], pixels[seen]
+        hidden, logits, token, pixels = probe.hidden[seen], probe.logits[seen], token[seen], pixels[seen]
         error = (self.pixel(self.norm(hidden)) - pixels / IMAGE_SIZE).abs().mean()
-        cell = (pixels // CELL).long()
-        token = image_start + cell[:, 0] * SIDE + cell[:, 1]
         looking = F.cross_entropy(logits.flatten(0, 1), token.repeat_interleave(logits.shape[1]))
         return READING_WEIGHT * error + LOOKING_WEIGHT * looking, error.detach() * IMAGE_SIZE
 
@@ -83,10 +81,10 @@ class MomentHead(nn.Module):
         places, states = zip(*(_gripper(scene) for scene in scenes), strict=True)
         at = torch.tensor(places, device=begun.beside.device)
         at = torch.where(begun.beside.isnan(), at, begun.beside)
-        looking, error = self.hand.loss(hand, begun.image_start, at)
+        looking, error = self.hand.loss(hand, _visual_tokens(begun.image_start, at), at)
         state = F.cross_entropy(self.state(hand.hidden), torch.tensor(states, device=at.device))
         judged, right = self._judged(thing.hidden, begun.over)
-        seen = self.thing.loss(thing, begun.image_start, begun.watched)[0]
+        seen = self.thing.loss(thing, _visual_tokens(begun.image_start, begun.watched), begun.watched)[0]
         return looking + seen + STATE_WEIGHT * state + OVER_WEIGHT * judged, {
             "hand_error_px": error,
             "over_right": right,
@@ -101,6 +99,12 @@ class MomentHead(nn.Module):
         return F.binary_cross_entropy_with_logits(logit, truth), right
 
 
+def _visual_tokens(image_start: Tensor, pixels: Tensor) -> Tensor:
+    """The tokens that hold `pixels` fp32 [n, 2] of the images that begin there; any where a pixel is NaN."""
+    cell = (pixels.nan_to_num() // CELL).long()
+    return image_start + cell[:, 0] * SIDE + cell[:, 1]
+
+
 def _gripper(scene: str) -> tuple[tuple[float, float], int]:
     """The gripper's (row, column), NaN where it is not named, and the number of its state."""
     points, state = parse_scene(scene)
@@ -109,13 +113,18 @@ def _gripper(scene: str) -> tuple[tuple[float, float], int]:
 
 
 class LookingHelp(nn.Module):
-    """All that the decoder is asked on the way: at coordinates, where a reply begins, and before it tells a side."""
+    """All that the decoder is asked on the way: at coordinates, where a reply begins, and before it tells a side.
+
+    A place that has to be recalled is asked for a layer later than one in sight: which one is meant has to be known,
+    and its coordinate gathered from the memory's digits, before either can be looked for.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.coordinate = CoordinateHead(width)
         self.moment = MomentHead(width)
         self.traveller, self.target = CoordinateHead(width), CoordinateHead(width)
+        self.recall = CoordinateHead(width)
 
     @staticmethod
     def kept_with(base: Path, width: int) -> LookingHelp | None:
@@ -144,29 +153,29 @@ class LookingHelp(nn.Module):
         spelled = encoder.coordinates(drawn, length).to(forward.device)
         begun = encoder.beginnings(drawn, length).to(forward.device)
         traveller, target = (looks.to(forward.device) for looks in encoder.sides(drawn, length))
+        recalled = encoder.recalls(drawn, length).to(forward.device)
         probed = {
             NAME_LAYER: torch.cat([spelled.where, begun.where, traveller.where]),
-            STEP_LAYER: torch.cat([begun.where, target.where]),
+            STEP_LAYER: torch.cat([begun.where, target.where, recalled.where]),
         }
         hidden, probes = forward.decode_probed(texts, vision, probed)
         at_coordinate, hand, at_traveller = probes[NAME_LAYER].split(len(spelled.where), len(begun.where))
-        thing, at_target = probes[STEP_LAYER].split(len(begun.where))
+        thing, at_target, at_recall = probes[STEP_LAYER].split(len(begun.where), len(target.where))
         total = texts.ids.new_zeros((), dtype=hidden.dtype)
         values: dict[str, Tensor] = {}
         if len(spelled.where):
-            loss, values["coordinate_error_px"] = self.coordinate.loss(
-                at_coordinate, spelled.image_start, spelled.pixels
-            )
+            loss, values["coordinate_error_px"] = self.coordinate.loss(at_coordinate, spelled.token, spelled.pixels)
+            total = total + loss
+        if len(recalled.where):
+            loss, values["recall_error_px"] = self.recall.loss(at_recall, recalled.token, recalled.pixels)
             total = total + loss
         if begun.images:
             scenes = [describe(image) for image in begun.images]
             loss, moment = self.moment.loss(hand, thing, scenes, begun)
             total, values = total + loss, values | moment
         if len(traveller.where):
-            loss, values["traveller_error_px"] = self.traveller.loss(
-                at_traveller, traveller.image_start, traveller.pixels
-            )
-            total = total + loss + self.target.loss(at_target, target.image_start, target.pixels)[0]
+            loss, values["traveller_error_px"] = self.traveller.loss(at_traveller, traveller.token, traveller.pixels)
+            total = total + loss + self.target.loss(at_target, target.token, target.pixels)[0]
         return hidden, total, values
 
 

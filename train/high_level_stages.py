@@ -20,6 +20,7 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
+from memrt.runtime.config import MemoryConfig
 from memrt.train.high_level_calls import call_draw
 from memrt.train.high_level_data import (
     Calls,
@@ -40,7 +41,9 @@ from memrt.train.high_level_turns import TurnWriter, told_source
 
 STAGES = ("language", "vision", "grounding", "decoder")
 POINTING_WEIGHT = 0.3  # of the dense loss beside the text loss
-MANY_IMAGES_WEIGHT = 0.8  # of a policy with many images per call, where the others' chats have 1
+# Of the chats, where a policy with neither has 1: images of the past have to be compared; a spatial memory is written
+# beside the other one, and read.
+MANY_IMAGES_WEIGHT, SPATIAL_WEIGHT = 1.0, 2.0
 SHARES = {"describe": 0.08, "chats": 0.56, "told": 0.28, "repeat": 0.02, "memory": 0.06}  # of the draws
 
 
@@ -72,8 +75,7 @@ class StageData:
         first = len(self.scenes.descriptions)
         writers = [TurnWriter.of_policy(name, self.calls) for name in self.policies]
         writers = [writer for writer in writers if many_images or writer.settings.kind != "keyframes"]
-        # Sixteen pictures cost five times what one does: as often as the others, they would be a third of all work.
-        weights = [MANY_IMAGES_WEIGHT if writer.settings.kind == "keyframes" else 1.0 for writer in writers]
+        weights = [_chat_weight(writer.settings) for writer in writers]
         draw_call = call_draw(self.calls, self.calls.split()[0])
 
         def draw(rng: random.Random) -> Example:
@@ -86,6 +88,12 @@ class StageData:
         """Chats of policies that remember in words, with words for the picture; None where no policy does."""
         writers = [TurnWriter.of_policy(name, self.calls) for name in self.policies]
         return told_source(writers, self.calls, self.calls.split()[0])
+
+
+def _chat_weight(memory: MemoryConfig) -> float:
+    if memory.kind == "keyframes":
+        return MANY_IMAGES_WEIGHT
+    return SPATIAL_WEIGHT if memory.spatial else 1.0
 
 
 class StageModule(nn.Module):

@@ -16,6 +16,8 @@ from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER, TURN_END, render_chat
 from memrt.runtime.policy.mrope import mrope_positions
 from memrt.train.high_level_forward import IGNORE, TextBatch
 from memrt.train.high_level_model import SIDE, VISUAL_TOKENS
+from memrt.train.high_level_pointing import CELL
+from memrt.train.high_level_recall import pointed_at, told_at
 from memrt.train.labels.scene_text import Pixel
 
 _PIXEL = re.compile(r" <(\d+), (\d+)>")
@@ -35,7 +37,8 @@ class Example:
     `watched`: the pixel (row, column) in the newest image of what the step under way is about; `beside`: of what it has
     to be seen beside, None for the hand; `over`: whether that step is over. All where it is known which step that is.
     `sides`: the pixels of what travels and of the place that it passes, where the reply tells on which side of the one
-    the other is.
+    the other is. `shown`: which of `images` shows what the subgoal points at as it cannot be told from others any more
+    (high_level_recall.py), and where.
     """
 
     images: tuple[int, ...]
@@ -46,6 +49,7 @@ class Example:
     beside: Pixel | None = None
     over: bool | None = None
     sides: tuple[Pixel, Pixel] | None = None
+    shown: tuple[int, Pixel] | None = None
 
     def shifted(self, first: int) -> Example:
         """The same chat about the same frames, where those of its data set come after `first` others."""
@@ -57,7 +61,8 @@ class Encoded:
     """Token ids int64 [length] of prompt and reply, positions int64 [3, length], where images and reply begin.
 
     `read` says of every coordinate of the reply whether it is read from the newest image: what a memory takes over from
-    the prompt may be out of sight.
+    the prompt may be out of sight. `recalled`: the token of the prompt that holds what the subgoal points at and the
+    newest image does not tell, and its pixel.
     """
 
     ids: NDArray[np.int64]
@@ -66,6 +71,7 @@ class Encoded:
     image_starts: tuple[int, ...]
     reply_start: int
     read: tuple[bool, ...]
+    recalled: tuple[int, Pixel] | None
     watched: Pixel | None
     beside: Pixel | None
     over: bool | None
@@ -74,25 +80,25 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """Tokens from which something is to be found in the newest image: `where` int64 [n] in texts x length.
+    """Tokens from which something is to be found in their text or its images: `where` int64 [n] in texts x length.
 
-    `image_start` int64 [n] is where that image begins in the text, `pixels` fp32 [n, 2] what is to be found.
+    `token` int64 [n] is the token of the text that holds it, `pixels` fp32 [n, 2] what is to be found there.
     """
 
     where: torch.Tensor
-    image_start: torch.Tensor
+    token: torch.Tensor
     pixels: torch.Tensor
 
     @staticmethod
     def of(looks: Sequence[tuple[int, int, Pixel]]) -> Looks:
-        """Of (where, image_start, pixel)."""
-        where, starts, pixels = zip(*looks, strict=True) if looks else ((), (), ())
-        places = (torch.tensor(numbers, dtype=torch.long) for numbers in (where, starts))
+        """Of (where, token, pixel)."""
+        where, tokens, pixels = zip(*looks, strict=True) if looks else ((), (), ())
+        places = (torch.tensor(numbers, dtype=torch.long) for numbers in (where, tokens))
         return Looks(*places, torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2))
 
     def to(self, device: torch.device) -> Looks:
         """The same on `device`."""
-        return Looks(self.where.to(device), self.image_start.to(device), self.pixels.to(device))
+        return Looks(self.where.to(device), self.token.to(device), self.pixels.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +131,18 @@ class ExampleEncoder:
         self.pad = int(tokenizer.token_to_id("<|endoftext|>"))
         self.stop = int(tokenizer.token_to_id(TURN_END))
         self._bracket = int(tokenizer.encode(" <1", add_special_tokens=False).ids[0])
+        self._space = int(tokenizer.encode("1, 2", add_special_tokens=False).ids[-2])  # before the column
         self._before_side = tokenizer.encode(_BEFORE_SIDE, add_special_tokens=False).ids
         self._digits = torch.tensor([int(tokenizer.token_to_id(digit)) for digit in "0123456789"])
 
     def prompt(self, system: str, user: str) -> NDArray[np.int64]:
         """Token ids of a prompt with its images' placeholders, int64 [length]."""
-        images = [VISUAL_TOKENS] * user.count(IMAGE_PLACEHOLDER)
-        text = render_chat(system, user, images)
+        text = self._rendered(system, user)
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+
+    @staticmethod
+    def _rendered(system: str, user: str) -> str:
+        return render_chat(system, user, [VISUAL_TOKENS] * user.count(IMAGE_PLACEHOLDER))
 
     def encode(self, example: Example) -> Encoded:
         """Prompt and reply of `example`."""
@@ -144,8 +154,19 @@ class ExampleEncoder:
             raise ValueError(f"{len(example.images)} images for {len(starts)} placeholders: {example.user!r}")
         positions = mrope_positions(ids.tolist(), self._image_token, [(SIDE, SIDE)] * len(starts))
         begins, read = tuple(starts.tolist()), _read(example)
-        known = (example.watched, example.beside, example.over, example.sides)
+        known = (self._recalled(example, begins), example.watched, example.beside, example.over, example.sides)
         return Encoded(ids, positions, example.images, begins, len(prompt), read, *known)
+
+    def _recalled(self, example: Example, starts: Sequence[int]) -> tuple[int, Pixel] | None:
+        pointed = pointed_at(example.reply)
+        if pointed is None:
+            return None
+        thing_at = pointed[1]
+        prompt = self._rendered(example.system, example.user)
+        end = told_at(prompt, thing_at)
+        if end is not None:
+            return int(self._tokenizer.encode(prompt, add_special_tokens=False).char_to_token(end)), thing_at
+        return (_visual_token(starts[example.shown[0]], example.shown[1]), thing_at) if example.shown else None
 
     def coordinates(self, rows: Sequence[Encoded], length: int) -> Looks:
         """Where replies open a coordinate that they read from the picture."""
@@ -156,7 +177,18 @@ class ExampleEncoder:
                 found = _PIXEL.match(self._tokenizer.decode(row.ids[opening : opening + 10].tolist()))
                 if found and read:
                     pixel = (int(found[1]), int(found[2]))
-                    looks.append((number * length + int(opening), row.image_starts[-1], pixel))
+                    token = _visual_token(row.image_starts[-1], pixel)
+                    looks.append((number * length + int(opening), token, pixel))
+        return Looks.of(looks)
+
+    def recalls(self, rows: Sequence[Encoded], length: int) -> Looks:
+        """Where subgoals are about to spell a row or a column that they recall."""
+        looks = []
+        for number, row in enumerate(rows):
+            if row.recalled is not None:
+                opening = row.reply_start + _position(row.ids[row.reply_start :], [self._bracket])
+                before_column = opening + _position(row.ids[opening:], [self._space])
+                looks += [(number * length + place, *row.recalled) for place in (opening, before_column)]
         return Looks.of(looks)
 
     def sides(self, rows: Sequence[Encoded], length: int) -> tuple[Looks, Looks]:
@@ -166,9 +198,8 @@ class ExampleEncoder:
             if row.sides is None:
                 continue
             told = row.reply_start + _position(row.ids[row.reply_start :], self._before_side)
-            place = (number * length + told, row.image_starts[-1])
-            travellers.append((*place, row.sides[0]))
-            targets.append((*place, row.sides[1]))
+            for looks, pixel in zip((travellers, targets), row.sides, strict=True):
+                looks.append((number * length + told, _visual_token(row.image_starts[-1], pixel), pixel))
         return Looks.of(travellers), Looks.of(targets)
 
     @staticmethod
@@ -223,11 +254,21 @@ class ExampleEncoder:
 
 
 def _read(example: Example) -> tuple[bool, ...]:
-    """Of every coordinate of the reply, whether the picture shows it: all of what to do, of a memory what is new."""
+    """Of every coordinate of the reply, whether the picture shows it.
+
+    Of what to do, all that sight can tell from others; of a memory, what is new.
+    """
     if not example.images:
         return ()
-    memory = len(example.reply.partition(_MEMORY)[0])
-    return tuple(found.start() < memory or found[0] not in example.user for found in _PIXEL.finditer(example.reply))
+    memory, seen = len(example.reply.partition(_MEMORY)[0]), pointed_at(example.reply) is None
+    return tuple(
+        seen if found.start() < memory else found[0] not in example.user for found in _PIXEL.finditer(example.reply)
+    )
+
+
+def _visual_token(image_start: int, pixel: Pixel) -> int:
+    """The token that holds `pixel` of the image that begins at `image_start`."""
+    return image_start + pixel[0] // CELL * SIDE + pixel[1] // CELL
 
 
 def _position(ids: NDArray[np.int64], part: Sequence[int]) -> int:

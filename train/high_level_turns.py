@@ -18,6 +18,7 @@ from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_r
 from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER
 from memrt.train.high_level_calls import VISIT, Draw, call_draw
 from memrt.train.high_level_data import EVERY, Calls, ExampleSource, mixture
+from memrt.train.high_level_recall import pointed_at, shown_in
 from memrt.train.high_level_text import Example, Pixel
 from memrt.train.labels.scene_text import read_scene
 from memrt.train.labels.turns import training_turn
@@ -121,7 +122,8 @@ class TurnWriter:
             return Example((index,), request.system, request.user, reply)
         watched, beside = _compared(record)
         sides = _travelling(record) if self.settings.spatial and record.get("task") == "StopCube" else None
-        return Example((index,), request.system, request.user, reply, watched, beside, _over(record), sides)
+        known = (watched, beside, _over(record), sides, self._shown((index,), reply))
+        return Example((index,), request.system, request.user, reply, *known)
 
     def _pictures(self, index: int, record: dict[str, Any]) -> Example:
         """A chat about keyframes and recent frames, which are those of the same episode's calls."""
@@ -132,7 +134,12 @@ class TurnWriter:
         subtask = str(record[f"subgoal_{self.settings.subgoal_style}"])
         reply = format_keyframe_reply(KeyframeReply(subtask, named.positions))
         user = turn.request.user.replace(recorded["goal"], record["goal"])
-        return Example(images, turn.request.system, user, reply, *_compared(record))
+        return Example(images, turn.request.system, user, reply, *_compared(record), shown=self._shown(images, subtask))
+
+    def _shown(self, images: Sequence[int], reply: str) -> tuple[int, Pixel] | None:
+        """Which image shows what the subgoal points at, and where, if that looks like others in the newest one."""
+        pointed = pointed_at(reply)
+        return shown_in([str(self.calls.records[image]["scene"]) for image in images], *pointed) if pointed else None
 
 
 def _compared(record: Mapping[str, Any]) -> tuple[Pixel | None, Pixel | None]:

@@ -21,6 +21,7 @@ from memrt.train.high_level_memory_text import memory_text_source
 from memrt.train.high_level_metrics import score
 from memrt.train.high_level_model import build_model, high_level_config, save_model
 from memrt.train.high_level_pointing import ABSENT, OBJECTS, PointingHead, parse_scene, pointing_targets
+from memrt.train.high_level_recall import shown_in
 from memrt.train.high_level_text import DIGIT_WEIGHT, Example, ExampleEncoder
 from memrt.train.high_level_vocabulary import EMBEDDING, load_with_tokenizer
 from memrt.train.text_tokenizer import save_tokenizer, train_tokenizer
@@ -130,19 +131,67 @@ def test_the_decoder_is_told_where_the_cube_and_its_target_are_before_it_names_a
     assert len(encoder.sides([replace(row, sides=None)], length)[0].where) == 0
 
 
+def test_the_decoder_is_told_where_its_memory_holds_what_looks_like_others() -> None:
+    encoder = ExampleEncoder(tiny.tokenizer())
+    user = "<spatial_mem>Green cube under the container <124, 46>. Red cube <160, 90>.</spatial_mem>\n<image>What now?"
+    reply = "pick up the container <126, 45> that hides the green cube\n<mem>Red cube <160, 91>.</mem>"
+    example = Example((4,), "Help.", user, reply)
+    row = encoder.encode(example)
+    assert row.recalled is not None
+    assert row.read == (False, True)  # which container it is cannot be looked for in the picture
+    token, pixel = row.recalled
+    assert pixel == (126, 45)
+    assert encoder.decode(row.ids[token - 9 : token + 1].tolist()).endswith("container <124, 46>.")
+    length = encoder.collate([row])[0].ids.shape[1]
+    looks = encoder.recalls([row], length)
+    told = [encoder.decode(row.ids[row.reply_start : int(at) + 1].tolist()) for at in looks.where]
+    assert told == ["pick up the container <", "pick up the container <126, "]
+    assert looks.token.tolist() == [token, token]
+
+    elsewhere = example.user.replace("<124, 46>", "<124, 70>")
+    assert encoder.encode(replace(example, user=elsewhere)).recalled is None
+    shown = encoder.encode(replace(example, user=elsewhere, shown=(0, (127, 44))))
+    assert shown.recalled == (shown.image_starts[0] + 127 // 32 * 8 + 44 // 32, (126, 45))
+    assert encoder.encode(replace(example, reply="pick up the red cube <126, 45>")).read == (True,)
+
+
+@pytest.mark.parametrize(
+    ("scenes", "thing", "expected"),
+    [
+        (["green cube <126, 44>; button <9, 9>", "container <125, 45>"], "container", (0, (126, 44))),
+        (["green cube <126, 70>", "container <125, 45>"], "container", None),
+        (
+            ["highlight <130, 45>", "highlight <131, 45>; red cube <126, 45>", "red cube <126, 45>"],
+            "highlighted cube",
+            (1, (131, 45)),
+        ),
+        ([], "container", None),
+    ],
+)
+def test_the_last_image_counts_that_shows_what_is_pointed_at(
+    scenes: list[str], thing: str, expected: tuple[int, tuple[int, int]] | None
+) -> None:
+    assert shown_in(scenes, thing, (126, 45)) == expected
+
+
 def test_what_the_decoder_is_asked_on_the_way_teaches_it() -> None:
     torch.manual_seed(0)
     tokenizer = tiny.tokenizer()
     encoder, forward = ExampleEncoder(tokenizer), TrainingForward(build_model(high_level_config(tokenizer), seed=1))
     reply = "press the button <60, 100>\n<spatial_mem>Cube left of the target <140, 75>.</spatial_mem>"
     chat = Example((0,), "Help.", "<image>What now?", reply, (60, 100), None, True, ((150, 30), (140, 75)))
-    drawn = [encoder.encode(chat), encoder.encode(Example((), "", "Repeat: one", "one"))]
+    reply = "pick up the container <60, 100> that hides the cube"
+    hidden_cube = replace(chat, reply=reply, sides=None, shown=(0, (60, 99)))
+    words = Example((), "", "Repeat: one", "one")
+    drawn = [encoder.encode(each) for each in (chat, hidden_cube, words)]
     texts, _ = encoder.collate(drawn)
     vision = forward.vision(torch.from_numpy(np.stack([tiny.image(1)])))
     helped = LookingHelp(forward.model.config.text_config.hidden_size)
     hidden, loss, values = helped.decode(forward, encoder, drawn, texts, vision, lambda _: SCENE)
     torch.testing.assert_close(hidden, forward.decode(texts, vision))
-    assert set(values) == {"coordinate_error_px", "hand_error_px", "over_right", "traveller_error_px"}
+    assert set(values) == {
+        *("coordinate_error_px", "hand_error_px", "over_right", "recall_error_px", "traveller_error_px")
+    }
     loss.backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in helped.parameters())
 
