@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from memrt.train.high_level_forward import Probe, TextBatch, TrainingForward, VisionFeatures
 from memrt.train.high_level_model import IMAGE_SIZE, SIDE
 from memrt.train.high_level_pointing import CELL, GRIPPER_STATES, parse_scene
-from memrt.train.high_level_text import Beginnings, Encoded, ExampleEncoder
+from memrt.train.high_level_text import Beginnings, Encoded, ExampleEncoder, Looks
 
 HEADS = "pointing.safetensors"  # all throw-away heads, kept beside the weights for the next stage
 # Which decoder layer is helped to look: layer 0 gathers a thing's name, layer 1 can look for it; which thing the step
@@ -51,8 +51,32 @@ class CoordinateHead(nn.Module):
             return pixels.new_zeros(()), pixels.new_full((), float("nan"))
         hidden, logits, token, pixels = probe.hidden[seen], probe.logits[seen], token[seen], pixels[seen]
         error = (self.pixel(self.norm(hidden)) - pixels / IMAGE_SIZE).abs().mean()
-        looking = F.cross_entropy(logits.flatten(0, 1), token.repeat_interleave(logits.shape[1]))
-        return READING_WEIGHT * error + LOOKING_WEIGHT * looking, error.detach() * IMAGE_SIZE
+        return READING_WEIGHT * error + LOOKING_WEIGHT * _looking(logits, token), error.detach() * IMAGE_SIZE
+
+
+def _looking(logits: Tensor, token: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), token.repeat_interleave(logits.shape[1]))
+
+
+class RecallHead(nn.Module):
+    """Helps the decoder to recall a place that the newest image does not tell: from a memory's digits or an old image.
+
+    Digits are copied one by one, so it is asked to attend to the one that comes next; of an image it reads the pixel.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.place = CoordinateHead(width)
+
+    def loss(self, probe: Probe, recalled: Looks) -> tuple[Tensor, Tensor]:
+        """`probe` of the n positions of `recalled`. Returns the loss, and the share of attention that is right."""
+        attention = probe.logits.detach().softmax(-1)
+        share = attention.gather(-1, recalled.token[:, None, None].expand(*attention.shape[:2], 1)).mean()
+        digits = recalled.pixels.isnan().any(-1)
+        loss = self.place.loss(probe, recalled.token, recalled.pixels)[0]
+        if digits.any():
+            loss = loss + LOOKING_WEIGHT * _looking(probe.logits[digits], recalled.token[digits])
+        return loss, share
 
 
 class MomentHead(nn.Module):
@@ -115,8 +139,8 @@ def _gripper(scene: str) -> tuple[tuple[float, float], int]:
 class LookingHelp(nn.Module):
     """All that the decoder is asked on the way: at coordinates, where a reply begins, and before it tells a side.
 
-    A place that has to be recalled is asked for a layer later than one in sight: which one is meant has to be known,
-    and its coordinate gathered from the memory's digits, before either can be looked for.
+    A place that has to be recalled is asked for a layer later than one in sight: which one is meant has to be known
+    before it can be looked for.
     """
 
     def __init__(self, width: int) -> None:
@@ -124,7 +148,7 @@ class LookingHelp(nn.Module):
         self.coordinate = CoordinateHead(width)
         self.moment = MomentHead(width)
         self.traveller, self.target = CoordinateHead(width), CoordinateHead(width)
-        self.recall = CoordinateHead(width)
+        self.recall = RecallHead(width)
 
     @staticmethod
     def kept_with(base: Path, width: int) -> LookingHelp | None:
@@ -167,7 +191,7 @@ class LookingHelp(nn.Module):
             loss, values["coordinate_error_px"] = self.coordinate.loss(at_coordinate, spelled.token, spelled.pixels)
             total = total + loss
         if len(recalled.where):
-            loss, values["recall_error_px"] = self.recall.loss(at_recall, recalled.token, recalled.pixels)
+            loss, values["recall_share"] = self.recall.loss(at_recall, recalled)
             total = total + loss
         if begun.images:
             scenes = [describe(image) for image in begun.images]

@@ -26,14 +26,21 @@ def pointed_at(reply: str) -> tuple[str, Pixel] | None:
     return (found["thing"], (int(found["row"]), int(found["column"]))) if found else None
 
 
-def told_at(prompt: str, pixel: Pixel) -> int | None:
-    """Where in `prompt` the coordinate of its spatial memory nearest to `pixel` ends; None where none is near."""
+def told_in(prompt: str, pixel: Pixel) -> re.Match[str] | None:
+    """The coordinate of the spatial memory in `prompt` that is nearest to `pixel`; None where none is near."""
     first = prompt.rfind(_SPATIAL)
-    if first < 0:
-        return None
-    told = ((_distance((int(each[1]), int(each[2])), pixel), each.end() - 1) for each in _TOLD.finditer(prompt, first))
-    distance, end = min(told, default=(NEAR_PX + 1, 0))
-    return end if distance <= NEAR_PX else None
+    told = list(_TOLD.finditer(prompt, first)) if first >= 0 else []
+    nearest = min(told, key=lambda each: _distance(_pixel(each), pixel), default=None)
+    return nearest if nearest and _distance(_pixel(nearest), pixel) <= NEAR_PX else None
+
+
+def as_remembered(user: str, reply: str) -> str:
+    """`reply` with what its subgoal points at exactly where the memory in `user` has it: nothing else tells."""
+    pointed = pointed_at(reply)
+    told = told_in(user, pointed[1]) if pointed else None
+    if pointed is None or told is None:
+        return reply
+    return reply.replace(f"<{pointed[1][0]}, {pointed[1][1]}>", told[0], 1)
 
 
 def shown_in(scenes: Sequence[str], thing: str, pixel: Pixel) -> tuple[int, Pixel] | None:
@@ -45,6 +52,10 @@ def shown_in(scenes: Sequence[str], thing: str, pixel: Pixel) -> tuple[int, Pixe
         if near:
             return number, min(near, key=lambda place: _distance(place, pixel))
     return None
+
+
+def _pixel(told: re.Match[str]) -> Pixel:
+    return int(told[1]), int(told[2])
 
 
 def _distance(one: Pixel, other: Pixel) -> int:

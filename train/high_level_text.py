@@ -17,7 +17,7 @@ from memrt.runtime.policy.mrope import mrope_positions
 from memrt.train.high_level_forward import IGNORE, TextBatch
 from memrt.train.high_level_model import SIDE, VISUAL_TOKENS
 from memrt.train.high_level_pointing import CELL
-from memrt.train.high_level_recall import pointed_at, told_at
+from memrt.train.high_level_recall import pointed_at, told_in
 from memrt.train.labels.scene_text import Pixel
 
 _PIXEL = re.compile(r" <(\d+), (\d+)>")
@@ -61,8 +61,8 @@ class Encoded:
     """Token ids int64 [length] of prompt and reply, positions int64 [3, length], where images and reply begin.
 
     `read` says of every coordinate of the reply whether it is read from the newest image: what a memory takes over from
-    the prompt may be out of sight. `recalled`: the token of the prompt that holds what the subgoal points at and the
-    newest image does not tell, and its pixel.
+    the prompt may be out of sight. `recalled`: of what the subgoal points at and the newest image does not tell, the
+    two tokens of the prompt that hold its row and its column; and its pixel where they are an image's, not digits.
     """
 
     ids: NDArray[np.int64]
@@ -71,7 +71,7 @@ class Encoded:
     image_starts: tuple[int, ...]
     reply_start: int
     read: tuple[bool, ...]
-    recalled: tuple[int, Pixel] | None
+    recalled: tuple[int, int, Pixel | None] | None
     watched: Pixel | None
     beside: Pixel | None
     over: bool | None
@@ -90,7 +90,7 @@ class Looks:
     pixels: torch.Tensor
 
     @staticmethod
-    def of(looks: Sequence[tuple[int, int, Pixel]]) -> Looks:
+    def of(looks: Sequence[tuple[int, int, tuple[float, float]]]) -> Looks:
         """Of (where, token, pixel)."""
         where, tokens, pixels = zip(*looks, strict=True) if looks else ((), (), ())
         places = (torch.tensor(numbers, dtype=torch.long) for numbers in (where, tokens))
@@ -157,16 +157,20 @@ class ExampleEncoder:
         known = (self._recalled(example, begins), example.watched, example.beside, example.over, example.sides)
         return Encoded(ids, positions, example.images, begins, len(prompt), read, *known)
 
-    def _recalled(self, example: Example, starts: Sequence[int]) -> tuple[int, Pixel] | None:
+    def _recalled(self, example: Example, starts: Sequence[int]) -> tuple[int, int, Pixel | None] | None:
         pointed = pointed_at(example.reply)
         if pointed is None:
             return None
-        thing_at = pointed[1]
         prompt = self._rendered(example.system, example.user)
-        end = told_at(prompt, thing_at)
-        if end is not None:
-            return int(self._tokenizer.encode(prompt, add_special_tokens=False).char_to_token(end)), thing_at
-        return (_visual_token(starts[example.shown[0]], example.shown[1]), thing_at) if example.shown else None
+        told = told_in(prompt, pointed[1])
+        if told is not None:
+            encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
+            row, column = (int(encoding.char_to_token(told.start(group))) for group in (1, 2))
+            return row, column, None
+        if example.shown is None:
+            return None
+        token = _visual_token(starts[example.shown[0]], example.shown[1])
+        return token, token, pointed[1]
 
     def coordinates(self, rows: Sequence[Encoded], length: int) -> Looks:
         """Where replies open a coordinate that they read from the picture."""
@@ -182,13 +186,14 @@ class ExampleEncoder:
         return Looks.of(looks)
 
     def recalls(self, rows: Sequence[Encoded], length: int) -> Looks:
-        """Where subgoals are about to spell a row or a column that they recall."""
+        """Where subgoals are about to spell a row or a column that they recall; no pixel where it is read in digits."""
         looks = []
         for number, row in enumerate(rows):
             if row.recalled is not None:
                 opening = row.reply_start + _position(row.ids[row.reply_start :], [self._bracket])
                 before_column = opening + _position(row.ids[opening:], [self._space])
-                looks += [(number * length + place, *row.recalled) for place in (opening, before_column)]
+                for place, token in zip((opening, before_column), row.recalled, strict=False):
+                    looks.append((number * length + place, token, row.recalled[2] or _NOWHERE))
         return Looks.of(looks)
 
     def sides(self, rows: Sequence[Encoded], length: int) -> tuple[Looks, Looks]:

@@ -18,7 +18,7 @@ from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_r
 from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER
 from memrt.train.high_level_calls import VISIT, Draw, call_draw
 from memrt.train.high_level_data import EVERY, Calls, ExampleSource, mixture
-from memrt.train.high_level_recall import pointed_at, shown_in
+from memrt.train.high_level_recall import as_remembered, pointed_at, shown_in
 from memrt.train.high_level_text import Example, Pixel
 from memrt.train.labels.scene_text import read_scene
 from memrt.train.labels.turns import training_turn
@@ -118,6 +118,7 @@ class TurnWriter:
             return self._pictures(index, record)
         vary = None if jitter is None else lambda before, after: _jitter(before, after, jitter)
         request, reply = training_turn(self.settings, record, vary)
+        reply = as_remembered(request.user, reply)
         if self.settings.kind == "memoryless":
             return Example((index,), request.system, request.user, reply)
         watched, beside = _compared(record)

@@ -21,7 +21,7 @@ from memrt.train.high_level_memory_text import memory_text_source
 from memrt.train.high_level_metrics import score
 from memrt.train.high_level_model import build_model, high_level_config, save_model
 from memrt.train.high_level_pointing import ABSENT, OBJECTS, PointingHead, parse_scene, pointing_targets
-from memrt.train.high_level_recall import shown_in
+from memrt.train.high_level_recall import as_remembered, shown_in
 from memrt.train.high_level_text import DIGIT_WEIGHT, Example, ExampleEncoder
 from memrt.train.high_level_vocabulary import EMBEDDING, load_with_tokenizer
 from memrt.train.text_tokenizer import save_tokenizer, train_tokenizer
@@ -139,19 +139,24 @@ def test_the_decoder_is_told_where_its_memory_holds_what_looks_like_others() -> 
     row = encoder.encode(example)
     assert row.recalled is not None
     assert row.read == (False, True)  # which container it is cannot be looked for in the picture
-    token, pixel = row.recalled
-    assert pixel == (126, 45)
-    assert encoder.decode(row.ids[token - 9 : token + 1].tolist()).endswith("container <124, 46>.")
+    in_row, in_column, pixel = row.recalled
+    assert pixel is None
+    assert encoder.decode(row.ids[in_row - 1 : in_column + 2].tolist()) == " <124, 46"
     length = encoder.collate([row])[0].ids.shape[1]
     looks = encoder.recalls([row], length)
     told = [encoder.decode(row.ids[row.reply_start : int(at) + 1].tolist()) for at in looks.where]
     assert told == ["pick up the container <", "pick up the container <126, "]
-    assert looks.token.tolist() == [token, token]
+    assert looks.token.tolist() == [in_row, in_column]
+    assert looks.pixels.isnan().all()
 
     elsewhere = example.user.replace("<124, 46>", "<124, 70>")
     assert encoder.encode(replace(example, user=elsewhere)).recalled is None
     shown = encoder.encode(replace(example, user=elsewhere, shown=(0, (127, 44))))
-    assert shown.recalled == (shown.image_starts[0] + 127 // 32 * 8 + 44 // 32, (126, 45))
+    cell = shown.image_starts[0] + 127 // 32 * 8 + 44 // 32
+    assert shown.recalled == (cell, cell, (126, 45))
+    assert encoder.recalls([shown], length).pixels.tolist() == [[126, 45]] * 2
+    assert as_remembered(user, reply) == reply.replace("<126, 45>", "<124, 46>")
+    assert as_remembered(elsewhere, reply) == reply
     assert encoder.encode(replace(example, reply="pick up the red cube <126, 45>")).read == (True,)
 
 
@@ -190,7 +195,7 @@ def test_what_the_decoder_is_asked_on_the_way_teaches_it() -> None:
     hidden, loss, values = helped.decode(forward, encoder, drawn, texts, vision, lambda _: SCENE)
     torch.testing.assert_close(hidden, forward.decode(texts, vision))
     assert set(values) == {
-        *("coordinate_error_px", "hand_error_px", "over_right", "recall_error_px", "traveller_error_px")
+        *("coordinate_error_px", "hand_error_px", "over_right", "recall_share", "traveller_error_px")
     }
     loss.backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in helped.parameters())
