@@ -31,7 +31,7 @@ RANK, ALPHA = 16, 32  # report, section 4.3
 BATCH = 16  # report: 4 per device, accumulated over 4
 REPORT_RATE, REPORT_WARMUP, REPORT_EPOCHS = 1e-4, 0.05, 2
 RELEASED_WIDTH = 1024  # a model this wide has been trained by others: Qwen3-VL-4B's width is 2560, the reference's 192
-REFERENCE_STEPS, REFERENCE_RATE = 400, 1e-3
+REFERENCE_STEPS, REFERENCE_RATE = 150, 4e-4  # of the reference base, which has seen every policy's chats
 TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
 
