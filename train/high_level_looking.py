@@ -24,7 +24,7 @@ HEADS = "pointing.safetensors"  # all throw-away heads, kept beside the weights 
 # Which decoder layer is helped to look: layer 0 gathers a thing's name, layer 1 can look for it; which thing the step
 # under way is about follows from the memory, and is known a layer later.
 NAME_LAYER, STEP_LAYER = 1, 2
-READING_WEIGHT, LOOKING_WEIGHT = 3.0, 0.3  # beside the text loss
+READING_WEIGHT, LOOKING_WEIGHT, SPELLING_WEIGHT = 3.0, 0.3, 0.3  # beside the text loss
 OVER_WEIGHT, STATE_WEIGHT = 0.5, 0.3  # of whether the step is over, and of what the gripper does
 
 
@@ -61,21 +61,28 @@ def _looking(logits: Tensor, token: Tensor) -> Tensor:
 class RecallHead(nn.Module):
     """Helps the decoder to recall a place that the newest image does not tell: from a memory's digits or an old image.
 
-    Digits are copied one by one, so it is asked to attend to the one that comes next; of an image it reads the pixel.
+    Digits are copied one by one, so it is asked to attend to the one that comes next, and to answer with it at once: it
+    looked at the right digit in 97 % of held-out calls, and yet spelled the column of another container in most. Of an
+    image it reads the pixel.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.place = CoordinateHead(width)
 
-    def loss(self, probe: Probe, recalled: Looks) -> tuple[Tensor, Tensor]:
-        """`probe` of the n positions of `recalled`. Returns the loss, and the share of attention that is right."""
+    def loss(self, probe: Probe, recalled: Looks, spelled: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """`probe` of the n positions of `recalled`, whose answers are to be the tokens `wanted` int64 [n].
+
+        `spelled` [n, vocabulary] is what the layer would answer if it were the last. Returns the loss, and the share of
+        attention that is right.
+        """
         attention = probe.logits.detach().softmax(-1)
         share = attention.gather(-1, recalled.token[:, None, None].expand(*attention.shape[:2], 1)).mean()
         digits = recalled.pixels.isnan().any(-1)
         loss = self.place.loss(probe, recalled.token, recalled.pixels)[0]
         if digits.any():
             loss = loss + LOOKING_WEIGHT * _looking(probe.logits[digits], recalled.token[digits])
+            loss = loss + SPELLING_WEIGHT * F.cross_entropy(spelled[digits], wanted[digits])
         return loss, share
 
 
@@ -191,7 +198,7 @@ class LookingHelp(nn.Module):
             loss, values["coordinate_error_px"] = self.coordinate.loss(at_coordinate, spelled.token, spelled.pixels)
             total = total + loss
         if len(recalled.where):
-            loss, values["recall_share"] = self.recall.loss(at_recall, recalled)
+            loss, values["recall_share"] = self._recalled(forward, texts, at_recall, recalled)
             total = total + loss
         if begun.images:
             scenes = [describe(image) for image in begun.images]
@@ -201,6 +208,13 @@ class LookingHelp(nn.Module):
             loss, values["traveller_error_px"] = self.traveller.loss(at_traveller, traveller.token, traveller.pixels)
             total = total + loss + self.target.loss(at_target, target.token, target.pixels)[0]
         return hidden, total, values
+
+    def _recalled(
+        self, forward: TrainingForward, texts: TextBatch, probe: Probe, recalled: Looks
+    ) -> tuple[Tensor, Tensor]:
+        model = forward.model
+        spelled = model.lm_head(model.model.language_model.norm(probe.hidden))
+        return self.recall.loss(probe, recalled, spelled, texts.targets.flatten()[recalled.where])
 
 
 def reply_losses(
@@ -220,5 +234,5 @@ def reply_losses(
     else:
         hidden, help_loss, values = help_.decode(forward, encoder, drawn, texts, vision, describe)
     token, correct = forward.token_losses(texts, hidden)
-    text = encoder.mean_loss(token, texts)
+    text = encoder.mean_loss(token, texts, drawn)
     return {"loss": text + help_loss, "text": text, "token_accuracy": correct.float().mean(), **values}

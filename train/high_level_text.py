@@ -26,7 +26,9 @@ _BEFORE_SIDE = "<spatial_mem>Cube"  # train/labels/spatial_layouts.py, StopCube
 # Nobody can say a pixel's last digit for sure: digits were four fifths of the loss of a grounded answer, and their
 # noise hid the few words that decide what comes next. A policy's other numbers are words, but for a keyframe's place.
 DIGIT_WEIGHT = 0.4
+RECALLED_WEIGHT = 2.0  # of a subgoal's digits that are to be recalled: those can be said for sure
 _NOWHERE = (math.nan, math.nan)
+_COORDINATE_TOKENS = 9  # "<126, 143>": no digit of the next one
 _ROUND = 8  # lengths are rounded up to a multiple of this, so that few shapes occur
 
 
@@ -220,10 +222,16 @@ class ExampleEncoder:
             images=tuple(row.images[-1] for _, row in seen),
         )
 
-    def mean_loss(self, losses: torch.Tensor, batch: TextBatch) -> torch.Tensor:
-        """The mean of the asked tokens' `losses` [n], where a digit counts DIGIT_WEIGHT."""
-        wanted = batch.targets[batch.targets != IGNORE]
-        weights = torch.where(torch.isin(wanted, self._digits.to(wanted.device)), DIGIT_WEIGHT, 1.0)
+    def mean_loss(self, losses: torch.Tensor, batch: TextBatch, rows: Sequence[Encoded]) -> torch.Tensor:
+        """The mean of the asked tokens' `losses` [n] of `rows`, which `batch` is made of; digits by their weights."""
+        digits = torch.isin(batch.targets, self._digits.to(batch.targets.device))
+        weights = torch.where(digits, DIGIT_WEIGHT, 1.0)
+        for number, row in enumerate(rows):
+            if row.recalled is not None:
+                opening = row.reply_start + _position(row.ids[row.reply_start :], [self._bracket])
+                spelled = slice(opening, opening + _COORDINATE_TOKENS)
+                weights[number, spelled][digits[number, spelled]] = RECALLED_WEIGHT
+        weights = weights[batch.targets != IGNORE]
         return (losses * weights).sum() / weights.sum()
 
     def decode(self, ids: Sequence[int]) -> str:

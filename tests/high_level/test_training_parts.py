@@ -22,7 +22,7 @@ from memrt.train.high_level_metrics import score
 from memrt.train.high_level_model import build_model, high_level_config, save_model
 from memrt.train.high_level_pointing import ABSENT, OBJECTS, PointingHead, parse_scene, pointing_targets
 from memrt.train.high_level_recall import as_remembered, shown_in
-from memrt.train.high_level_text import DIGIT_WEIGHT, Example, ExampleEncoder
+from memrt.train.high_level_text import DIGIT_WEIGHT, RECALLED_WEIGHT, Example, ExampleEncoder
 from memrt.train.high_level_vocabulary import EMBEDDING, load_with_tokenizer
 from memrt.train.text_tokenizer import save_tokenizer, train_tokenizer
 
@@ -268,10 +268,25 @@ def test_score_sets_coordinates_aside_and_measures_them() -> None:
 
 def test_the_digits_of_a_coordinate_weigh_less_than_words() -> None:
     encoder = ExampleEncoder(tiny.tokenizer())
-    batch, _ = encoder.collate([encoder.encode(Example((), "s", "u", "press <12, 345>"))])
+    rows = [encoder.encode(Example((), "s", "u", "press <12, 345>"))]
+    batch, _ = encoder.collate(rows)
     asked = batch.targets[batch.targets != IGNORE].tolist()
     digit = torch.tensor([encoder.decode([token]).strip().isdigit() for token in asked])
     assert digit.sum() == 5
-    on_digits, on_words = (float(encoder.mean_loss(chosen.float(), batch)) for chosen in (digit, ~digit))
+    on_digits, on_words = (float(encoder.mean_loss(chosen.float(), batch, rows)) for chosen in (digit, ~digit))
     assert on_digits + on_words == pytest.approx(1)
     assert on_digits / on_words == pytest.approx(DIGIT_WEIGHT * float(digit.sum() / (~digit).sum()))
+
+
+def test_digits_that_are_to_be_recalled_weigh_more() -> None:
+    encoder = ExampleEncoder(tiny.tokenizer())
+    user, memory = "<spatial_mem>Red cube <12, 45>.</spatial_mem>", "\n<mem>I pressed the button <67, 89>.</mem>"
+    rows = [
+        encoder.encode(Example((), "", user, f"pick up the {what} <12, 45>{memory}")) for what in ("container", "cube")
+    ]
+    for row, weight in zip(rows, (RECALLED_WEIGHT, DIGIT_WEIGHT), strict=True):
+        batch, _ = encoder.collate([row])
+        asked = [encoder.decode([token]) for token in batch.targets[batch.targets != IGNORE].tolist()]
+        there, later = (torch.tensor([token in digits for token in asked]) for digits in (["4", "5"], ["6", "7"]))
+        copied, seen = (float(encoder.mean_loss(chosen.float(), batch, [row])) for chosen in (there, later))
+        assert copied / seen == pytest.approx(weight / DIGIT_WEIGHT)
