@@ -24,7 +24,7 @@ OUTSIDE_ITSELF = frozenset({MANIFEST, SIGNATURE})  # what a manifest cannot list
 _HASH_BLOCK = 1 << 20  # bytes read at once
 _MAX_MANIFEST_BYTES = 4 << 20
 MAX_VERSION = 2**53 - 1  # the largest integer that every JSON reader keeps
-SHARED = "shared"  # beside bundles: files that several of them hold, each stored once under its SHA-256
+SHARED = "shared"  # beside bundles: files that several of them hold, each stored once (`shared_name`)
 
 
 class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -184,14 +184,19 @@ def _check_relative(relative: str, source: Path) -> None:
         )
 
 
+def shared_name(relative: str, record: FileRecord) -> str:
+    """What a file is called in the folder `shared`: its SHA-256, and its suffix, by which engines are opened."""
+    return record.sha256 + PurePosixPath(relative).suffix
+
+
 def find_files(root: Path, files: Mapping[str, FileRecord], *, verify: bool) -> dict[str, Path]:
-    """Where each of the manifest's `files` lies: below `root`, or under its SHA-256 in the folder `shared` beside it.
+    """Where each of the manifest's `files` lies: below `root`, or by `shared_name` in the folder `shared` beside it.
 
     Raises MemrtError for a missing or extra file, one of another size and, with `verify`, one whose SHA-256 is another.
     """
     present = listed_files(root)
     for relative in sorted(files.keys() - present.keys()):
-        shared = root.absolute().parent / SHARED / files[relative].sha256
+        shared = root.absolute().parent / SHARED / shared_name(relative, files[relative])
         if not shared.is_file() or shared.is_symlink():
             raise MemrtError(
                 f"bundle {root}",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from memrt.runtime.bundle import Bundle, load_bundle
 from memrt.runtime.errors import MemrtError
-from memrt.runtime.manifest import MANIFEST, OUTSIDE_ITSELF, SHARED
+from memrt.runtime.manifest import MANIFEST, OUTSIDE_ITSELF, SHARED, shared_name
 
 SMALLEST = 1 << 14  # bytes of a file that is worth it: settings stay where a reader looks for them
 
@@ -30,22 +30,22 @@ def share_files(folder: Path) -> int:
         raise MemrtError(f"folder {folder}", expected="bundles in it", found="none", fix="name their common folder")
     for bundle in bundles:
         _refuse_split_engines(bundle)
-    holders = Counter(digest for bundle in bundles for digest in _digests(bundle))
+    holders = Counter(name for bundle in bundles for name in _names(bundle))
     shared, saved = folder / SHARED, 0
     for bundle in bundles:
         for relative, record in bundle.manifest.files.items():
-            here, digest = bundle.path / relative, record.sha256
-            if holders[digest] < 2 or not here.is_file() or here.stat().st_size < SMALLEST:
+            here, name = bundle.path / relative, shared_name(relative, record)
+            if holders[name] < 2 or not here.is_file() or here.stat().st_size < SMALLEST:
                 continue
-            if (shared / digest).exists():
+            if (shared / name).exists():
                 saved += here.stat().st_size
                 here.unlink()
             else:
                 shared.mkdir(exist_ok=True)
-                here.rename(shared / digest)
+                here.rename(shared / name)
             _remove_empty(here.parent, bundle.path)
     needed = {
-        record.sha256
+        shared_name(file, record)
         for bundle in bundles
         for file, record in bundle.manifest.files.items()
         if not (bundle.path / file).exists()
@@ -81,8 +81,8 @@ def copy_bundle(bundle: Bundle, destination: Path) -> Bundle:
     return load_bundle(destination)
 
 
-def _digests(bundle: Bundle) -> set[str]:
-    return {record.sha256 for record in bundle.manifest.files.values()}
+def _names(bundle: Bundle) -> set[str]:
+    return {shared_name(file, record) for file, record in bundle.manifest.files.items()}
 
 
 def _refuse_split_engines(bundle: Bundle) -> None:

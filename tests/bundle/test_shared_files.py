@@ -46,7 +46,7 @@ def test_what_bundles_have_in_common_is_stored_once(pair, tmp_path):
     opened = [load_bundle(bundle.path) for bundle in pair]
     assert [(contents(bundle), bundle.sha256) for bundle in opened] == before
     digest = opened[0].manifest.files["ll/step.onnx"].sha256
-    assert [path.name for path in (tmp_path / SHARED).iterdir()] == [digest]
+    assert [path.name for path in (tmp_path / SHARED).iterdir()] == [f"{digest}.onnx"]
     assert opened[0].file("ll/step.onnx") == opened[1].file("ll/step.onnx")
     assert opened[0].folder("hl")("decoder.onnx") == tmp_path / "one" / "hl" / "decoder.onnx"
     assert shared_files.share_files(tmp_path) == 0  # again: nothing is left to do

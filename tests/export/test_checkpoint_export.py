@@ -26,7 +26,7 @@ class InterruptedExportError(Exception):
 
 
 def request(out: Path, **changes) -> Request:
-    settings = {"checkpoint": "random:pi05-tiny", "samples": 4, "threads": 1}
+    settings = {"checkpoint": "random:pi05-tiny", "samples": 16, "threads": 1}
     return Request(out=out, **(settings | changes))
 
 
@@ -82,7 +82,7 @@ def test_a_killed_export_leaves_nothing_under_the_final_name_and_goes_on_to_the_
     code = (
         "import sys; from pathlib import Path; from functools import partial;"
         "from memrt.export.checkpoint_export import Request, export_checkpoints;"
-        "request = Request(out=Path(sys.argv[1]), checkpoint='random:pi05-tiny', samples=4, threads=1);"
+        "request = Request(out=Path(sys.argv[1]), checkpoint='random:pi05-tiny', samples=16, threads=1);"
         "export_checkpoints(request, partial(print, flush=True))"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as child:
