@@ -2,8 +2,8 @@
 
 The report's recipe (section 4.3): rank 16, alpha 32, on the query, key, value, output, gate, up and down projections of
 the language model; vision tower and aligner frozen. Targets are the recorded subgoals and the memories that
-`train/labels` writes. All adapters, the memoryless one included, see the same calls in the same order, for the same
-number of steps; only what they are shown of the past and asked to keep differs.
+`train/labels` writes. All adapters, the memoryless one included, see the same calls in the same order, and by
+default for the same number of steps; only what they are shown of the past and asked to keep differs.
 """
 
 from __future__ import annotations
