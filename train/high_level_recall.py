@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from memrt.train.labels.scene_text import Pixel, read_scene
 
 _POINTED_AT = re.compile(r"(?P<thing>container|highlighted cube) <(?P<row>\d+), (?P<column>\d+)>")
-_TOLD = re.compile(r"<(\d+), (\d+)>")
+COORDINATE = re.compile(r"<(\d+), (\d+)>")
 _SPATIAL = "<spatial_mem>"
 NEAR_PX = 10  # per axis: a shown memory is jittered, a highlight's middle lies five rows below its cube's
 
@@ -29,7 +29,7 @@ def pointed_at(reply: str) -> tuple[str, Pixel] | None:
 def told_in(prompt: str, pixel: Pixel) -> re.Match[str] | None:
     """The coordinate of the spatial memory in `prompt` that is nearest to `pixel`; None where none is near."""
     first = prompt.rfind(_SPATIAL)
-    told = list(_TOLD.finditer(prompt, first)) if first >= 0 else []
+    told = list(COORDINATE.finditer(prompt, first)) if first >= 0 else []
     nearest = min(told, key=lambda each: _distance(_pixel(each), pixel), default=None)
     return nearest if nearest and _distance(_pixel(nearest), pixel) <= NEAR_PX else None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER, TURN_END, render_chat
 from memrt.runtime.policy.mrope import mrope_positions
@@ -139,16 +139,16 @@ class ExampleEncoder:
 
     def prompt(self, system: str, user: str) -> NDArray[np.int64]:
         """Token ids of a prompt with its images' placeholders, int64 [length]."""
-        text = self._rendered(system, user)
-        return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        return np.asarray(self._prompt(system, user)[1].ids, dtype=np.int64)
 
-    @staticmethod
-    def _rendered(system: str, user: str) -> str:
-        return render_chat(system, user, [VISUAL_TOKENS] * user.count(IMAGE_PLACEHOLDER))
+    def _prompt(self, system: str, user: str) -> tuple[str, Encoding]:
+        text = render_chat(system, user, [VISUAL_TOKENS] * user.count(IMAGE_PLACEHOLDER))
+        return text, self._tokenizer.encode(text, add_special_tokens=False)
 
     def encode(self, example: Example) -> Encoded:
         """Prompt and reply of `example`."""
-        prompt = self.prompt(example.system, example.user)
+        text, encoding = self._prompt(example.system, example.user)
+        prompt = np.asarray(encoding.ids, dtype=np.int64)
         reply = self._tokenizer.encode(example.reply, add_special_tokens=False).ids
         ids = np.concatenate([prompt, np.asarray([*reply, self.stop], dtype=np.int64)])
         starts = np.flatnonzero(ids == self._image_token)[::VISUAL_TOKENS]
@@ -156,23 +156,9 @@ class ExampleEncoder:
             raise ValueError(f"{len(example.images)} images for {len(starts)} placeholders: {example.user!r}")
         positions = mrope_positions(ids.tolist(), self._image_token, [(SIDE, SIDE)] * len(starts))
         begins, read = tuple(starts.tolist()), _read(example)
-        known = (self._recalled(example, begins), example.watched, example.beside, example.over, example.sides)
+        recalled = _recalled(example, text, encoding, begins)
+        known = (recalled, example.watched, example.beside, example.over, example.sides)
         return Encoded(ids, positions, example.images, begins, len(prompt), read, *known)
-
-    def _recalled(self, example: Example, starts: Sequence[int]) -> tuple[int, int, Pixel | None] | None:
-        pointed = pointed_at(example.reply)
-        if pointed is None:
-            return None
-        prompt = self._rendered(example.system, example.user)
-        told = told_in(prompt, pointed[1])
-        if told is not None:
-            encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
-            row, column = (int(encoding.char_to_token(told.start(group))) for group in (1, 2))
-            return row, column, None
-        if example.shown is None:
-            return None
-        token = _visual_token(starts[example.shown[0]], example.shown[1])
-        return token, token, pointed[1]
 
     def coordinates(self, rows: Sequence[Encoded], length: int) -> Looks:
         """Where replies open a coordinate that they read from the picture."""
@@ -187,12 +173,15 @@ class ExampleEncoder:
                     looks.append((number * length + int(opening), token, pixel))
         return Looks.of(looks)
 
+    def _first_coordinate(self, row: Encoded) -> int:
+        return row.reply_start + _position(row.ids[row.reply_start :], [self._bracket])
+
     def recalls(self, rows: Sequence[Encoded], length: int) -> Looks:
         """Where subgoals are about to spell a row or a column that they recall; no pixel where it is read in digits."""
         looks = []
         for number, row in enumerate(rows):
             if row.recalled is not None:
-                opening = row.reply_start + _position(row.ids[row.reply_start :], [self._bracket])
+                opening = self._first_coordinate(row)
                 before_column = opening + _position(row.ids[opening:], [self._space])
                 for place, token in zip((opening, before_column), row.recalled, strict=False):
                     looks.append((number * length + place, token, row.recalled[2] or _NOWHERE))
@@ -228,7 +217,7 @@ class ExampleEncoder:
         weights = torch.where(digits, DIGIT_WEIGHT, 1.0)
         for number, row in enumerate(rows):
             if row.recalled is not None:
-                opening = row.reply_start + _position(row.ids[row.reply_start :], [self._bracket])
+                opening = self._first_coordinate(row)
                 spelled = slice(opening, opening + _COORDINATE_TOKENS)
                 weights[number, spelled][digits[number, spelled]] = RECALLED_WEIGHT
         weights = weights[batch.targets != IGNORE]
@@ -277,6 +266,23 @@ def _read(example: Example) -> tuple[bool, ...]:
     return tuple(
         seen if found.start() < memory else found[0] not in example.user for found in _PIXEL.finditer(example.reply)
     )
+
+
+def _recalled(
+    example: Example, prompt: str, encoding: Encoding, starts: Sequence[int]
+) -> tuple[int, int, Pixel | None] | None:
+    """`Encoded.recalled` of `example`, whose `prompt` has this `encoding`, and images from `starts` on."""
+    pointed = pointed_at(example.reply)
+    if pointed is None:
+        return None
+    told = told_in(prompt, pointed[1])
+    if told is not None:
+        row, column = (int(encoding.char_to_token(told.start(group))) for group in (1, 2))
+        return row, column, None
+    if example.shown is None:
+        return None
+    token = _visual_token(starts[example.shown[0]], example.shown[1])
+    return token, token, pointed[1]
 
 
 def _visual_token(image_start: int, pixel: Pixel) -> int:

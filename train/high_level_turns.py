@@ -7,7 +7,6 @@ draw takes the same random numbers whatever the policy is.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from memrt.runtime.memory.keyframe_reply import KeyframeReply, format_keyframe_r
 from memrt.runtime.policy.chat import IMAGE_PLACEHOLDER
 from memrt.train.high_level_calls import VISIT, Draw, call_draw
 from memrt.train.high_level_data import EVERY, Calls, ExampleSource, mixture
-from memrt.train.high_level_recall import as_remembered, pointed_at, shown_in
+from memrt.train.high_level_recall import COORDINATE, as_remembered, pointed_at, shown_in
 from memrt.train.high_level_text import Example, Pixel
 from memrt.train.labels.scene_text import read_scene
 from memrt.train.labels.turns import training_turn
@@ -34,7 +33,6 @@ JITTER_PX = 2  # of coordinates inside a shown memory, so that the policy does n
 TOLD_OFTEN = {"BinFill": 4.0, "PickHighlight": 2.0}
 BACK_ON_TARGET = "Cube on the target"  # train/labels/spatial_layouts.py
 STEP_IS_OVER, STEP_GOES_ON = "(The step is over.) ", "(The step goes on.) "
-_COORDINATE = re.compile(r"<(\d+), (\d+)>")
 
 
 def read_calls(policies: Iterable[str], folders: Sequence[Path]) -> Calls:
@@ -151,7 +149,7 @@ def _compared(record: Mapping[str, Any]) -> tuple[Pixel | None, Pixel | None]:
     step = _followed(record)
     if step.startswith(VISIT):
         return _travelling(record) or (None, None)
-    found = _COORDINATE.search(step)
+    found = COORDINATE.search(step)
     return (int(found[1]), int(found[2])) if found else None, None
 
 
@@ -196,7 +194,7 @@ def call_source(policy: str, calls: Calls, indices: list[int]) -> ExampleSource:
 
 def _jitter(before: str, after: str, rng: random.Random) -> tuple[str, str]:
     """Move each coordinate that `before` mentions by up to JITTER_PX, in both texts alike: a memory is carried over."""
-    for coordinate in sorted({match[0] for match in _COORDINATE.finditer(before)}):
+    for coordinate in sorted({match[0] for match in COORDINATE.finditer(before)}):
         row, col = (int(value) + rng.randint(-JITTER_PX, JITTER_PX) for value in coordinate[1:-1].split(", "))
         moved = f"<{min(max(row, 0), 255)}, {min(max(col, 0), 255)}>"
         before, after = before.replace(coordinate, moved), after.replace(coordinate, moved)
