@@ -74,8 +74,11 @@ def record_dataset(
     image_size: int,
     workers: int,
     bundle: Path | None = None,
+    steps: int | None = None,
 ) -> Iterator[Recorded]:
     """Record what is missing below `root/episodes`, tasks taking turns; yields the episodes in the seeds' order.
+
+    Of each its first `steps` control steps, or all of it.
 
     The expert moves the arm, or the low level of `bundle`. Both levels are joined now and then, so that training can
     begin before the last episode, and at the end.
@@ -84,7 +87,7 @@ def record_dataset(
     recorded: list[Recorded] = []
     joined = time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for episode in pool.map(partial(_record_one, root, image_size, bundle), jobs):
+        for episode in pool.map(partial(_record_one, root, image_size, bundle, steps), jobs):
             recorded.append(episode)
             yield episode
             if time.monotonic() - joined > JOIN_EVERY_S:
@@ -93,11 +96,11 @@ def record_dataset(
     consolidate(root, recorded)
 
 
-def _record_one(root: Path, image_size: int, bundle: Path | None, job: tuple[str, int]) -> Recorded:
+def _record_one(root: Path, image_size: int, bundle: Path | None, steps: int | None, job: tuple[str, int]) -> Recorded:
     task, seed = job
     folder = episode_folder(root, task, seed)
     if not (folder / DONE).exists():
-        write_episode(folder, record_episode(task, seed, image_size, bundle=bundle))
+        write_episode(folder, record_episode(task, seed, image_size, bundle=bundle, steps=steps))
     return Recorded.load(folder)
 
 

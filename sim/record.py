@@ -107,8 +107,11 @@ class EpisodeRecorder:
         image_size: int,
         disturbance: Disturbance | None = None,
         low_level: LowLevel | None = None,
+        steps: int | None = None,
     ) -> None:
+        """`steps` ends the recording after so many control steps."""
         self._env = env
+        self._steps = steps
         self._low_level = low_level
         self._seed = seed
         self._rng = np.random.Generator(np.random.PCG64([seed, 2]))
@@ -123,12 +126,12 @@ class EpisodeRecorder:
         self.record = EpisodeRecord(env.task.name, env.task.difficulty, seed, env.goal)
 
     def run(self) -> EpisodeRecord:
-        """Record until the episode ends."""
+        """Record until the episode ends, or as far as is wanted."""
         env = self._env
         env.arm()
         replan_at, latched = 0, env.task.step
         latched_texts = ("", "")
-        while not env.outcome.ended:
+        while not env.outcome.ended and (self._steps is None or env.step_index < self._steps):
             k = env.step_index
             observation = env.observe()
             self._sample_high_level(observation)
@@ -141,8 +144,8 @@ class EpisodeRecorder:
                 replan_at = k + int(self._rng.integers(1, 3)) * SAMPLE_EVERY
             env.advance(SAMPLE_EVERY)
         self.record.success = env.outcome.status == "success"
-        self.record.reason = env.outcome.reason
-        self.record.usable &= self.record.success
+        self.record.reason = env.outcome.reason or f"{self._steps} control steps were wanted"
+        self.record.usable &= self.record.success or not env.outcome.ended
         return self.record
 
     def _moves(self, observation: Observation, plan: NDArray[np.float64], subgoal: str) -> ActionChunk:
@@ -201,13 +204,19 @@ class EpisodeRecorder:
 
 
 def record_episode(
-    task: str, seed: int, image_size: int, disturbance: Disturbance | None = None, *, bundle: Path | None = None
+    task: str,
+    seed: int,
+    image_size: int,
+    disturbance: Disturbance | None = None,
+    *,
+    bundle: Path | None = None,
+    steps: int | None = None,
 ) -> EpisodeRecord:
-    """Run one episode and return its samples; low-level images are `image_size` square.
+    """Run one episode, or its first `steps` control steps, and return its samples.
 
-    The expert moves the arm, disturbed, or the low level of `bundle`, which follows grounded subgoals and errs by
-    itself. Raises MemrtError for a bundle without a low level.
+    Low-level images are `image_size` square. The expert moves the arm, disturbed, or the low level of `bundle`, which
+    follows grounded subgoals and errs by itself. Raises MemrtError for a bundle without a low level.
     """
     mover = nullcontext() if bundle is None else closing(LowLevelPolicy(load_bundle(bundle)))
     with TabletopEnv(task, seed) as env, mover as low_level:
-        return EpisodeRecorder(env, seed, image_size, disturbance, low_level).run()
+        return EpisodeRecorder(env, seed, image_size, disturbance, low_level, steps).run()

@@ -27,6 +27,10 @@ FIRST_SEED = 10_000  # evaluation seeds start at 1 000 000
 EPISODES = 1400  # of all tasks together
 CALIBRATION_SEED, CALIBRATION_EPISODES = 20_000, 98  # no policy is trained on these
 SCENES, SCENES_SEED = 20_000, 7
+# Where a first look decides the episode, or one cube has to be chosen among several of a colour, more tables are shown
+# than whole episodes could be recorded of: their beginnings, until the containers stand or the highlights are off.
+LOOKED_AT_FIRST = ("BinFill", "ButtonUnmask", "ButtonUnmaskSwap", "PickHighlight")
+BEGINNINGS_SEED, BEGINNINGS, BEGINNING_STEPS = 80_000, 1400, 96
 LOW_LEVEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 
 
@@ -41,25 +45,31 @@ def train_reference(*, root: Path, stages: Sequence[str] | None = None, resume: 
         raise MemrtError("unknown stage", expected=f"some of {', '.join(STAGES)}", found=unknown, fix="correct --stage")
     if root.exists() and any(root.iterdir()) and not resume:
         raise MemrtError(f"run folder {root}", expected="an empty folder", found="an earlier run", fix="add --resume")
-    data, threads = root / "data", os.cpu_count() or 1
+    data, beginnings, threads = root / "data", root / "beginnings", os.cpu_count() or 1
     if "record" in wanted:
         _record(data, range(FIRST_SEED, FIRST_SEED + EPISODES), threads)
+        begun = range(BEGINNINGS_SEED, BEGINNINGS_SEED + BEGINNINGS)
+        _record(beginnings, begun, threads, LOOKED_AT_FIRST, BEGINNING_STEPS)
         _record(root / "calibration", range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_EPISODES), threads)
         _record_scenes(data / "grounding")
     if "high_level" in wanted:
-        train_high_level([data], root / "high_level", threads=threads)
+        train_high_level([data, beginnings], root / "high_level", threads=threads)
     if "low_level" in wanted:
         settings = TrainingSettings(threads=threads)
-        train_low_level(data / "low_level", root / "low_level", settings=settings, resume=True)
+        train_low_level(
+            [data / "low_level", beginnings / "low_level"], root / "low_level", settings=settings, resume=True
+        )
     if "collect" in wanted:
         _collect(root, threads)
 
 
-def _record(data: Path, seeds: range, workers: int) -> None:
+def _record(
+    data: Path, seeds: range, workers: int, tasks: Sequence[str] = tuple(TASKS), steps: int | None = None
+) -> None:
     image_size = load_policy("am_grounded").low_level.image_size
     with _progress() as progress:
         bar = progress.add_task(f"expert episodes for {data.name}", total=len(seeds))
-        for _ in record_dataset(data, list(TASKS), seeds, image_size, workers):
+        for _ in record_dataset(data, tasks, seeds, image_size, workers, steps=steps):
             progress.advance(bar)
 
 
@@ -77,7 +87,7 @@ def _progress() -> Progress:
 def _collect(root: Path, threads: int) -> None:
     weights, logs = root / "weights", root / "logs"
     high_level = root / "high_level"
-    publish(high_level, train_base([root / "data"], high_level, threads), weights, logs)
+    publish(high_level, train_base([root / "data", root / "beginnings"], high_level, threads), weights, logs)
     folder = weights / "low_level"
     folder.mkdir(parents=True, exist_ok=True)
     for name in LOW_LEVEL_FILES:

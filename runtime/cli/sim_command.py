@@ -148,18 +148,24 @@ def record(
     bundle: Annotated[
         Path | None, typer.Option(help="Let this bundle's low level move the arm in place of the expert.")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Record only the first control steps of each episode, so many.")
+    ] = None,
 ) -> None:
     """Record disturbed episodes of the expert as training data: pictures, action chunks, subgoals in both styles.
 
     Both levels can be trained on while it grows. Failed episodes are kept apart. With --bundle the low level that was
     trained follows the right subgoals, and the expert only says what it would have done: a second round of training
-    then shows both levels the states that they meet themselves.
+    then shows both levels the states that they meet themselves. With --steps only the beginnings are recorded: what
+    has to be remembered is often seen there, and a policy that has seen few tables reads its first one wrongly.
 
     Examples:
 
         memrt sim record all runs/data --episodes 700 --image-size 96 --workers 2
 
         memrt sim record all runs/second_round --episodes 700 --image-size 96 --bundle my_bundle
+
+        memrt sim record ButtonUnmask runs/beginnings --episodes 400 --image-size 96 --steps 80
     """
     with needs_extra("sim"):
         from memrt.sim.dataset import record_dataset
@@ -168,11 +174,12 @@ def record(
     seeds = range(seed_start, seed_start + episodes)
     tasks = list(TASKS) if task == "all" else [task]
     make_task(tasks[0], seed_start)  # refuses an unknown task before anything is written
-    successes = 0
-    for episode in record_dataset(root, tasks, seeds, image_size, workers, bundle):
-        successes += episode.success
-        tell(f"{episode.task} seed {episode.seed}: {'success' if episode.success else f'failure, {episode.reason}'}")
-    typer.echo(f"{root}: {episodes} episodes, {successes} of them successful")
+    usable = 0
+    for episode in record_dataset(root, tasks, seeds, image_size, workers, bundle, steps):
+        usable += episode.usable
+        ended = "success" if episode.success else episode.reason
+        tell(f"{episode.task} seed {episode.seed}: {ended}")
+    typer.echo(f"{root}: {episodes} episodes, {usable} of them usable")
 
 
 def _tell_episode(episode: ExpertEpisode) -> None:

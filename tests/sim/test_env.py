@@ -10,7 +10,7 @@ from memrt.runtime.types import ActionChunk, RobotMode
 from memrt.sim.env import CONTROL_DT_NS, TabletopEnv
 from memrt.sim.expert_episodes import follow_expert
 from memrt.sim.objects import COLOURS, Cube
-from memrt.sim.record import HIGH_LEVEL_EVERY, LATE_CALLS, SAMPLE_EVERY, record_episode
+from memrt.sim.record import HIGH_LEVEL_EVERY, LATE_CALLS, SAMPLE_EVERY, Disturbance, record_episode
 
 
 @pytest.mark.parametrize("seed", [0, 5])
@@ -80,6 +80,15 @@ def test_recorded_samples_tell_one_story():
         assert labels["previous_segment"] <= labels["segment"] + 1
         assert labels["subgoal_simple"] not in labels["history_simple"][-1:]
     assert record.high_level[-1].labels["subgoal_simple"] == "press the button to stop"
+
+
+def test_the_beginning_of_an_episode_is_recorded_as_that_of_a_whole_one():
+    begun, whole = (record_episode("PickXtimes", 4, image_size=32, steps=steps) for steps in (20, None))
+    assert (begun.usable, begun.success) == (True, False), begun.reason
+    assert [sample.labels for sample in begun.high_level] == [sample.labels for sample in whole.high_level[:5]]
+    assert len(begun.low_level) == 5
+    failing = record_episode("PickXtimes", 4, image_size=32, disturbance=Disturbance(grip_flip_probability=1.0))
+    assert not failing.usable
 
 
 def test_changes_are_noticed_late_at_times_and_by_two_calls_at_most():
