@@ -24,7 +24,8 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `user_initial_history`. `history: false` with `kind: language` is the report's memory-only mode: the line is
     dropped; `keep_initial_history` then still shows `user_initial_history` on the first call (the report drops the
     line with the history only, its released code drops both). `commit: on_success` is MEM's rule: what the VLM writes
-    becomes the action memory when it moves on to another subgoal.
+    becomes the action memory when it moves on to another subgoal. `change_of_mind: said_twice` holds a subgoal that
+    comes without a change of the action memory until the next reply names it again.
 
     With `kind: keyframes` (MemER) `user` holds `{goal}`, `{keyframes}` and `{recent}` instead: `keyframes` says what
     they show. `on_new_goal` says what becomes of the memory when the goal changes within an episode. Another `kind` is
@@ -43,6 +44,7 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     spatial: bool = False
     initial_spatial_memory: str = ""
     commit: Literal["every_reply", "on_success"] = "every_reply"
+    change_of_mind: Literal["at_once", "said_twice"] = "at_once"
     coordinate_order: Literal["row_column", "column_row"] = "row_column"
     on_new_goal: Literal["clear", "keep"] = "clear"
     keyframes: KeyframesConfig | None = None
@@ -65,13 +67,15 @@ class MemoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 found="nothing" if self.keyframes is None else f"given with `kind: {self.kind}`",
                 fix="add or remove `memory.keyframes`",
             )
-        if self.commit == "on_success" and self.kind != "language":
-            raise FieldError(
-                "commit",
-                expected=f"`every_reply` with `kind: {self.kind}`",
-                found="`on_success`",
-                fix="set `kind: language`, or remove `commit`",
-            )
+        for name, usual in (("commit", "every_reply"), ("change_of_mind", "at_once")):
+            found = getattr(self, name)
+            if found != usual and self.kind != "language":
+                raise FieldError(
+                    name,
+                    expected=f"`{usual}` with `kind: {self.kind}`",
+                    found=f"`{found}`",
+                    fix=f"set `kind: language`, or remove `{name}`",
+                )
         if self.kind == "keyframes":
             self._check_keyframes()
         elif self.kind in KINDS and self.kind != "none":

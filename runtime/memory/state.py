@@ -19,12 +19,14 @@ class MemoryState:
     `goal` is the one that the last call was made under, "" before the first; `start_ns` the time of the episode's first
     observation, from which raw ticks are counted. `votes` name frames by tick; whoever calls the VLM keeps the frames.
     `pending_memory` is an action memory that no prompt shows before it is committed, None while there is none.
+    `doubted` is a subgoal, without coordinates, that has to be said once more before it is followed.
     """
 
     history: tuple[str, ...] = ()
     history_dropped: int = 0
     action_memory: str = ""
     pending_memory: str | None = None
+    doubted: str = ""
     spatial_memory: str = ""
     subgoal: str = ""
     goal: str = ""
@@ -48,7 +50,7 @@ class HighLevelRequest:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUpdate:
-    """The outcome of one reply. `held`: the reply named no subgoal, so `subgoal` is the one that stood before."""
+    """The outcome of one reply. `held`: it named no subgoal, or one that is doubted; `subgoal` is the one before."""
 
     state: MemoryState
     subgoal: str
@@ -87,7 +89,7 @@ def begin_call(memory: Memory, state: MemoryState, goal: str, on_new_goal: Liter
     """
     if state.goal in ("", goal):
         return replace(state, goal=goal)
-    kept = memory.initial() if on_new_goal == "clear" else replace(state, subgoal="", pending_memory=None)
+    kept = memory.initial() if on_new_goal == "clear" else replace(state, subgoal="", pending_memory=None, doubted="")
     return replace(kept, goal=goal, start_ns=state.start_ns)
 
 

@@ -27,7 +27,7 @@ from memrt.runtime.types import Observation
 
 @dataclass(frozen=True, slots=True)
 class HighLevelResult:
-    """One call's outcome. `held`: the reply named no subgoal, so `subgoal` is the last one. Times are durations.
+    """One call's outcome. `held`: `subgoal` is still the last one (`MemoryUpdate`). Times are durations.
 
     `request` is what the VLM was asked, `reply` its words: with both, a call can be repeated and compared. Where it is
     also served elsewhere, `answered_by` says whose words they are and `missed` why they are not the remote's; what a

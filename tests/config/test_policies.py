@@ -22,6 +22,7 @@ def values(name: str = "am_grounded") -> dict:
 
 def with_change(key: str, value: object) -> dict:
     data = values()
+    del data["memory"]["change_of_mind"]  # which other kinds of memory do not have
     *parents, last = key.split(".")
     part = data
     for parent in parents:
@@ -219,6 +220,8 @@ def test_missing_key():
         ("memory.history", True, None),
         ("memory.commit", "on_success", None),
         ("memory.commit", "at_once", "memory.commit"),
+        ("memory.change_of_mind", "at_once", None),
+        ("memory.change_of_mind", "never", "memory.change_of_mind"),
         ("memory.user_history", "no placeholder", None),
     ],
 )
@@ -266,6 +269,7 @@ def keyframes_with(key: str, value: object) -> dict:
         ("memory.on_new_goal", "forget", "memory.on_new_goal"),
         ("high_level.image_size", [361, 320], "share evenly"),
         ("memory.commit", "on_success", "`every_reply` with `kind: keyframes`"),
+        ("memory.change_of_mind", "said_twice", "`at_once` with `kind: keyframes`"),
     ],
 )
 def test_rules_of_keyframes(key, value, hint):

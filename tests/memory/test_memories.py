@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +15,8 @@ from memrt.runtime.memory.plain_text import MAX_REPLY_CHARACTERS
 from memrt.runtime.memory.state import MAX_HISTORY, commit
 
 GOAL = "pick up the red cube and place it on the target, then press the button to stop"
-LANGUAGE = load_policy("am_simple").memory
-SPATIAL = load_policy("am_sm_simple").memory
-COMMITTED = load_policy("language_memory").memory
+TWICE = {name: load_policy(name).memory for name in ("am_simple", "am_sm_simple", "language_memory")}
+LANGUAGE, SPATIAL, COMMITTED = (msgspec.structs.replace(each, change_of_mind="at_once") for each in TWICE.values())
 HISTORY = load_policy("subgoal_simple").memory
 MEMORYLESS = load_policy("memoryless").memory
 KEYFRAMES = load_policy("memer").memory
@@ -79,6 +79,30 @@ def test_spatial_memory_is_carried_forward():
     state = after(memory, "place<mem>a</mem><spatial_mem>cube left</spatial_mem>", "place<mem>b</mem>")
     assert (state.action_memory, state.spatial_memory) == ("b", "cube left")
     assert "<spatial_mem>cube left</spatial_mem>" in memory.request(state, GOAL).user
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_change_of_mind_without_a_new_memory_has_to_be_said_twice(name):
+    memory = build_memory(TWICE[name])
+    picked = "pick the cube <9, 8>\n<mem>I put one cube into the bin <1, 2>.</mem>"
+    press = "press the button\n<mem>I put one cube into the bin <1, 3>.</mem><spatial_mem>bin</spatial_mem>"
+    state = after(memory, picked)
+    doubted = memory.update(state, press, GOAL)
+    assert (doubted.subgoal, doubted.held, doubted.state.history) == ("pick the cube <9, 8>", True, state.history)
+    assert doubted.state.action_memory == state.action_memory
+    assert doubted.state.spatial_memory == ("bin" if name == "am_sm_simple" else "")  # what is seen is no decision
+    assert memory.update(doubted.state, press, GOAL).subgoal == "press the button"
+    assert after(memory, picked, "press", picked, "press").subgoal == "pick the cube <9, 8>"  # twice in a row
+    assert after(memory, picked, "press", "drop the cube").subgoal == "pick the cube <9, 8>"  # and the same
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_what_the_memory_accounts_for_is_followed_at_once(name):
+    memory = build_memory(TWICE[name])
+    first = "pick the cube <9, 8>\n<mem>No actions had been completed yet.</mem>"
+    assert after(memory, "", first).subgoal == "pick the cube <9, 8>"  # the goal stood in; nothing was named before
+    assert after(memory, first, "pick the cube <9, 7>").subgoal == "pick the cube <9, 7>"  # the same thing, seen anew
+    assert after(memory, first, "put it down\n<mem>I picked the cube.</mem>").subgoal == "put it down"
 
 
 def test_memoryless_asks_the_same_whatever_happened():
@@ -145,6 +169,8 @@ def machine(config: MemoryConfig) -> type:
 TestLanguage = machine(LANGUAGE)
 TestSpatial = machine(SPATIAL)
 TestCommitted = machine(COMMITTED)
+TestSaidTwice = machine(TWICE["am_sm_simple"])
+TestCommittedSaidTwice = machine(TWICE["language_memory"])
 TestHistory = machine(HISTORY)
 TestMemoryless = machine(MEMORYLESS)
 
