@@ -1,5 +1,6 @@
 """What keeps a robot from starting is one line on stderr and exit status 2, whichever process found it out."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -14,14 +15,20 @@ FRANKA = "name: lab\ndriver: franka\ncameras: []\nsettings: {realtime: ignore}\n
 
 def refusal(*arguments: object, before: str = "") -> str:
     done = subprocess.run(
-        [sys.executable, "-c", before + MAIN, *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", before + MAIN, *map(str, arguments)],
+        env={**os.environ, "COLUMNS": "1000"},  # a line for each note
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     *notes, line = done.stderr.splitlines()
+    about = [note.partition(":")[0] for note in notes]
     if arguments[0] == "run" and notes:  # what a physical robot would be refused for is said to the simulated one
-        assert (notes[0].partition(":")[0], notes[1].partition(":")[0]) == ("unsigned", "not yet proven on device")
-        notes = notes[3:]
-    assert not notes, done.stderr
+        about.remove("unsigned")
+        about.remove("not yet proven on device")
+        about = [words for words in about if not words.endswith("has no VNNI")]  # true of some computers
+    assert not about, done.stderr
     assert line.startswith("memrt: ")
     assert ": expected " in line
     assert " Fix: " in line

@@ -62,8 +62,9 @@ def test_gates_say_what_was_asked_and_that_it_was_a_rehearsal(low_level):
         assert engine.gate["relative_l2"] <= engine.gate["threshold"]["relative_l2"]
         assert engine.gate["emulated"]["relative_l2"] == pytest.approx(engine.gate["relative_l2"], rel=1e-3)
         # ONNX Runtime's int8 kernels are exact; fused norms and rotations add in another order, and a value on the edge
-        # between two steps of an activation then falls to the other side.
-        assert engine.gate["plan"]["relative_l2"] < 5e-4
+        # between two steps of an activation then falls to the other side: how many do depends on the CPU. Wrong codes
+        # cost as much as the quantisation itself, some 0.05.
+        assert engine.gate["plan"]["relative_l2"] < 2e-3
     assert set(manifest.sources["gates"]) == {"ll/chain", "ll/gripper"}
     report = json.loads((low_level[0].path / "report.json").read_text())
     weights = {damage["weight"] for engine in report["engines"] for damage in engine["damages"]}

@@ -17,9 +17,12 @@ from memrt.export.quantisers.packed import SCHEMES, Compute, Scheme
 from memrt.runtime.engine.onnxruntime import DISABLED_OPTIMIZERS, OnnxRuntimeEngine, session_options
 from memrt.runtime.errors import MemrtError
 from memrt.runtime.manifest import sha256_of
+from memrt.runtime.processor import Processor
 
 U8: Activation = ("u8", 8 / 255, 128)
 S8: Activation = ("s8", 4 / 127)
+VNNI = Processor("with VNNI", "x86_64", frozenset({"avx2", "avx512_vnni"}))
+AVX2 = Processor("without VNNI", "x86_64", frozenset({"avx2"}))
 
 
 def x(rows: int = 5) -> np.ndarray:
@@ -30,11 +33,11 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected - x()))
 
 
-def optimised(path: Path, tmp_path: Path) -> Counter[str]:
-    """Operators of the graph as ONNX Runtime optimises it."""
+def optimised(path: Path, tmp_path: Path, processor: Processor | None = None) -> Counter[str]:
+    """Operators of the graph as ONNX Runtime optimises it, under the options for `processor`."""
     import onnxruntime
 
-    options = session_options(threads=1)
+    options = session_options(threads=1, processor=processor)
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 4
     onnxruntime.InferenceSession(
@@ -91,9 +94,11 @@ def test_int4_weights_become_matmulnbits(compute: Compute, block: int, tmp_path:
     assert relative(OnnxRuntimeEngine(path).run({"x": x()})["y"], expected) < 0.02
 
 
-def test_int8_weights_alone_become_matmulnbits(tmp_path: Path) -> None:
+def test_int8_weights_alone_become_matmulnbits_where_no_product_saturates(tmp_path: Path) -> None:
     path = save(quantised("int8", opset=21)[0], tmp_path / "model.onnx")
-    assert optimised(path, tmp_path)["MatMulNBits"] == 3
+    assert optimised(path, tmp_path, VNNI)["MatMulNBits"] == 3
+    exact = optimised(path, tmp_path, AVX2)  # the option for exact products makes U8 of the weights first
+    assert (exact["MatMulNBits"], exact["DequantizeLinear"], exact["MatMul"]) == (0, 3, 3)
 
 
 def test_one_activation_is_rounded_once_and_other_readers_keep_it() -> None:
